@@ -1,0 +1,199 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One run of the direct builder: observe the inputs and the engines, plan, apply."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from .._core import aikitfile as aikitfiles
+from .._core import image as images
+from .._core import llama_server
+from .._core.base import Base
+from .._core.engine import ImageState, missing_layers
+from .._core.errors import AikitError, Finding, raise_for_errors
+from .._core.plan import Action, Plan, report
+from . import files
+from .engine import Engine, open_engine, present_image
+from .image import archive_is_current, find_models, layer_digest, load, read_base, verified_chunks, write_archive
+
+REASON = "no step of this image runs a command, so its layers are assembled directly"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the module was asked for; the fields are its options."""
+
+    name: str
+    parsed: Optional[dict[str, Any]]
+    context: Optional[str]
+    server: str
+    base: str
+    platforms: list[str]
+    aikit_version: str
+    load: list[str]
+    archive: Optional[str]
+    archive_omit: list[str]
+    store: str
+    cache: str
+    token: Optional[str]
+
+
+def build(request: Request, check_mode: bool) -> dict[str, Any]:
+    """The result of module aikit_image."""
+    started = time.monotonic()
+    name = images.check_reference(request.name)
+    if not request.parsed:
+        raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikit_image as a task; its action plugin reads the file.")
+    aikitfile, findings = aikitfiles.load(request.parsed, request.aikit_version, tuple(request.platforms))
+    cache = files.DigestCache(request.cache)
+    base = read_base(request.base, cache)
+    _check_platforms(request.platforms, base)
+    # Before a model is fetched: a base that cannot serve it is known now
+    images.check_runtime(aikitfile.runtime, base)
+    context = request.context or request.parsed.get("directory") or "."
+    models, absent = find_models(aikitfile, context, request.store, cache, request.token, download=not check_mode)
+    if absent:
+        return _unknown(name, absent, request, findings, started)
+    paths: dict[str, str] = {}
+    for model in models:
+        paths.setdefault(model.name, f"/{images.MODELS_DIR}/{model.file_name}")
+    settings = llama_server.translate(aikitfile, base.server, paths)
+    raise_for_errors(settings.findings, request.parsed["name"])
+    recipe = images.recipe(name, aikitfile, base, request.base, models, settings)
+    image = images.finish(recipe, [layer_digest(layer, cache) for layer in recipe.layers])
+    plan, work = _plan(image, request)
+    sent, written, reused = _apply(work, image, request) if not check_mode else (0, 0, set())
+    return report(
+        plan,
+        image=images.result(image, reused, base, models),
+        findings=[finding.as_dict() for finding in (*findings, *settings.findings)],
+        bytes_sent=sent,
+        bytes_written=written,
+        duration_seconds=round(time.monotonic() - started, 3),
+        builder="direct",
+        reason=REASON,
+        **({"archive": request.archive} if request.archive else {}),
+    )
+
+
+def _plan(image: images.Image, request: Request) -> tuple[Plan, list[Action]]:
+    """What the engines and the archive lack; the diff is that of the first place that changes."""
+    actions: list[Action] = []
+    before: dict[str, Any] = {}
+    for name in dict.fromkeys(request.load):
+        engine = open_engine(name)
+        observed = engine.image(image.name)
+        found = present_image(engine, image.name, image.id, image.digest)
+        action = images.load_action(image, name, observed, found)
+        if action is not None:
+            before = before or images.describe_observed(observed, image)
+            actions.append(action)
+    if request.archive and not archive_is_current(request.archive, images.archive(image, request.archive_omit)):
+        actions.append(Action("write", request.archive))
+    after = images.describe(image) if actions else {}
+    return Plan(tuple(actions), before, after), actions
+
+
+def _apply(actions: list[Action], image: images.Image, request: Request) -> tuple[int, int, set[str]]:
+    """Returns bytes sent, bytes written, and the layers that no engine needed."""
+    sent = written = 0
+    reused = {layer.digest for layer in image.layers} if not any(action.verb == "load" for action in actions) else set()
+    for action in actions:
+        if action.verb == "write":
+            with files.lock(f"{action.target}.lock"):
+                parts = images.archive(image, request.archive_omit)
+                if not archive_is_current(action.target, parts):
+                    written += write_archive(action.target, parts)
+            continue
+        engine = open_engine(action.detail)
+        if action.verb == "tag":
+            found = present_image(engine, image.name, image.id, image.digest)
+            if found is not None:
+                engine.tag(found.id, image.name)
+                continue
+        count, had = load(engine, image)
+        sent += count
+        reused = had
+    return sent, written, reused
+
+
+def _unknown(name: str, absent: list[str], request: Request, findings: tuple[Finding, ...], started: float) -> dict[str, Any]:
+    """Check mode before the models were fetched: what would be done, without digests."""
+    actions = [Action("download", source) for source in absent]
+    actions += [Action("load", name, engine) for engine in request.load]
+    if request.archive:
+        actions.append(Action("write", request.archive))
+    return report(
+        Plan(tuple(actions), {}, {"ref": name}),
+        image={"ref": name, "digest": "", "id": "", "size_bytes": 0, "layers": []},
+        findings=[finding.as_dict() for finding in findings],
+        bytes_sent=0,
+        bytes_written=0,
+        duration_seconds=round(time.monotonic() - started, 3),
+        builder="direct",
+        reason=REASON,
+        **({"archive": request.archive} if request.archive else {}),
+    )
+
+
+def _check_platforms(platforms: list[str], base: Base) -> None:
+    have = f"linux/{base.architecture}"
+    other = [platform for platform in platforms if platform != have]
+    if other:
+        raise AikitError(
+            f"platforms: {', '.join(other)} asked for, but the base is {have}.",
+            "Build a base with llama_cpp_base_architecture set to it, one image a platform.",
+        )
+
+
+def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engine_name: str, check_mode: bool) -> dict[str, Any]:
+    """The result of module aikit_image_load."""
+    name = images.check_reference(name)
+    ids = [str(image.get(key) or "") for key in ("id", "digest")]
+    if not any(ids):
+        raise AikitError("image: neither id nor digest is set.", "Give the image that aikit.fleet.aikit_image returned.")
+    engine = open_engine(engine_name)
+    named = engine.image(name)
+    found = present_image(engine, name, *ids)
+    actions = []
+    if found is None and archive:
+        actions.append(Action("load", name, engine.name))
+    elif found is not None and (named is None or named.id != found.id):
+        actions.append(Action("tag", name, engine.name))
+    if not check_mode:
+        for action in actions:
+            found = _load_one(engine, action, name, ids, found, archive)
+    diff_ids = [str(layer["digest"]) for layer in image.get("layers") or ()]
+    return report(
+        Plan(tuple(actions), {"image": named.id if named else None}, {"image": ids[0] if actions else named.id if named else None}),
+        present=found is not None,
+        id=found.id if found else "",
+        missing=[] if found else list(missing_layers(engine.images(), diff_ids)),
+        engine=engine.name,
+    )
+
+
+def _load_one(
+    engine: Engine, action: Action, name: str, ids: list[str], found: Optional[ImageState], archive: Optional[str]
+) -> Optional[ImageState]:
+    if action.verb == "tag" and found is not None:
+        engine.tag(found.id, name)
+        return found
+    assert archive is not None
+    try:
+        engine.load(verified_chunks(archive))
+    except AikitError:
+        # Docker's containerd store keeps the tag of an image whose load failed
+        half = present_image(engine, name, *ids)
+        if half is not None:
+            engine.remove_image(half.id)
+        raise
+    loaded = present_image(engine, name, *ids)
+    if loaded is None:
+        raise AikitError(f"{archive} was loaded, but {engine.name} does not list {ids[0]}.", "The archive holds another image; build it again.")
+    return loaded

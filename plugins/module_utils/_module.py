@@ -1,0 +1,46 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The thin wrapper around AnsibleModule: errors become fail_json, a plan becomes the result."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, Callable
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ._core.errors import AikitError
+from ._core.plan import report
+
+__all__ = ["report", "run_module", "warn"]
+
+
+def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: Any) -> None:
+    """Build the AnsibleModule, call ``work(module)`` and exit with what it returns.
+
+    ``work`` raises :class:`AikitError` for what the user can mend. Findings of level ``warning``
+    in the result are shown as warnings too.
+    """
+    module = AnsibleModule(supports_check_mode=True, **module_args)
+    try:
+        result = work(module)
+    except AikitError as exc:
+        module.fail_json(msg=str(exc), hint=exc.hint, **exc.data)
+    except OSError as exc:
+        module.fail_json(
+            msg=f"{exc.strerror or exc}: {exc.filename}" if exc.filename else str(exc),
+            exception=traceback.format_exc(),
+        )
+    warn(module, result.get("findings", ()))
+    module.exit_json(**result)
+
+
+def warn(module: AnsibleModule, findings: Any) -> None:
+    """Show findings of level warning. ``findings`` holds dicts as :meth:`Finding.as_dict` makes them."""
+    for finding in findings:
+        if finding["level"] == "warning":
+            where = f"line {finding['line']}, " if finding["line"] else ""
+            hint = f" {finding['hint']}" if finding["hint"] else ""
+            module.warn(f"{where}{finding['path']}: {finding['message']}{hint}")

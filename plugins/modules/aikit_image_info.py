@@ -1,0 +1,129 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: aikit_image_info
+short_description: Read what an image in a container engine says of itself
+version_added: 0.1.0
+author:
+  - aikit.fleet authors (@aikit-fleet)
+description:
+  - Returns server, runtime, models and origin of an image in a container engine of this host, whether aikit.fleet or AIKit built it.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what would change without changing it.
+    support: full
+    details:
+      - This module changes nothing. To read O(config_path), it creates a container that is never started, and removes it.
+  diff_mode:
+    description: Nothing is changed, so there is no difference to show.
+    support: none
+  idempotent:
+    description: Nothing is changed.
+    support: full
+options:
+  name:
+    description:
+      - Name or id of the image. Without it, all images built by aikit.fleet are returned.
+    type: str
+  engine:
+    description:
+      - The engine to ask.
+    type: str
+    choices:
+      auto: The first that answers, Docker before Podman.
+      docker: Docker.
+      podman: Podman.
+    default: auto
+  config_path:
+    description:
+      - A file in the image to return, for example V(/config.yaml), the configuration of AIKit's own images.
+      - Needs O(name).
+    type: str
+seealso:
+  - module: aikit.fleet.aikit_image
+"""
+
+EXAMPLES = r"""
+- name: List the images that aikit.fleet built
+  aikit.fleet.aikit_image_info:
+
+- name: Look into a pre-made image
+  aikit.fleet.aikit_image_info:
+    name: localhost/gemma:1
+    config_path: /config.yaml
+"""
+
+RETURN = r"""
+images:
+  description: The images; empty when there is none of that name.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - ref: localhost/gemma:1
+      digest: ""
+      id: sha256:0b1f4a5b6ad0c35a22ef1f3a7b3f8e63d0c41c2f5be7a2f57c3dbd5a0a9c4e2f
+      runtime: ""
+      server: llama_cpp
+      models:
+        - name: gemma
+          sha256: a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+          size_bytes: 253113024
+      aikitfile_sha256: 5e8b3c1f0a9d7e6c5b4a39281706f5e4d3c2b1a0918273645546372819a0b1c2
+      base:
+        ref: aikit.fleet/llama_cpp_base:sid-cpu
+        digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
+      labels:
+        io.aikit.fleet.server: llama_cpp
+      env:
+        LLAMA_ARG_ALIAS: gemma
+      entrypoint: [/usr/bin/llama-server]
+      architecture: amd64
+config:
+  description: Text of O(config_path); empty when the image has no such file.
+  returned: when O(config_path) is set
+  type: str
+  sample: |
+    - name: llama-3.2-1b-instruct
+      backend: llama
+"""
+
+from ansible_collections.aikit.fleet.plugins.module_utils._core.image import info
+from ansible_collections.aikit.fleet.plugins.module_utils._core.plan import Plan, report
+from ansible_collections.aikit.fleet.plugins.module_utils._io.engine import open_engine
+from ansible_collections.aikit.fleet.plugins.module_utils._module import run_module
+
+ARGUMENT_SPEC = {
+    "name": {"type": "str"},
+    "engine": {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"},
+    "config_path": {"type": "str"},
+}
+
+
+def work(module):
+    engine = open_engine(module.params["engine"])
+    name, path = module.params["name"], module.params["config_path"]
+    if name:
+        found = engine.image(name)
+        states = [] if found is None else [found]
+    else:
+        states = [state for state in engine.images() if "io.aikit.fleet.server" in state.labels]
+    extra = {}
+    if path:
+        raw = engine.image_file(name, path) if states else None
+        extra["config"] = (raw or b"").decode("utf-8", "replace")
+    return report(Plan(), images=[info(state) for state in states], **extra)
+
+
+def main():
+    run_module(work, argument_spec=ARGUMENT_SPEC, required_by={"config_path": "name"})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: aikit_image_load
+short_description: Load an image archive into the container engine of a host
+version_added: 0.1.0
+author:
+  - aikit.fleet authors (@aikit-fleet)
+description:
+  - Says which layers of an image the engine of this host lacks, and loads an archive that holds them.
+  - Without O(archive) nothing is changed; RV(missing) tells the builder what to put into the archive, see O(aikit.fleet.aikit_image#module:archive_omit).
+  - Every blob of the archive is checked against its sha256 while it is streamed into the engine.
+attributes:
+  check_mode:
+    description: Can run in check mode and return what would change without changing it.
+    support: full
+  diff_mode:
+    description: Returns the image under the name before and after.
+    support: full
+  idempotent:
+    description: An image that is there under its name is not loaded again.
+    support: full
+options:
+  name:
+    description:
+      - Name of the image with its tag.
+    type: str
+    required: true
+  image:
+    description:
+      - The image, as RV(aikit.fleet.aikit_image#module:image) describes it. RV(ignore:id), RV(ignore:digest) and RV(ignore:layers) are read.
+    type: dict
+    required: true
+  archive:
+    description:
+      - Path of an archive on this host.
+    type: path
+  engine:
+    description:
+      - The engine to load into.
+    type: str
+    choices:
+      auto: The first that answers, Docker before Podman.
+      docker: Docker.
+      podman: Podman.
+    default: auto
+seealso:
+  - module: aikit.fleet.aikit_image
+"""
+
+EXAMPLES = r"""
+- name: Ask which layers the host lacks
+  aikit.fleet.aikit_image_load:
+    name: localhost/gemma:1
+    image: "{{ build.image }}"
+  register: observed
+
+- name: Load the archive that was copied to the host
+  aikit.fleet.aikit_image_load:
+    name: localhost/gemma:1
+    image: "{{ build.image }}"
+    archive: /var/tmp/gemma.tar
+  when: not observed.present
+"""
+
+RETURN = r"""
+present:
+  description: Whether the engine has the image under its name (after the load, if there was one).
+  returned: always
+  type: bool
+  sample: true
+id:
+  description: What the engine calls the image's id; empty when it is not there.
+  returned: always
+  type: str
+  sample: sha256:0b1f4a5b6ad0c35a22ef1f3a7b3f8e63d0c41c2f5be7a2f57c3dbd5a0a9c4e2f
+missing:
+  description: Digests of the layers that the engine lacks.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - sha256:9a1c0f1f8d6f6e0d3d7a2c7f1b5b7f0c4a3e2d1c0b9a8f7e6d5c4b3a29181706
+engine:
+  description: The engine that was asked.
+  returned: always
+  type: str
+  sample: docker
+actions:
+  description: What was done, or in check mode would be done.
+  returned: always
+  type: list
+  elements: str
+  sample: [load localhost/gemma:1 (docker)]
+"""
+
+from ansible_collections.aikit.fleet.plugins.module_utils._io.build import load_archive
+from ansible_collections.aikit.fleet.plugins.module_utils._module import run_module
+
+ARGUMENT_SPEC = {
+    "name": {"type": "str", "required": True},
+    "image": {"type": "dict", "required": True},
+    "archive": {"type": "path"},
+    "engine": {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"},
+}
+
+
+def work(module):
+    params = module.params
+    return load_archive(params["name"], params["image"], params["archive"], params["engine"], module.check_mode)
+
+
+def main():
+    run_module(work, argument_spec=ARGUMENT_SPEC)
+
+
+if __name__ == "__main__":
+    main()
