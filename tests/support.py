@@ -1,0 +1,131 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the integration tests, fault tests and benchmarks share: run playbooks and modules as users do, and read what they said."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished ansible command; ``stats`` is the recap per host."""
+
+    code: int
+    output: str
+    document: dict[str, Any]
+
+    @property
+    def stats(self) -> dict[str, dict[str, int]]:
+        return self.document.get("stats", {})
+
+    def results(self, task: str, host: Optional[str] = None) -> list[dict[str, Any]]:
+        """The results of every task whose name is ``task``."""
+        found = []
+        for play in self.document.get("plays", ()):
+            for entry in play["tasks"]:
+                if entry["task"]["name"].split(" : ")[-1] == task:
+                    found += [result for name, result in entry["hosts"].items() if host in (None, name)]
+        return found
+
+    @property
+    def changed(self) -> int:
+        return sum(host["changed"] for host in self.stats.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(host["failures"] + host["unreachable"] for host in self.stats.values())
+
+    def messages(self) -> str:
+        """Every message of a failed task, joined."""
+        lines = []
+        for play in self.document.get("plays", ()):
+            for entry in play["tasks"]:
+                for result in entry["hosts"].values():
+                    if result.get("failed"):
+                        lines.append(str(result.get("msg", "")))
+        return "\n".join(lines)
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(BIN.parent / "collections"),
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+        "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
+        "ANSIBLE_NOCOLOR": "1",
+        **extra,
+    }
+
+
+def playbook(name: str, *arguments: str, cwd: Optional[Path] = None, timeout: float = 1800) -> Run:
+    """Run ``ansible-playbook NAME ARGUMENTS`` and read its result as JSON."""
+    done = subprocess.run(
+        [str(BIN / "ansible-playbook"), name, *arguments],
+        cwd=cwd or ROOT,
+        env=environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json"),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    start = done.stdout.find("{\n")
+    try:
+        document = json.loads(done.stdout[start:]) if start >= 0 else {}
+    except ValueError:
+        document = {}
+    return Run(done.returncode, done.stdout + done.stderr, document)
+
+
+def module(name: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    """Run one module of the collection on localhost, as a task."""
+    words = [str(BIN / "ansible"), "localhost", "-m", f"aikit.fleet.{name}", "-a", json.dumps(arguments)]
+    if check:
+        words.append("--check")
+    done = subprocess.run(
+        [*words, "--diff"],
+        cwd=ROOT,
+        env=environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1"),
+        capture_output=True,
+        text=True,
+    )
+    start = done.stdout.find("{\n")
+    if start < 0:
+        raise AssertionError(done.stdout + done.stderr)
+    document = json.loads(done.stdout[start:])
+    return document["plays"][0]["tasks"][0]["hosts"]["localhost"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def completion(port: int, host: str = "127.0.0.1") -> dict[str, Any]:
+    """One real answer over the API that users call."""
+    body = json.dumps({"messages": [{"role": "user", "content": "Say one word."}], "max_tokens": 8}).encode()
+    request = urllib.request.Request(
+        f"http://{host}:{port}/v1/chat/completions", data=body, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)
+
+
+def docker(*words: str, check: bool = True) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True)
+    if check and done.returncode != 0:
+        raise AssertionError(f"docker {' '.join(words)}: {done.stderr}")
+    return done.stdout.strip()
