@@ -39,7 +39,7 @@ options:
   src:
     description:
       - Path of the aikitfile on the controller.
-      - Exactly one of O(src) and O(definition) is required.
+      - One of O(src) and O(definition) is required.
     type: path
   definition:
     description:
@@ -290,7 +290,7 @@ def work(module):
 
 
 def main():
-    run_module(work, argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("src", "definition")], required_one_of=[("src", "definition")])
+    run_module(work, argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("src", "definition")], required_one_of=[("src", "definition", "parsed")])
 
 
 if __name__ == "__main__":

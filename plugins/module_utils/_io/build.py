@@ -50,13 +50,13 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     if not request.parsed:
         raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikit_image as a task; its action plugin reads the file.")
     aikitfile, findings = aikitfiles.load(request.parsed, request.aikit_version, tuple(request.platforms))
-    cache = files.DigestCache(request.cache)
+    cache = files.DigestCache(request.cache, read_only=check_mode)
     base = read_base(request.base, cache)
     _check_platforms(request.platforms, base)
     # Before a model is fetched: a base that cannot serve it is known now
     images.check_runtime(aikitfile.runtime, base)
     context = request.context or request.parsed.get("directory") or "."
-    models, absent = find_models(aikitfile, context, request.store, cache, request.token, download=not check_mode)
+    models, absent, remarks = find_models(aikitfile, context, request.store, request.token, check_mode)
     if absent:
         return _unknown(name, absent, request, findings, started)
     paths: dict[str, str] = {}
@@ -71,7 +71,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     return report(
         plan,
         image=images.result(image, reused, base, models),
-        findings=[finding.as_dict() for finding in (*findings, *settings.findings)],
+        findings=[finding.as_dict() for finding in (*findings, *remarks, *settings.findings)],
         bytes_sent=sent,
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),

@@ -14,11 +14,10 @@ import tarfile
 import time
 from typing import Any, Iterable, Iterator, Optional
 
-from .._core import gguf
 from .._core.aikitfile import Aikitfile, Model
 from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
-from .._core.errors import AikitError
+from .._core.errors import AikitError, Finding
 from .._core.image import Image, LayerRecipe, ModelFile, archive
 from .._core.tar import FileRef, Segment, total_size
 from . import files, transfer
@@ -70,36 +69,27 @@ def local_models(model: Model, context: str) -> list[str]:
 
 
 def find_models(
-    aikitfile: Aikitfile, context: str, store: str, cache: files.DigestCache, token: Optional[str], download: bool
-) -> tuple[list[ModelFile], list[str]]:
-    """Every model file of an aikitfile, and the sources that are not on this host yet.
+    aikitfile: Aikitfile, context: str, store: str, token: Optional[str], check_mode: bool
+) -> tuple[list[ModelFile], list[str], list[Finding]]:
+    """Every model file of an aikitfile, the sources that are not on this host yet, and remarks.
 
-    With ``download`` the second list is empty: what was missing was fetched into ``store``.
+    Outside check mode the second list is empty: what was missing was fetched into ``store``. Files below
+    ``context`` are used where they are.
     """
     found: list[ModelFile] = []
     absent: list[str] = []
+    findings: list[Finding] = []
     for model in aikitfile.models:
-        if "://" not in model.source:
-            for path in local_models(model, context):
-                digest = files.sha256_file(path, cache)
-                if model.sha256 and digest != model.sha256.lower():
-                    raise AikitError(
-                        f"models: {model.name}: {path} has sha256 {digest}, the aikitfile says {model.sha256}.",
-                        "Correct sha256, or put the right file there.",
-                    )
-                found.append(ModelFile(model.name, path, digest, os.path.getsize(path)))
-            continue
-        stored = transfer.find_model(model.source, model.sha256, store)
-        if stored is None and download:
-            stored = transfer.ensure_model(model.source, model.sha256, store, token=token)
-        if stored is None:
+        local = "://" not in model.source
+        if check_mode and (not os.path.isdir(context) if local else transfer.find_model(model.source, model.sha256, store) is None):
+            # A folder that does not exist yet is what an earlier task would have made
             absent.append(model.source)
-        else:
+            continue
+        for source in local_models(model, context) if local else [model.source]:
+            stored = transfer.ensure_model(source, model.sha256, store, token=token, check_mode=check_mode, local_in_place=local)
             found.append(ModelFile(model.name, stored.path, stored.sha256, stored.size_bytes))
-    for entry in found:
-        if entry.file_name.lower().endswith(".gguf"):
-            _check_gguf(entry)
-    return found, absent
+            findings += stored.findings
+    return found, absent, findings
 
 
 def layer_digest(layer: LayerRecipe, cache: files.DigestCache) -> str:
@@ -238,16 +228,6 @@ def _hash(parts: Iterable[Segment]) -> str:
     for chunk in stream(parts):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def _check_gguf(model: ModelFile) -> None:
-    with open(model.path, "rb") as handle:
-
-        def read_at(offset: int, length: int) -> bytes:
-            handle.seek(offset)
-            return handle.read(length)
-
-        gguf.check(read_at, model.size_bytes, model.path)
 
 
 def _drop_half_loaded(engine: Engine, image: Image) -> None:
