@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,3 +130,84 @@ def docker(*words: str, check: bool = True) -> str:
     if check and done.returncode != 0:
         raise AssertionError(f"docker {' '.join(words)}: {done.stderr}")
     return done.stdout.strip()
+
+
+MODEL_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+MODEL_NAME = "gemma-3-270m-q4_k_m.gguf"
+CACHE = Path.home() / ".cache/aikit-fleet"
+MODEL_DIR = CACHE / "models/sha256" / MODEL_SHA256
+
+AIKITFILE = """\
+apiVersion: v1alpha1
+models:
+  - name: gemma-3-270m
+    source: gemma-3-270m-q4_k_m.gguf
+config: |
+  - name: gemma-3-270m
+    backend: llama
+    parameters:
+      model: gemma-3-270m-q4_k_m.gguf
+    context_size: %d
+"""
+
+
+class Project:
+    """A user's folder: an inventory with this machine, aikitfiles, and the three-line deploy.yml."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / "state"
+        (path / "aikitfiles").mkdir(parents=True, exist_ok=True)
+        (path / "deploy.yml").write_text("- name: Deploy\n  ansible.builtin.import_playbook: aikit.fleet.deploy\n")
+        self.services: list[dict[str, Any]] = []
+        self.aikitfile(2048)
+        self.write()
+
+    def aikitfile(self, context_size: int, name: str = "gemma.yaml") -> None:
+        (self.path / "aikitfiles" / name).write_text(AIKITFILE % context_size)
+
+    def write(self) -> None:
+        """The inventory is JSON, which is YAML."""
+        host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        variables = {"inference_services": self.services, "inference_state_dir": str(self.state)}
+        inventory = {"aikit_hosts": {"hosts": {"localhost": host}, "vars": variables}}
+        (self.path / "inventory.yml").write_text(json.dumps(inventory))
+
+    def service(self, name: str, port: int, **more: Any) -> dict[str, Any]:
+        entry = {"name": name, "src": "aikitfiles/gemma.yaml", "context": str(MODEL_DIR), "port": port, **more}
+        self.services = [other for other in self.services if other["name"] != name] + [entry]
+        self.write()
+        return entry
+
+    def run(self, name: str = "deploy.yml", *arguments: str) -> Run:
+        return playbook(name, "-i", "inventory.yml", *arguments, cwd=self.path)
+
+    def state_of(self, name: str) -> dict[str, Any]:
+        return json.loads((self.state / f"{name}.json").read_text())
+
+
+def inspect(container: str) -> dict[str, Any]:
+    return json.loads(docker("inspect", container))[0]
+
+
+def wait(probe: Any, errors: Any, seconds: float = 60) -> Any:
+    """Call ``probe`` until it raises none of ``errors``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return probe()
+        except errors:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def import_busybox(folder: Path, name: str, entrypoint: list[str]) -> None:
+    """A tiny image from Debian's busybox-static."""
+    root = folder / "root" / "bin"
+    root.mkdir(parents=True)
+    (root / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (root / "busybox").chmod(0o755)
+    archive = folder / "root.tar"
+    subprocess.run(["tar", "-cf", str(archive), "-C", str(folder / "root"), "bin"], check=True)
+    docker("import", f"--change=ENTRYPOINT {json.dumps(entrypoint)}", str(archive), name)

@@ -27,7 +27,7 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[str
 def services(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """What runs where. ``results`` maps a host to the results of its services, as role inference collects them."""
     rows = []
-    hints = []
+    hints: list[str] = []
     for host in sorted(results):
         for result in results[host]:
             speed = result.get("tokens_per_second")

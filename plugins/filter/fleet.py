@@ -1,0 +1,31 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the roles and playbooks compute over hosts. Each filter is documented in the YAML file of its name."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable, Mapping
+
+from ..module_utils._core import fleet, table
+
+
+def from_hosts(hostvars: Mapping[str, Any], hosts: Iterable[str], name: str) -> dict[str, Any]:
+    """``name`` of every host that has it; a host that failed or was skipped has none."""
+    return {host: hostvars[host][name] for host in hosts if name in hostvars[host]}
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "archive_plan": fleet.archive_plan,
+            "checks_table": fleet.checks_table,
+            "from_hosts": from_hosts,
+            "plan_table": fleet.plan_table,
+            "release_failure": fleet.release_failure,
+            "service_checks": fleet.service_checks,
+            "service_result": fleet.service_result,
+            "service_table": table.services,
+            "services_to_remove": fleet.services_to_remove,
+        }

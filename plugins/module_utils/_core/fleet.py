@@ -1,0 +1,146 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What role inference and the playbooks compute over services and hosts: archives, results, checks, messages."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from typing import Any, Iterable, Mapping, Optional, Sequence
+
+from .table import table
+
+# tar headers and the small JSON documents of an archive
+ARCHIVE_OVERHEAD_BYTES = 1 << 20
+
+
+def archive_plan(image: Mapping[str, Any], missing: Iterable[str], cache_dir: str, transfer_dir: str) -> dict[str, Any]:
+    """The archive that a host needs: only the layers in ``missing``.
+
+    Hosts that lack the same layers share one archive on the builder, so its name says which image and which layers.
+    """
+    wanted = set(missing)
+    omit = sorted(layer["digest"] for layer in image["layers"] if layer["digest"] not in wanted)
+    size = sum(int(layer["size_bytes"]) for layer in image["layers"] if layer["digest"] in wanted)
+    image_id = str(image["id"]).partition(":")[2]
+    variant = hashlib.sha256("\n".join(omit).encode("ascii")).hexdigest()[:12] if omit else "full"
+    name = f"{image_id[:16]}-{variant}.tar"
+    return {
+        "builder_path": posixpath.join(cache_dir, "images", name),
+        "host_path": posixpath.join(transfer_dir, f"aikit-fleet-{name}"),
+        "omit": omit,
+        "size_bytes": size + ARCHIVE_OVERHEAD_BYTES,
+    }
+
+
+def service_result(service: Mapping[str, Any], check: Mapping[str, Any]) -> dict[str, Any]:
+    """One service of one host for the report; ``check`` is the result of inference_check, empty where none was made."""
+    keys = ("verdict", "reasons", "evidence", "model", "tokens_per_second", "time_to_first_token_seconds", "ready_seconds")
+    result = {key: service.get(key) for key in ("name", "state", "image", "url", "has_api_key", "gpus", "port")}
+    result.update({key: check.get(key) for key in keys})
+    return result
+
+
+def service_checks(service: Mapping[str, Any], observed: Mapping[str, Any], check: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The doctor's checks of one service: ``{name, ok, detail, hint}``."""
+    name, state = service["name"], service["state"]
+    if "container" not in observed:
+        return [_check(f"{name}: engine", False, observed.get("msg") or "the engine cannot be asked", "Run aikit.fleet.provision.")]
+    container = observed.get("container") or {}
+    running = bool(container.get("running"))
+    status = container.get("status") or "there is none"
+    if state == "absent":
+        return [_check(f"{name}: container", not container, status if container else "absent, as wanted", "Run aikit.fleet.deploy.")]
+    if state == "stopped":
+        return [_check(f"{name}: container", not running, status if running else "stopped, as wanted", "Run aikit.fleet.deploy.")]
+    checks = [_check(f"{name}: container", running, status, "Run aikit.fleet.deploy; docker logs says why it ended.")]
+    pending = (observed.get("state") or {}).get("pending")
+    if pending:
+        detail = "a release was interrupted before it was proven"
+        checks.append(_check(f"{name}: release", False, detail, "Run aikit.fleet.deploy again; it finishes the release."))
+    if running:
+        answered = bool(check) and not check.get("skipped")
+        ok = answered and not check.get("failed") and "verdict" in check
+        detail = _proof(check) if ok else str(check.get("msg") or "was not asked")
+        checks.append(_check(f"{name}: proof", ok, detail, str(check.get("hint") or "Run aikit.fleet.deploy.")))
+    return checks
+
+
+def services_to_remove(
+    planned: Iterable[Mapping[str, Any]], state_files: Iterable[Mapping[str, Any]], containers: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every service that a host has or should have, by name: from the inventory, the state files and the labels of containers."""
+    known = {service["name"]: dict(service) for service in planned}
+    names = [posixpath.basename(str(entry["path"]))[: -len(".json")] for entry in state_files]
+    names += [str((entry.get("Labels") or {}).get("io.aikit.fleet.service") or "") for entry in containers]
+    for name in names:
+        if name and name not in known:
+            known[name] = {"name": name, "engine": "auto", "image": "", "url": "", "gpus": [], "port": None, "has_api_key": False}
+    return [{**known[name], "state": "absent"} for name in sorted(known)]
+
+
+def release_failure(name: str, failure: str, restored: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
+    """The message of a failed release: what went wrong, and what runs now."""
+    failure = failure.rstrip()
+    if restored.get("skipped") or "restored" not in restored:
+        return f"{name}: {failure}"
+    if not restored["restored"]:
+        return f"{name}: {failure}\nThere was no earlier release of {name} to go back to."
+    if answers.get("skipped"):
+        return f"{name}: {failure}\nThe earlier release was put back."
+    if answers.get("failed") or "verdict" not in answers:
+        return f"{name}: {failure}\nThe earlier release was put back, but does not answer: {answers.get('msg', 'no answer')}"
+    return f"{name}: {failure}\nThe earlier release was put back and answers again (verdict {answers['verdict']})."
+
+
+def plan_table(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What would run where."""
+    rows = []
+    for host in sorted(plans):
+        for service in plans[host].get("services") or ():
+            rows.append(
+                {
+                    "host": host,
+                    "service": service["name"],
+                    "state": service["state"],
+                    "image": service["image"],
+                    "from": _origin(service),
+                    "models": ", ".join(model["name"] for model in service.get("models") or ()) or None,
+                    "gpus": ", ".join(service.get("gpus") or ()) or "none",
+                    "listens on": f"{service['bind_address']}:{service['port']}",
+                    "expects": " or ".join((service.get("expect") or {}).get("verdict") or ()) or None,
+                }
+            )
+    return table(rows, ("host", "service", "state", "image", "from", "models", "gpus", "listens on", "expects"))
+
+
+def checks_table(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The doctor's checks of all hosts, with hints where something is wrong."""
+    rows: list[dict[str, Optional[str]]] = []
+    for host in sorted(checks):
+        for check in checks[host]:
+            hint = None if check["ok"] else str(check["hint"])
+            rows.append({"host": host, "check": str(check["name"]), "ok": "yes" if check["ok"] else "NO", "detail": _first_line(check["detail"]), "hint": hint})
+    return table(rows, ("host", "check", "ok", "detail", "hint"))
+
+
+def _origin(service: Mapping[str, Any]) -> str:
+    if not service.get("built"):
+        return "pre-made image"
+    runtime = service.get("runtime") or "cpu"
+    return f"{posixpath.basename(service.get('src') or 'definition')} ({runtime})"
+
+
+def _proof(check: Mapping[str, Any]) -> str:
+    speed = check.get("tokens_per_second")
+    return f"{check['verdict']}" + (f", {speed:.1f} tokens/s" if isinstance(speed, (int, float)) else "")
+
+
+def _check(name: str, ok: bool, detail: str, hint: str) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "detail": detail, "hint": "" if ok else hint}
+
+
+def _first_line(text: Any) -> str:
+    return (str(text).strip().splitlines() or [""])[0]

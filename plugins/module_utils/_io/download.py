@@ -1,0 +1,441 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One file over HTTP: retried, continued after an interruption, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import errno
+import hashlib
+import http.client
+import json
+import os
+import ssl
+import time
+import urllib.error
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Optional
+from urllib.parse import urljoin, urlsplit
+
+from ansible.module_utils.urls import open_url
+
+from .._core import model_source as sources
+from .._core.errors import AikitError
+from .._core.model_source import ModelSource
+from . import files
+
+TIMEOUT_SECONDS = 60.0
+MAX_REDIRECTS = 10
+MAX_ATTEMPTS = 5
+MAX_WAIT_SECONDS = 120.0
+# A connection that is cut after it brought at least this much is no failed attempt.
+PROGRESS_BYTES = 1024 * 1024
+REPORT_SECONDS = 10.0
+RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
+REDIRECT_STATUS = (301, 302, 303, 307, 308)
+RUN_AGAIN = "Run again: the bytes that are here are kept, and the download goes on from there."
+
+Say = Callable[[str], None]
+
+
+def silent(dummy: str) -> None:
+    """For callers that show no progress."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The outcome of :func:`fetch`. ``not_modified``: the server says that the file known by its validators is current."""
+
+    size_bytes: int = 0
+    sha256: str = ""
+    downloaded_bytes: int = 0
+    resumed: bool = False
+    validators: Mapping[str, str] = field(default_factory=dict)
+    not_modified: bool = False
+
+
+class Retry(Exception):
+    """Worth another attempt. The text has no URL; ``wait_seconds`` is what the server asked for."""
+
+    def __init__(self, reason: str, wait_seconds: Optional[float] = None, hint: str = "") -> None:
+        super().__init__(reason)
+        self.wait_seconds = wait_seconds
+        self.hint = hint
+
+
+class NoHead(Exception):
+    """The server does not answer HEAD, which says nothing about GET."""
+
+
+class Http:
+    """Requests for one source. The token goes to the host of the source and nowhere else.
+
+    Proxies, certificates and netrc are the business of Ansible's ``open_url``. It would send the Authorization
+    header along to whatever host it is redirected to, so redirects are followed here.
+    """
+
+    def __init__(self, source: ModelSource, token: Optional[str] = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.source = source
+        self.token = (token or "").strip()
+        if not self.token.isprintable() or not self.token.isascii() or " " in self.token:
+            raise AikitError("The token holds characters that cannot stand in an HTTP header.", "Give the bare token, one word on one line.")
+        self.timeout_seconds = timeout_seconds
+
+    def request(self, method: str, headers: Mapping[str, str]) -> Any:
+        """The response (200, 206, 304 or 416); :class:`AikitError` for what another attempt will not mend, else :class:`Retry`."""
+        url = self.source.location
+        for dummy in range(MAX_REDIRECTS + 1):
+            answer = self._once(method, url, headers)
+            if answer.status not in REDIRECT_STATUS:
+                return answer
+            answer.close()
+            url = self._redirected(url, answer.headers.get("Location", ""))
+        raise AikitError(f"{self.source.shown} redirects more than {MAX_REDIRECTS} times.", "Give the address that it should end at.")
+
+    def _once(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
+        own = sources.same_origin(url, self.source.location)
+        send = {"Accept-Encoding": "identity", **headers}
+        if self.token and own:
+            send["Authorization"] = f"Bearer {self.token}"
+        try:
+            return open_url(
+                url,
+                method=method,
+                headers=send,
+                timeout=self.timeout_seconds,
+                follow_redirects="no",
+                decompress=False,
+                http_agent="aikit.fleet",
+                use_netrc=not (self.token and own),
+            )
+        except urllib.error.HTTPError as exc:
+            if exc.code in REDIRECT_STATUS or exc.code in (304, 416):
+                return exc
+            exc.close()
+            if method == "HEAD" and exc.code in (400, 403, 405, 501):
+                raise NoHead from None
+            raise self._refused(exc, url) from None
+        except urllib.error.URLError as exc:
+            raise self._unreachable(url, exc.reason) from None
+        except (OSError, http.client.HTTPException) as exc:
+            raise self._unreachable(url, exc) from None
+        except ValueError:
+            # urllib looks at the target of a redirect before it hands it over.
+            raise AikitError(f"{sources.redact(url)} redirects to what is no address.", "Give the address that it should end at.") from None
+
+    def _redirected(self, url: str, location: str) -> str:
+        try:
+            target = urljoin(url, location.strip().replace(" ", "%20"))
+            parts = urlsplit(target)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not location or not good:
+            raise AikitError(f"{self.source.shown} redirects to {sources.redact(location)!r}, which is no address.", "Give the final address.")
+        if urlsplit(url).scheme == "https" and parts.scheme != "https":
+            raise AikitError(
+                f"{self.source.shown} redirects to {sources.redact(target)}, which is not encrypted.",
+                "Give that address yourself, with the sha256, if it is what you want.",
+            )
+        return target
+
+    def _refused(self, exc: urllib.error.HTTPError, url: str) -> Exception:
+        shown = self.source.shown
+        via = "" if url == self.source.location else f" (redirected to {sources.redact(url)})"
+        status = f"HTTP status {exc.code}"
+        if exc.code in RETRY_STATUS:
+            return Retry(status, _retry_after(exc.headers.get("Retry-After")), "The server is busy or broken; try again later.")
+        if exc.code == 401:
+            hint = "The token was not accepted: is it valid, and may it read this file?" if self.token else "Give a `token`."
+            return AikitError(f"{shown} needs a login: {status}{via}.", hint)
+        if exc.code == 403:
+            hint = "May this token read the file? A gated model's terms must be accepted first." if self.token else "If it needs a login, give a `token`."
+            return AikitError(f"{shown} is not allowed: {status}{via}.", hint)
+        if exc.code in (404, 410):
+            return AikitError(f"{shown} is not there: {status}{via}.", "Check the address; some servers also say this when a `token` is missing.")
+        if exc.code == 407:
+            return AikitError(f"The proxy wants a login for {shown}: {status}.", "Put user and password into the https_proxy variable of that host.")
+        return AikitError(f"{shown} cannot be downloaded: {status}{via}.", "Open the address to see what the server says.")
+
+    def _unreachable(self, url: str, reason: Any) -> Exception:
+        host = urlsplit(url).hostname or ""
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return AikitError(
+                f"The certificate of {host} is not trusted ({reason.verify_message}).",
+                "Install the CA on the host that downloads, or name its bundle in SSL_CERT_FILE; check the clock, too.",
+            )
+        text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        return Retry(f"{host}: {text}", None, "Check the address, the network, and the proxy settings (https_proxy, no_proxy).")
+
+
+def fetch(
+    client: Http,
+    part: str,
+    *,
+    sha256: str = "",
+    validators: Optional[Mapping[str, str]] = None,
+    what: str = "",
+    say: Say = silent,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Fetched:
+    """Download into ``part``, going on with what is there; the caller holds its lock and gives it its place.
+
+    With ``sha256`` any part is continued, because the digest shows whether the pieces fit. Without it a part
+    is continued only when the server can confirm that the file is still the same (ETag or Last-Modified).
+
+    :param validators: of a file that is known already: nothing is sent when it is still current.
+    :param what: a noun phrase for messages.
+    """
+    download = _Download(client, part, sha256, validators or {}, what or client.source.shown, say, sleep)
+    return download.run()
+
+
+class _Download:
+    def __init__(
+        self, client: Http, part: str, sha256: str, validators: Mapping[str, str], what: str, say: Say, sleep: Callable[[float], None]
+    ) -> None:
+        self.client = client
+        self.shown = client.source.shown
+        self.part = part
+        self.expected = sha256
+        self.conditions = conditional(validators)
+        self.what = what
+        self.say = say
+        self.sleep = sleep
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.total: Optional[int] = None
+        self.validators: dict[str, str] = {}
+        self.downloaded = 0
+        self.resumed = False
+        self.not_modified = False
+
+    def run(self) -> Fetched:
+        os.makedirs(os.path.dirname(self.part), exist_ok=True)
+        self._load()
+        while True:
+            self._complete()
+            if self.not_modified:
+                return Fetched(not_modified=True)
+            found = self.digest.hexdigest()
+            if not self.expected or found == self.expected:
+                break
+            self._reset()
+            if not self.resumed:
+                raise AikitError(
+                    f"{self.what} has another sha256 than expected: found {found}, expected {self.expected}.",
+                    "Either the file was replaced at its source, or the sha256 is wrong. Nothing was stored.",
+                )
+            # The first piece may have been of another version of the file: once more, from the start.
+            self.say(f"{self.what}: the pieces do not fit together, starting again")
+            self.resumed = False
+        with open(self.part, "rb") as handle:
+            os.fsync(handle.fileno())
+        return Fetched(self.size, found, self.downloaded, self.resumed, dict(self.validators))
+
+    def _load(self) -> None:
+        """Take up what an earlier run left, if it can be continued."""
+        size = part_size(self.part)
+        meta = files.read_json(self.part + ".json")
+        validators = meta.get("validators")
+        if isinstance(validators, dict) and all(isinstance(value, str) for value in validators.values()):
+            self.validators = validators
+        total = meta.get("total")
+        same_boot = meta.get("boot") == _boot_id()
+        # After a power cut a file may have its length and not its bytes; only a digest would notice.
+        continued = bool(self.expected) or (_if_range(self.validators) != "" and same_boot)
+        if not size or not continued or (isinstance(total, int) and size > total):
+            self._reset()
+            return
+        self.total = total if isinstance(total, int) else None
+        self.say(f"{self.what}: checking the {files.human_bytes(size)} that are here")
+        with open(self.part, "rb", buffering=0) as handle:
+            self.size = files.read_into(handle, self.digest.update)
+        self.resumed = True
+
+    def _reset(self) -> None:
+        discard(self.part)
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.total = None
+        self.validators = {}
+
+    def _complete(self) -> None:
+        failures = 0
+        while True:
+            received = self.downloaded
+            try:
+                self._attempt()
+                return
+            except Retry as exc:
+                failures = 1 if self.downloaded - received >= PROGRESS_BYTES else failures + 1
+                if failures >= MAX_ATTEMPTS:
+                    kept = f", {files.human_bytes(self.size)} are here" if self.size else ""
+                    hint = " ".join(part for part in (exc.hint, RUN_AGAIN if self.size else "") if part)
+                    raise AikitError(f"{self.what} could not be downloaded: {exc} ({MAX_ATTEMPTS} attempts{kept}).", hint) from None
+                wait = min(MAX_WAIT_SECONDS, exc.wait_seconds if exc.wait_seconds is not None else 2.0 ** (failures - 1))
+                self.say(f"{self.what}: {exc}; next attempt in {wait:g} s")
+                self.sleep(wait)
+
+    def _attempt(self) -> None:
+        """One request; returns when the part is complete."""
+        if self.expected and self.size and self.size == self.total:
+            return
+        headers: dict[str, str] = {}
+        if self.size:
+            headers["Range"] = f"bytes={self.size}-"
+            if _if_range(self.validators):
+                headers["If-Range"] = _if_range(self.validators)
+        else:
+            headers.update(self.conditions)
+        with contextlib.closing(self.client.request("GET", headers)) as response:
+            if response.status == 304 and self.conditions:
+                self.not_modified = True
+            elif response.status == 416 and self.size:
+                self._past_the_end(response)
+            elif response.status in (200, 206):
+                self._receive(response)
+            else:
+                raise AikitError(f"{self.shown} answered with HTTP status {response.status}, which was not asked for.", "Check the address.")
+
+    def _past_the_end(self, response: Any) -> None:
+        dummy, total = _content_range(response)
+        if total == self.size:
+            return
+        self._restart("the server has fewer bytes than are here")
+
+    def _restart(self, reason: str) -> None:
+        self._reset()
+        self.resumed = False
+        raise Retry(reason, 0.0)
+
+    def _receive(self, response: Any) -> None:
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("", "identity"):
+            raise AikitError(
+                f"{self.shown} is sent compressed ({encoding}), although that was not asked for.", "Give an address that serves the file as it is."
+            )
+        validators = validators_of(response)
+        if response.status == 206:
+            start, total = _content_range(response)
+            other = self.validators.get("etag") and validators.get("etag") and self.validators["etag"] != validators["etag"]
+            if start != self.size or other or (self.total is not None and total is not None and total != self.total):
+                self._restart("the file has changed on the server")
+        else:
+            total = announced_bytes(response)
+            if self.size:
+                self.say(f"{self.what}: the server sends it from the start")
+            self._reset()
+            self.resumed = False
+        self.total, self.validators = total, validators
+        if total is not None:
+            files.require_space(os.path.dirname(self.part), total - self.size, self.what)
+        meta = {"source": self.shown, "validators": validators, "total": total, "boot": _boot_id()}
+        files.write_atomic(self.part + ".json", json.dumps(meta, sort_keys=True).encode(), 0o600, durable=False)
+        try:
+            self._body(response)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._reset()
+            raise AikitError(
+                f"No space left in {os.path.dirname(self.part)} for {self.what}; the part was removed.", "Free some space, or choose another `store`."
+            ) from None
+        if self.total is not None and self.size < self.total:
+            raise Retry(f"the connection ended after {self.size} of {self.total} bytes")
+
+    def _body(self, response: Any) -> None:
+        buffer = memoryview(bytearray(files.READ_BYTES))
+        reported = time.monotonic()
+        with open(self.part, "ab", buffering=0) as handle:
+            while True:
+                try:
+                    count = response.readinto(buffer)
+                except (OSError, http.client.HTTPException) as exc:
+                    raise Retry(f"the connection broke after {self.size} bytes ({getattr(exc, 'strerror', None) or type(exc).__name__})") from None
+                if not count:
+                    return
+                if self.total is not None and self.size + count > self.total:
+                    raise AikitError(f"{self.shown} sends more than the {self.total} bytes that it announced.", "Report it to whoever runs that server.")
+                files.write_all(handle, buffer[:count])
+                self.digest.update(buffer[:count])
+                self.size += count
+                self.downloaded += count
+                if time.monotonic() - reported >= REPORT_SECONDS:
+                    reported = time.monotonic()
+                    of = f" of {files.human_bytes(self.total)}" if self.total else ""
+                    self.say(f"{self.what}: {files.human_bytes(self.size)}{of}")
+
+
+def validators_of(response: Any) -> dict[str, str]:
+    found = {"etag": response.headers.get("ETag", ""), "last_modified": response.headers.get("Last-Modified", "")}
+    return {key: value for key, value in found.items() if value}
+
+
+def _if_range(validators: Mapping[str, str]) -> str:
+    """What If-Range may hold: a strong ETag, else a date (RFC 9110, 13.1.5)."""
+    etag = validators.get("etag", "")
+    return etag if etag and not etag.startswith("W/") else validators.get("last_modified", "")
+
+
+def conditional(validators: Mapping[str, str]) -> dict[str, str]:
+    if validators.get("etag"):
+        return {"If-None-Match": validators["etag"]}
+    if validators.get("last_modified"):
+        return {"If-Modified-Since": validators["last_modified"]}
+    return {}
+
+
+def announced_bytes(response: Any) -> Optional[int]:
+    return _number(response.headers.get("Content-Length", ""))
+
+
+def _content_range(response: Any) -> tuple[Optional[int], Optional[int]]:
+    """Start and total of ``bytes 5-9/10`` and ``bytes */10``; None for what is not there."""
+    unit, dummy, rest = response.headers.get("Content-Range", "").strip().partition(" ")
+    span, dummy, total = rest.partition("/")
+    start = span.partition("-")[0]
+    if unit.lower() != "bytes":
+        return None, None
+    return _number(start), _number(total)
+
+
+def _number(text: str) -> Optional[int]:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _retry_after(text: Optional[str]) -> Optional[float]:
+    if not text:
+        return None
+    seconds = _number(text)
+    if seconds is not None:
+        return float(seconds)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def part_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def discard(part: str) -> None:
+    for path in (part, part + ".json"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
+            return handle.read().strip()
+    except OSError:
+        return ""

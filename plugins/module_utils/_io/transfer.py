@@ -1,0 +1,452 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The store of model files.
+
+The store::
+
+    STORE/sha256/<hex>/<file name>   the files, mode 0444
+    STORE/sources/<key>.json         which content a URL gave, for sources without a sha256
+    STORE/partial/<key>.part|.json   a download that is under way, and what the server said about it
+    STORE/digests/                   digests that need not be computed again
+
+A file appears under ``sha256/`` by one rename, after its digest and its header were checked. What is
+killed before that leaves a part that the next run goes on with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass, replace
+from typing import Any, Mapping, Optional
+
+from .._core import gguf
+from .._core import model_source as sources
+from .._core.errors import AikitError, Finding
+from .._core.model_source import ModelSource, Observed, StoredFile
+from .._core.plan import Plan
+from . import files
+from .download import TIMEOUT_SECONDS, Fetched, Http, NoHead, Retry, Say, announced_bytes, conditional, discard, fetch, part_size, silent, validators_of
+
+DEFAULT_STORE = "~/.cache/aikit-fleet/models"
+FILE_MODE = 0o444
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model file that is there (or, in check mode, would be), and what it took.
+
+    In check mode ``path`` and ``sha256`` are empty where only the download can tell; ``size_bytes`` is 0 then,
+    unless the server said it.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    plan: Plan = Plan()
+    downloaded_bytes: int = 0
+    resumed: bool = False
+    findings: tuple[Finding, ...] = ()
+    header: Optional[gguf.GgufHeader] = None
+
+    @property
+    def changed(self) -> bool:
+        return self.plan.changed
+
+
+class Store:
+    """The folders of one store. With ``read_only`` nothing is written, caches included."""
+
+    def __init__(self, path: str = DEFAULT_STORE, read_only: bool = False) -> None:
+        self.path = os.path.abspath(os.path.expanduser(path))
+        self.cache = files.DigestCache(os.path.join(self.path, "digests"), read_only)
+
+    def folder(self, sha256: str) -> str:
+        return os.path.join(self.path, "sha256", sha256)
+
+    def partial(self, key: str) -> str:
+        return os.path.join(self.path, "partial", key)
+
+    def lock(self, key: str, say: Say) -> contextlib.AbstractContextManager[None]:
+        return files.lock(self.partial(key) + ".lock", say, remove=True)
+
+    def observe(self, sha256: str, name: str) -> Observed:
+        """What is there of this content; every file is believed only by its digest."""
+        path = os.path.join(self.folder(sha256), name)
+        stored = self._whole(path, sha256)
+        if stored:
+            return Observed(stored=stored)
+        damaged = path if os.path.lexists(path) else ""
+        for other in self.names(sha256):
+            twin = self._whole(os.path.join(self.folder(sha256), other), sha256) if other != name else None
+            if twin:
+                return Observed(twin=twin, damaged=damaged)
+        return Observed(damaged=damaged)
+
+    def names(self, sha256: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self.folder(sha256)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def known(self, source: ModelSource) -> dict[str, Any]:
+        """What this URL gave the last time: sha256, size_bytes, validators; empty when it was never fetched without a sha256."""
+        entry = files.read_json(self._source_path(source))
+        return entry if isinstance(entry.get("sha256"), str) and isinstance(entry.get("validators"), dict) else {}
+
+    def remember(self, source: ModelSource, fetched: Fetched) -> None:
+        entry = {"source": source.shown, "sha256": fetched.sha256, "size_bytes": fetched.size_bytes, "validators": dict(fetched.validators)}
+        files.write_atomic(self._source_path(source), json.dumps(entry, sort_keys=True, indent=2).encode() + b"\n", 0o644)
+
+    def source_entries(self, sha256: str) -> list[str]:
+        """The paths of the entries that point to this content."""
+        folder = os.path.join(self.path, "sources")
+        try:
+            paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".json")]
+        except FileNotFoundError:
+            return []
+        return [path for path in paths if files.read_json(path).get("sha256") == sha256]
+
+    def commit(self, temporary: str, sha256: str, name: str) -> StoredFile:
+        """Give a finished temporary file its place. Its digest is known to be ``sha256``."""
+        path = os.path.join(self.folder(sha256), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.chmod(temporary, FILE_MODE)
+        os.replace(temporary, path)
+        files.sync_directory(os.path.dirname(path))
+        status = os.stat(path)
+        self.cache.put("sha256", status, sha256, files.SETTLED)
+        return StoredFile(path, sha256, status.st_size)
+
+    def _whole(self, path: str, sha256: str) -> Optional[StoredFile]:
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(status.st_mode) or files.sha256_file(path, self.cache) != sha256:
+            return None
+        return StoredFile(path, sha256, status.st_size)
+
+    def _source_path(self, source: ModelSource) -> str:
+        return os.path.join(self.path, "sources", source.key + ".json")
+
+
+def ensure_model(
+    source: str,
+    sha256: Optional[str] = None,
+    store: str = DEFAULT_STORE,
+    *,
+    name: Optional[str] = None,
+    context_dir: Optional[str] = None,
+    token: Optional[str] = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    validate: bool = True,
+    refresh: bool = False,
+    check_mode: bool = False,
+    local_in_place: bool = False,
+    say: Say = silent,
+) -> StoredModel:
+    """Have a model file in the store, and say where it is.
+
+    A source with a sha256 is taken from the store when that content is there, and the source is not asked.
+    A URL without one is taken as what it gave the first time; ``refresh`` asks the server whether it changed.
+    A local file is always read (its digest is cached). Relative paths count from ``context_dir``.
+
+    :param local_in_place: a local file is checked and used where it is, not copied.
+    :param check_mode: write nothing; a missing file is asked for with HEAD, to tell its size.
+    :param say: told what takes time, in one line each.
+    """
+    parsed, expected, file_name = _request(source, sha256, name, context_dir)
+    place = Store(store, read_only=check_mode)
+    warnings = sources.findings(parsed, expected, token)
+    if parsed.kind == sources.LOCAL:
+        result = _ensure_local(place, parsed, expected, file_name, validate, check_mode, local_in_place, say)
+    else:
+        client = Http(parsed, token, timeout_seconds)
+        result = _ensure_remote(place, client, expected, file_name, validate, refresh, check_mode, say)
+    return replace(result, findings=warnings + result.findings)
+
+
+def find_model(
+    source: str,
+    sha256: Optional[str] = None,
+    store: str = DEFAULT_STORE,
+    *,
+    name: Optional[str] = None,
+    context_dir: Optional[str] = None,
+    local_in_place: bool = False,
+) -> Optional[StoredModel]:
+    """The model as it is in the store, under any name; None when it is not there. Asks no server and writes nothing."""
+    parsed, expected, file_name = _request(source, sha256, name, context_dir)
+    place = Store(store, read_only=True)
+    if parsed.kind == sources.LOCAL and (local_in_place or not expected):
+        status = _local_status(parsed)
+        digest = files.sha256_file(parsed.location, place.cache)
+        if local_in_place:
+            _require_digest(parsed, digest, expected)
+            return StoredModel(parsed.location, digest, status.st_size)
+        expected = digest
+    expected = expected or place.known(parsed).get("sha256", "")
+    if not expected:
+        return None
+    seen = place.observe(expected, file_name)
+    found = seen.stored or seen.twin
+    return StoredModel(found.path, found.sha256, found.size_bytes) if found else None
+
+
+def remove_model(
+    source: Optional[str] = None,
+    sha256: Optional[str] = None,
+    store: str = DEFAULT_STORE,
+    *,
+    name: Optional[str] = None,
+    check_mode: bool = False,
+    say: Say = silent,
+) -> Plan:
+    """Take a model out of the store: the file called ``name``, or all names of that content, and what belongs to it."""
+    parsed = _resolve(sources.parse(source), None) if source else None
+    if parsed:
+        sources.require_supported(parsed)
+    expected = sources.parse_sha256(sha256)
+    place = Store(store, read_only=check_mode)
+    keys = [parsed.key] if parsed else []
+    if not expected and parsed and parsed.kind == sources.LOCAL and os.path.isfile(parsed.location):
+        expected = files.sha256_file(parsed.location, place.cache)
+    if not expected and parsed:
+        expected = place.known(parsed).get("sha256", "")
+    if expected:
+        keys.insert(0, expected)
+    plan = sources.plan_absent(_removable(place, expected, keys, name))
+    if plan.changed and not check_mode:
+        with place.lock(keys[0], say):
+            for action in plan.actions:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(action.target)
+            with contextlib.suppress(OSError):
+                os.rmdir(place.folder(expected))
+    return plan
+
+
+def _removable(place: Store, expected: str, keys: list[str], name: Optional[str]) -> tuple[str, ...]:
+    names = place.names(expected) if expected else []
+    chosen = [entry for entry in names if name in (None, entry)]
+    paths = [os.path.join(place.folder(expected), entry) for entry in chosen]
+    if len(chosen) == len(names):
+        paths += place.source_entries(expected) if expected else []
+        partial = [place.partial(key) + suffix for key in keys for suffix in (".part", ".part.json", ".copy")]
+        paths += [path for path in partial if os.path.exists(path)]
+    return tuple(paths)
+
+
+def _request(source: str, sha256: Optional[str], name: Optional[str], context_dir: Optional[str]) -> tuple[ModelSource, str, str]:
+    parsed = _resolve(sources.parse(source), context_dir)
+    sources.require_supported(parsed)
+    expected = sources.parse_sha256(sha256)
+    origin = "`name`" if name else f"the source {parsed.shown}"
+    return parsed, expected, sources.check_file_name(name or parsed.file_name, origin)
+
+
+def _resolve(source: ModelSource, context_dir: Optional[str]) -> ModelSource:
+    if source.kind != sources.LOCAL:
+        return source
+    path = os.path.expanduser(source.location)
+    if not os.path.isabs(path):
+        if context_dir is None:
+            raise AikitError(
+                f"The model's source {source.shown} is a relative path, and nothing says what it is relative to.",
+                "Give an absolute path, such as {{ inventory_dir }}/" + source.shown + ".",
+            )
+        path = os.path.join(context_dir, path)
+    path = os.path.normpath(path)
+    return replace(source, location=path, shown=path)
+
+
+# Local files
+
+
+def _ensure_local(
+    place: Store, source: ModelSource, expected: str, name: str, validate: bool, check_mode: bool, in_place: bool, say: Say
+) -> StoredModel:
+    if expected and not in_place:
+        seen = place.observe(expected, name)
+        if seen.stored:
+            return _from_store(place, source, name, seen, seen.stored, validate, check_mode)
+    status = _local_status(source)
+    say(f"reading {source.shown} ({files.human_bytes(status.st_size)})")
+    digest = files.sha256_file(source.location, place.cache)
+    _require_digest(source, digest, expected)
+    header, remarks = _validated(source.location, name, source.shown, validate)
+    if in_place:
+        return StoredModel(source.location, digest, status.st_size, header=header, findings=remarks)
+    with contextlib.nullcontext() if check_mode else place.lock(digest, say):
+        seen = place.observe(digest, name)
+        have = seen.stored or seen.twin
+        if have:
+            return _from_store(place, source, name, seen, have, validate, check_mode)
+        files.require_space(place.path, status.st_size, f"the model {name}")
+        plan = sources.plan_present(source, name, digest, seen, status.st_size)
+        if not check_mode:
+            _copy(place, source, digest, name)
+    return StoredModel(os.path.join(place.folder(digest), name), digest, status.st_size, plan, header=header, findings=remarks)
+
+
+def _local_status(source: ModelSource) -> os.stat_result:
+    try:
+        status = os.stat(source.location)
+    except (FileNotFoundError, NotADirectoryError):
+        raise AikitError(f"The model file {source.shown} does not exist.", "The path is one on the host that this runs on; check it there.") from None
+    except PermissionError:
+        raise AikitError(f"The model file {source.shown} cannot be read: permission denied.", "Check the modes of its folders.") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise AikitError(f"The model's source {source.shown} is {kind}.", "Give the path of the model file itself.")
+    if not os.access(source.location, os.R_OK):
+        raise AikitError(f"The model file {source.shown} cannot be read: permission denied.", "Check its owner and mode.")
+    return status
+
+
+def _require_digest(source: ModelSource, found: str, expected: str) -> None:
+    if expected and found != expected:
+        raise AikitError(
+            f"{source.shown} has another sha256 than expected: found {found}, expected {expected}.",
+            "Either the file is not the one that is meant, or the sha256 is wrong.",
+        )
+
+
+def _copy(place: Store, source: ModelSource, digest: str, name: str) -> None:
+    temporary = place.partial(digest) + ".copy"
+    os.makedirs(os.path.dirname(temporary), exist_ok=True)
+    copied = hashlib.sha256()
+    try:
+        with open(source.location, "rb", buffering=0) as reader, open(temporary, "wb", buffering=0) as writer:
+
+            def both(piece: memoryview) -> None:
+                copied.update(piece)
+                files.write_all(writer, piece)
+
+            files.read_into(reader, both)
+            os.fsync(writer.fileno())
+        if copied.hexdigest() != digest:
+            raise AikitError(f"{source.shown} changed while it was being copied.", "Let whatever writes it finish, then run again.")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    place.commit(temporary, digest, name)
+
+
+def _link(place: Store, twin: StoredFile, name: str) -> None:
+    """A second name for a file of the store: both are read-only and of the same content, so they may share it."""
+    temporary = place.partial(twin.sha256) + ".link"
+    os.makedirs(os.path.dirname(temporary), exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.link(twin.path, temporary)
+    place.commit(temporary, twin.sha256, name)
+
+
+# Remote files
+
+
+def _ensure_remote(
+    place: Store, client: Http, expected: str, name: str, validate: bool, refresh: bool, check_mode: bool, say: Say
+) -> StoredModel:
+    source = client.source
+    with contextlib.nullcontext() if check_mode else place.lock(expected or source.key, say):
+        known = {} if expected else place.known(source)
+        digest = expected or known.get("sha256", "")
+        seen = place.observe(digest, name) if digest else Observed()
+        have = seen.stored or seen.twin
+        ask = bool(refresh and not expected)
+        validators = known.get("validators", {}) if have and ask else {}
+        if have and not ask:
+            return _from_store(place, source, name, seen, have, validate, check_mode)
+        if check_mode:
+            return _would_fetch(place, client, expected, name, seen, have, validators, validate)
+        label = f"the model {name} from {source.shown}"
+        part = place.partial(expected or source.key) + ".part"
+        fetched = fetch(client, part, sha256=expected, validators=validators, what=label, say=say)
+        if fetched.not_modified and have:
+            return _from_store(place, source, name, seen, have, validate, check_mode)
+        return _store(place, source, part, fetched, bool(expected), name, validate)
+
+
+def _from_store(
+    place: Store, source: ModelSource, name: str, seen: Observed, have: StoredFile, validate: bool, check_mode: bool
+) -> StoredModel:
+    """What is in the store already, perhaps under another name."""
+    header, remarks = _validated(have.path, name, source.shown, validate)
+    plan = sources.plan_present(source, name, have.sha256, seen, have.size_bytes)
+    if not seen.stored and not check_mode:
+        _link(place, have, name)
+    return StoredModel(os.path.join(place.folder(have.sha256), name), have.sha256, have.size_bytes, plan, header=header, findings=remarks)
+
+
+def _would_fetch(
+    place: Store,
+    client: Http,
+    expected: str,
+    name: str,
+    seen: Observed,
+    have: Optional[StoredFile],
+    validators: Mapping[str, str],
+    validate: bool,
+) -> StoredModel:
+    """Check mode: what a real run would do, as far as the server tells without sending the file."""
+    size: Optional[int] = None
+    remarks: tuple[Finding, ...] = ()
+    try:
+        with contextlib.closing(client.request("HEAD", conditional(validators))) as response:
+            # Some servers ignore the condition, and say the same in their headers.
+            if have and (response.status == 304 or (validators and validators_of(response) == validators)):
+                return _from_store(place, client.source, name, seen, have, validate, True)
+            if response.status == 200:
+                size = announced_bytes(response)
+    except Retry as exc:
+        remarks = (Finding("warning", "source", 0, f"{client.source.shown} did not answer, so its size is not known: {exc}."),)
+    except NoHead:
+        size = None
+    already = part_size(place.partial(expected or client.source.key) + ".part")
+    if size is not None:
+        files.require_space(place.path, max(0, size - already), f"the model {name} from {client.source.shown}")
+    plan = sources.plan_present(client.source, name, expected, replace(seen, stored=None, twin=None), size)
+    path = os.path.join(place.folder(expected), name) if expected else ""
+    return StoredModel(path, expected, size or 0, plan, findings=remarks)
+
+
+def _store(place: Store, source: ModelSource, part: str, fetched: Fetched, pinned: bool, name: str, validate: bool) -> StoredModel:
+    """A finished part becomes a file of the store, or is thrown away when it is no good."""
+    try:
+        header, remarks = _validated(part, name, source.shown, validate)
+    except AikitError:
+        discard(part)
+        raise
+    seen = place.observe(fetched.sha256, name)
+    # A refreshed URL may have brought what is there already.
+    plan = sources.plan_present(source, name, fetched.sha256, replace(seen, twin=None), fetched.size_bytes)
+    if not pinned:
+        # Before the rename: a run that is killed in between finds the whole part again.
+        place.remember(source, fetched)
+    if seen.stored:
+        stored = seen.stored
+    else:
+        stored = place.commit(part, fetched.sha256, name)
+        plan = replace(plan, after={"path": stored.path, "sha256": stored.sha256, "size_bytes": stored.size_bytes})
+    discard(part)
+    return StoredModel(
+        stored.path, stored.sha256, stored.size_bytes, plan, fetched.downloaded_bytes, fetched.resumed, remarks, header
+    )
+
+
+def _validated(path: str, name: str, shown: str, validate: bool) -> tuple[Optional[gguf.GgufHeader], tuple[Finding, ...]]:
+    if not validate or not name.lower().endswith(".gguf"):
+        return None, ()
+    with open(path, "rb", buffering=0) as handle:
+        descriptor = handle.fileno()
+        header = gguf.check(lambda offset, length: os.pread(descriptor, length, offset), os.fstat(descriptor).st_size, shown)
+    return header, gguf.remarks(header, name)

@@ -1,0 +1,36 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A project that every integration test may deploy from, on this machine's own Docker."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import support
+
+
+@pytest.fixture(scope="session")
+def quickstart():
+    """The main job once, for real: base, model, image, service, proof. Everything else starts from what it leaves in the cache."""
+    port = support.free_port()
+    arguments = ("-e", f"quickstart_port={port}", "-e", "quickstart_name=aikit-e2e-quickstart", "-e", "inference_state_dir=/tmp/aikit-e2e-quickstart")
+    run = support.playbook("aikit.fleet.quickstart", *arguments)
+    assert run.code == 0, run.output[-4000:]
+    yield run, port, arguments
+    support.docker("rm", "--force", "--volumes", "aikit-e2e-quickstart", check=False)
+
+
+@pytest.fixture(scope="module")
+def project(quickstart, tmp_path_factory):
+    found = support.Project(tmp_path_factory.mktemp("project"))
+    yield found
+    for service in found.services:
+        for name in (service["name"], service["name"] + "--previous"):
+            support.docker("rm", "--force", "--volumes", name, check=False)

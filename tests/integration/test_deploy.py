@@ -1,0 +1,210 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A service from its first deployment to its removal: real Docker, real model, real server."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import urllib.error
+
+import pytest
+import support
+from support import completion, docker, inspect
+
+
+def test_quickstart_answers_and_shows_a_table(quickstart):
+    run, port, _arguments = quickstart
+    answer = completion(port)
+    assert answer["usage"]["completion_tokens"] > 0 and answer["choices"][0]["finish_reason"] in ("stop", "length")
+    (report,) = run.results("What runs where")
+    assert report["msg"][2].split()[:5] == ["localhost", "aikit-e2e-quickstart", "gemma-3-270m", "present", "cpu"]
+    assert report["msg"][-1].startswith(f"curl -s http://127.0.0.1:{port}/v1/chat/completions")
+
+
+def test_a_second_quickstart_changes_nothing(quickstart):
+    _run, _port, arguments = quickstart
+    again = support.playbook("aikit.fleet.quickstart", *arguments)
+    assert (again.code, again.changed) == (0, 0), again.output[-3000:]
+
+
+def test_the_image_works_with_the_bare_command(quickstart):
+    image = inspect("aikit-e2e-quickstart")["Image"]
+    port = support.free_port()
+    docker("run", "--rm", "--detach", "--name=aikit-e2e-bare", f"--publish=127.0.0.1:{port}:8080", image)
+    try:
+        support.wait(lambda: completion(port), (OSError, urllib.error.HTTPError))
+    finally:
+        docker("rm", "--force", "aikit-e2e-bare")
+
+
+@pytest.fixture(scope="module")
+def deployed(project):
+    port = support.free_port()
+    project.service("aikit-e2e", port, environment={"EXTRA": "1"})
+    check = project.run("deploy.yml", "--check", "--diff")
+    assert check.code == 0 and check.changed > 0, check.output[-3000:]
+    assert not docker("ps", "--all", "--quiet", "--filter=name=^aikit-e2e$")
+    run = project.run()
+    assert run.code == 0, run.output[-4000:]
+    return project, port
+
+
+def test_the_container_is_locked_down(deployed):
+    _project, port = deployed
+    found = inspect("aikit-e2e")
+    host = found["HostConfig"]
+    assert found["Config"]["User"] == "65532:65532" and host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"] and host["SecurityOpt"] == ["no-new-privileges"] and not host["Privileged"]
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["PortBindings"] == {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}
+    assert found["Config"]["Healthcheck"]["Test"][-1] == "http://127.0.0.1:8080/health"
+
+
+def test_a_second_deployment_changes_nothing(deployed):
+    project, _port = deployed
+    before = inspect("aikit-e2e")["Id"]
+    again = project.run()
+    assert (again.code, again.changed) == (0, 0), again.output[-3000:]
+    assert inspect("aikit-e2e")["Id"] == before
+
+
+def test_the_state_file_holds_verdict_and_evidence(deployed):
+    project, _port = deployed
+    current = project.state_of("aikit-e2e")["current"]
+    assert current["verdict"] == "cpu" and current["evidence"]["buffers"]
+    assert (project.state / "aikit-e2e.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_doctor_finds_nothing(deployed):
+    project, _port = deployed
+    run = project.run("aikit.fleet.doctor")
+    assert (run.code, run.changed) == (0, 0), run.output[-3000:]
+
+
+def test_an_option_taken_out_replaces_the_container(deployed):
+    project, port = deployed
+    image = inspect("aikit-e2e")["Image"]
+    project.service("aikit-e2e", port)
+    run = project.run("deploy.yml", "--diff")
+    assert run.code == 0 and run.changed > 0
+    found = inspect("aikit-e2e")
+    assert not any(word.startswith("EXTRA=") for word in found["Config"]["Env"])
+    assert found["Image"] == image and completion(port)["choices"]
+    assert docker("ps", "--all", "--quiet", "--filter=name=aikit-e2e--previous") == ""
+
+
+def test_a_changed_aikitfile_sends_the_configuration_alone_and_can_be_rolled_back(deployed):
+    project, port = deployed
+    old = inspect("aikit-e2e")
+    project.aikitfile(1024)
+    run = project.run()
+    assert run.code == 0, run.output[-3000:]
+    (loaded,) = [result for result in run.results("Assemble the image") if result.get("bytes_sent")]
+    assert loaded["bytes_sent"] < 64 * 1024
+    assert [layer["reused"] for layer in loaded["image"]["layers"]] == [True, True, False]
+    assert "LLAMA_ARG_CTX_SIZE=1024" in inspect("aikit-e2e")["Config"]["Env"]
+    back = project.run("aikit.fleet.rollback")
+    assert back.code == 0, back.output[-3000:]
+    found = inspect("aikit-e2e")
+    assert found["Image"] == old["Image"] and "LLAMA_ARG_CTX_SIZE=2048" in found["Config"]["Env"]
+    assert completion(port)["choices"]
+    project.aikitfile(2048)
+    assert project.run().changed == 0
+
+
+def failing(project, port, **options):
+    """Deploy something that cannot be proven; the old container must answer again, the host must have failed."""
+    before = inspect("aikit-e2e")["Id"]
+    project.service("aikit-e2e", port, **options)
+    run = project.run()
+    try:
+        assert run.code != 0 and run.failed == 1, run.output[-3000:]
+        found = inspect("aikit-e2e")
+        assert found["Id"] == before and found["State"]["Running"]
+        assert completion(port)["choices"]
+        assert project.state_of("aikit-e2e")["pending"] is None
+    finally:
+        project.service("aikit-e2e", port)
+    assert project.run().changed == 0
+    return run.messages()
+
+
+def test_cpu_where_proven_was_expected(deployed):
+    message = failing(*deployed, settings={"context_size": 512}, expect={"verdict": ["proven"]})
+    assert "proven" in message and "cpu" in message and "answers again" in message
+
+
+def test_a_crash_shows_the_last_lines_of_the_log(deployed):
+    message = failing(*deployed, environment={"LLAMA_ARG_DEVICE": "CUDA0"})
+    assert "invalid device" in message and "answers again" in message
+
+
+def test_a_server_that_is_never_ready(deployed, sleeping_image):
+    message = failing(*deployed, src=None, context=None, image=sleeping_image, server="llama_cpp", timeout_seconds=5)
+    assert "5 s" in message and "answers again" in message
+
+
+@pytest.fixture(scope="module")
+def sleeping_image(tmp_path_factory):
+    """An image whose server never listens: a static busybox that sleeps."""
+    name = "localhost/aikit-e2e/sleeps:1"
+    support.import_busybox(tmp_path_factory.mktemp("busybox"), name, ["/bin/busybox", "sleep", "100000"])
+    yield name
+    docker("rmi", "--force", name, check=False)
+
+
+def test_a_port_that_is_taken_names_who_has_it(deployed):
+    project, port = deployed
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        message = refused(project, port, server.server_address[1])
+    finally:
+        server.shutdown()
+    assert f"127.0.0.1:{server.server_address[1]} is held by" in message and "python" in message
+
+
+def refused(project, port, other):
+    before = inspect("aikit-e2e")
+    project.service("aikit-e2e", other)
+    run = project.run()
+    project.service("aikit-e2e", port)
+    assert run.code != 0
+    found = inspect("aikit-e2e")
+    assert (found["Id"], found["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    return run.messages()
+
+
+def test_a_key_is_asked_for_and_shown_nowhere(deployed):
+    project, port = deployed
+    project.service("aikit-e2e", port, api_key="c0rrect-horse")
+    run = project.run("deploy.yml", "--diff", "-vvv")
+    assert run.code == 0, run.output[-3000:]
+    assert "c0rrect-horse" not in run.output
+    assert "c0rrect-horse" not in json.dumps(inspect("aikit-e2e")) + (project.state / "aikit-e2e.json").read_text()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        completion(port)
+    assert project.run().changed == 0
+    project.service("aikit-e2e", port)
+    assert project.run().code == 0
+
+
+def test_stopped_and_absent(deployed):
+    project, port = deployed
+    project.service("aikit-e2e", port, state="stopped")
+    assert project.run().changed == 1
+    assert inspect("aikit-e2e")["State"]["Running"] is False
+    assert project.run().changed == 0
+    image = inspect("aikit-e2e")["Image"]
+    project.service("aikit-e2e", port, state="absent")
+    assert project.run("deploy.yml", "--check").changed > 0
+    assert inspect("aikit-e2e")
+    assert project.run().code == 0
+    assert docker("ps", "--all", "--quiet", "--filter=name=^aikit-e2e$") == ""
+    assert not (project.state / "aikit-e2e.json").exists()
+    assert project.run().changed == 0
+    assert image not in docker("images", "--no-trunc", "--quiet") or "aikit-e2e-quickstart" in docker("ps", "--format={{.Names}}", f"--filter=ancestor={image}")

@@ -1,0 +1,131 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What role inference and the playbooks compute over services and hosts."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.aikit.fleet.plugins.module_utils._core import fleet
+
+IMAGE = {
+    "id": "sha256:" + "ab" * 32,
+    "layers": [
+        {"digest": "sha256:base", "size_bytes": 1000},
+        {"digest": "sha256:model", "size_bytes": 5000},
+        {"digest": "sha256:config", "size_bytes": 10},
+    ],
+}
+
+
+def test_a_full_archive_and_a_thin_one_have_different_names():
+    full = fleet.archive_plan(IMAGE, ["sha256:base", "sha256:model", "sha256:config"], "/cache", "/var/tmp")
+    assert full == {
+        "builder_path": "/cache/images/abababababababab-full.tar",
+        "host_path": "/var/tmp/aikit-fleet-abababababababab-full.tar",
+        "omit": [],
+        "size_bytes": 6010 + (1 << 20),
+    }
+    thin = fleet.archive_plan(IMAGE, ["sha256:config"], "/cache", "/var/tmp")
+    assert thin["omit"] == ["sha256:base", "sha256:model"] and thin["size_bytes"] == 10 + (1 << 20)
+    assert thin["builder_path"] != full["builder_path"]
+    # Hosts that lack the same layers share one file
+    assert thin == fleet.archive_plan(IMAGE, ("sha256:config",), "/cache", "/var/tmp")
+
+
+SERVICE = {"name": "llama", "state": "present", "image": "i:1", "url": "http://127.0.0.1:1", "has_api_key": False, "gpus": [], "port": 1, "api_key": "secret"}
+
+
+def test_a_result_holds_no_key():
+    found = fleet.service_result(SERVICE, {"verdict": "cpu", "model": "m", "answer": "text"})
+    assert found["verdict"] == "cpu" and found["tokens_per_second"] is None
+    assert "api_key" not in found and "answer" not in found
+
+
+RUNNING = {"container": {"running": True, "status": "running"}, "state": {"pending": None}}
+
+
+@pytest.mark.parametrize(
+    "state, observed, check, expected",
+    [
+        ("present", {"msg": "No engine answers."}, {}, [("llama: engine", False, "No engine answers.")]),
+        ("present", {"container": {}, "state": {}}, {"skipped": True}, [("llama: container", False, "there is none")]),
+        (
+            "present",
+            RUNNING,
+            {"verdict": "cpu", "tokens_per_second": 61.23},
+            [("llama: container", True, "running"), ("llama: proof", True, "cpu, 61.2 tokens/s")],
+        ),
+        (
+            "present",
+            RUNNING,
+            {"failed": True, "verdict": "cpu", "msg": "expected proven"},
+            [("llama: container", True, "running"), ("llama: proof", False, "expected proven")],
+        ),
+        (
+            "present",
+            {**RUNNING, "state": {"pending": {"spec": "x"}}},
+            {"verdict": "proven"},
+            [
+                ("llama: container", True, "running"),
+                ("llama: release", False, "a release was interrupted before it was proven"),
+                ("llama: proof", True, "proven"),
+            ],
+        ),
+        ("stopped", RUNNING, {}, [("llama: container", False, "running")]),
+        ("stopped", {"container": {"running": False, "status": "exited"}}, {}, [("llama: container", True, "stopped, as wanted")]),
+        ("absent", {"container": {}}, {}, [("llama: container", True, "absent, as wanted")]),
+        ("absent", RUNNING, {}, [("llama: container", False, "running")]),
+    ],
+)
+def test_checks(state, observed, check, expected):
+    found = fleet.service_checks({**SERVICE, "state": state}, observed, check)
+    assert [(entry["name"], entry["ok"], entry["detail"]) for entry in found] == expected
+    assert all(bool(entry["hint"]) != entry["ok"] for entry in found)
+
+
+def test_services_that_only_the_host_remembers_are_removed_too():
+    found = fleet.services_to_remove(
+        [SERVICE],
+        [{"path": "/var/lib/aikit-fleet/old.json"}, {"path": "/var/lib/aikit-fleet/llama.json"}],
+        [{"Labels": {"io.aikit.fleet.service": "older"}}, {"Labels": None}],
+    )
+    assert [(entry["name"], entry["state"]) for entry in found] == [("llama", "absent"), ("old", "absent"), ("older", "absent")]
+
+
+@pytest.mark.parametrize(
+    "restored, answers, words",
+    [
+        ({"skipped": True}, {}, "x: bad"),
+        ({"restored": False}, {}, "There was no earlier release of x to go back to."),
+        ({"restored": True}, {"skipped": True}, "The earlier release was put back."),
+        ({"restored": True}, {"verdict": "cpu"}, "put back and answers again (verdict cpu)."),
+        ({"restored": True}, {"failed": True, "msg": "silence"}, "put back, but does not answer: silence"),
+    ],
+)
+def test_the_failure_says_what_runs_now(restored, answers, words):
+    message = fleet.release_failure("x", "bad\n", restored, answers)
+    assert message.startswith("x: bad") and message.endswith(words)
+
+
+def test_plan_table():
+    service = {
+        **SERVICE,
+        "built": True,
+        "src": "/p/llama.yaml",
+        "runtime": "cuda",
+        "models": [{"name": "m"}],
+        "gpus": ["all"],
+        "bind_address": "127.0.0.1",
+        "expect": {"verdict": ["proven"]},
+    }
+    lines = fleet.plan_table({"h1": {"services": [service, {**service, "name": "pre", "built": False, "models": []}]}})
+    assert lines[2].split()[:5] == ["h1", "llama", "present", "i:1", "llama.yaml"] and "(cuda)" in lines[2]
+    assert "pre-made image" in lines[3]
+
+
+def test_checks_table_shows_hints_only_where_needed():
+    checks = [{"name": "a", "ok": True, "detail": "fine", "hint": ""}, {"name": "b", "ok": False, "detail": "bad\nmore", "hint": "mend it"}]
+    lines = fleet.checks_table({"h": checks})
+    assert lines[2].split() == ["h", "a", "yes", "fine", "-"] and lines[3].endswith("mend it") and "more" not in lines[3]

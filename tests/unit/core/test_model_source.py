@@ -1,0 +1,150 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Sources of model files: parsing, what is shown of them, and the plan."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.aikit.fleet.plugins.module_utils._core import model_source as sources
+from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
+
+DIGEST = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "location", "file_name"),
+    [
+        ("https://example.com/a/m.gguf", "https", "https://example.com/a/m.gguf", "m.gguf"),
+        ("HTTPS://example.com/m.gguf?download=true#top", "https", "https://example.com/m.gguf?download=true", "m.gguf"),
+        ("http://example.com:8080/m%20x.gguf", "http", "http://example.com:8080/m%20x.gguf", "m x.gguf"),
+        ("https://example.com/mödel.gguf", "https", "https://example.com/m%C3%B6del.gguf", "mödel.gguf"),
+        ("https://example.com", "https", "https://example.com/", ""),
+        ("/srv/m.gguf", "local", "/srv/m.gguf", "m.gguf"),
+        (" models/m.gguf ", "local", "models/m.gguf", "m.gguf"),
+        ("file:///srv/m%20x.gguf", "local", "/srv/m x.gguf", "m x.gguf"),
+        ("file://localhost/srv/m.gguf", "local", "/srv/m.gguf", "m.gguf"),
+        ("huggingface://owner/name/m.gguf", "huggingface", "huggingface://owner/name/m.gguf", "m.gguf"),
+        ("oci://registry.example:5000/m:1", "oci", "oci://registry.example:5000/m:1", "m:1"),
+    ],
+)
+def test_parse(text: str, kind: str, location: str, file_name: str) -> None:
+    source = sources.parse(text)
+    assert (source.kind, source.location, source.file_name) == (kind, location, file_name)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "is empty"),
+        ("  ", "is empty"),
+        ("/srv/models/", "no path of a file"),
+        ("file:///srv/", "no path of a file"),
+        ("file://other/srv/m.gguf", "no file URL of this host"),
+        ("file://m.gguf", "no file URL of this host"),
+        ("ftp://example.com/m.gguf", "unknown scheme ftp://"),
+        ("hf://owner/name/m.gguf", "Did you mean huggingface://owner/name/m.gguf?"),
+        ("https:///m.gguf", "no valid URL"),
+        ("https://example.com:x/m.gguf", "no valid URL"),
+        ("https://[::1/m.gguf", "no valid URL"),
+        ("https://example.com/a b.gguf", "%20 for a space"),
+        ("https://example.com/a\nb.gguf", "no valid URL"),
+    ],
+)
+def test_bad_sources(text: str, part: str) -> None:
+    with pytest.raises(AikitError) as caught:
+        sources.parse(text)
+    assert part in str(caught.value) and caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["huggingface://owner/name/m.gguf", "oci://registry.example/m:1"])
+def test_what_is_not_supported_yet_is_refused_with_a_way_out(text: str) -> None:
+    with pytest.raises(AikitError, match="not supported yet") as caught:
+        sources.require_supported(sources.parse(text))
+    assert "https://" in caught.value.hint
+    sources.require_supported(sources.parse("/srv/m.gguf"))
+
+
+def test_nothing_secret_is_shown() -> None:
+    url = "https://user:hunter22@example.com/m.gguf?X-Signature=abcdef123&download=true#frag"
+    source = sources.parse(url)
+    assert source.shown == "https://example.com/m.gguf?X-Signature=***&download=***"
+    assert sources.secrets(url) == {"hunter22", "abcdef123"}
+    for bad in ("ftp://user:hunter22@example.com/m", "https://user:hunter22@exam ple.com/m", "https://user:hunter22@[::1/m"):
+        with pytest.raises(AikitError) as caught:
+            sources.parse(bad)
+        assert "hunter22" not in str(caught.value)
+
+
+def test_the_key_is_the_same_for_every_user_and_not_for_every_query() -> None:
+    plain = sources.parse("https://example.com/m.gguf").key
+    assert sources.parse("https://me:pw@EXAMPLE.com/m.gguf").key == plain
+    assert sources.parse("https://example.com/m.gguf?rev=2").key != plain
+    assert sources.parse("http://example.com/m.gguf").key != plain
+    assert sources.parse("/srv/m.gguf").key != sources.parse("/srv/n.gguf").key
+
+
+def test_same_origin() -> None:
+    assert sources.same_origin("https://example.com/a", "https://EXAMPLE.com:443/b")
+    assert not sources.same_origin("https://example.com/a", "http://example.com/a")
+    assert not sources.same_origin("https://example.com/a", "https://cdn.example.com/a")
+    assert not sources.same_origin("http://example.com/a", "http://example.com:8080/a")
+
+
+def test_sha256() -> None:
+    assert sources.parse_sha256(None) == sources.parse_sha256(" ") == ""
+    assert sources.parse_sha256(DIGEST.upper()) == sources.parse_sha256(f"sha256:{DIGEST}\n") == DIGEST
+    for bad, part in ((DIGEST[:-1], "63 characters"), ("x" * 64, "no hexadecimal digits"), ("sha512:" + DIGEST, "71 characters")):
+        with pytest.raises(AikitError, match=part):
+            sources.parse_sha256(bad)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", ".hidden", "x" * 201])
+def test_bad_file_names(name: str) -> None:
+    with pytest.raises(AikitError) as caught:
+        sources.check_file_name(name, "`name`")
+    assert "`name`" in str(caught.value)
+
+
+def test_findings() -> None:
+    http = sources.parse("http://example.com/m.gguf")
+    https = sources.parse("https://example.com/m.gguf")
+    assert [finding.path for finding in sources.findings(http, "", "t")] == ["source", "token"]
+    assert sources.findings(http, DIGEST, None) == sources.findings(https, "", "t") == ()
+
+
+def test_plans() -> None:
+    source = sources.parse("https://example.com/m.gguf")
+    stored = sources.StoredFile(f"/s/sha256/{DIGEST}/m.gguf", DIGEST, 5)
+    same = sources.plan_present(source, "m.gguf", DIGEST, sources.Observed(stored=stored), None)
+    assert not same.changed and same.before == same.after == {"path": stored.path, "sha256": DIGEST, "size_bytes": 5}
+    link = sources.plan_present(source, "n.gguf", DIGEST, sources.Observed(twin=stored), None)
+    assert [action.describe() for action in link.actions] == [f"link /s/sha256/{DIGEST}/n.gguf (to {stored.path})"]
+    fetch = sources.plan_present(source, "m.gguf", "", sources.Observed(), 7)
+    assert [action.describe() for action in fetch.actions] == ["download https://example.com/m.gguf (7 bytes, as m.gguf)"]
+    unknown = sources.plan_present(source, "m.gguf", DIGEST, sources.Observed(), None)
+    assert "size not known" in unknown.actions[0].describe() and unknown.after["sha256"] == DIGEST
+    mend = sources.plan_present(sources.parse("/srv/m.gguf"), "m.gguf", DIGEST, sources.Observed(damaged=stored.path), 7)
+    assert [action.verb for action in mend.actions] == ["replace", "copy"]
+    assert not sources.plan_absent(()).changed
+    assert sources.plan_absent(("/s/a",)).actions[0].describe() == "remove /s/a"
+
+
+@given(st.text(max_size=60), st.sampled_from(["", "https://", "http://", "file://", "oci://", "https://u:hunter22@"]))
+def test_any_text_is_a_source_or_an_error_for_people(text: str, start: str) -> None:
+    try:
+        source = sources.parse(start + text)
+    except AikitError:
+        return
+    assert source.key
+    assert source.kind == "local" or "hunter22@" not in source.shown
+
+
+@given(st.text(max_size=80))
+def test_redact_takes_anything(text: str) -> None:
+    sources.redact(text)
+    sources.secrets(text)
