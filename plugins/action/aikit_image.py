@@ -24,5 +24,5 @@ class ActionModule(ActionBase):
             try:
                 arguments["parsed"] = yaml_source.from_task(self, arguments.get("definition"), arguments.get("src"))
             except AikitError as exc:
-                raise AnsibleActionFail(str(exc)) from exc
+                raise AnsibleActionFail(str(exc)) from None
         return self._execute_module(module_args=arguments, task_vars=task_vars)

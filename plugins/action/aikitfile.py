@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
         try:
             arguments["parsed"] = yaml_source.from_task(self, arguments.get("definition"), arguments.get("src"))
         except AikitError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            raise AnsibleActionFail(str(exc)) from None
         result.update(self._execute_module(module_name="aikit.fleet.aikitfile", module_args=arguments, task_vars=task_vars or {}, tmp=tmp))
         # The whole text once more helps nobody who reads the result with -vvv
         result.get("invocation", {}).get("module_args", {}).pop("parsed", None)

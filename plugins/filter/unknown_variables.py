@@ -49,7 +49,8 @@ EXAMPLES = r"""
     fail_msg: "{{ strange | join(' ') }}"
   vars:
     specs: "{{ lookup('ansible.builtin.file', role_path ~ '/meta/argument_specs.yml') | from_yaml }}"
-    strange: "{{ query('ansible.builtin.varnames', '^container_engine_') | aikit.fleet.unknown_variables('container_engine', specs, ['container_engine_facts']) }}"
+    names: "{{ query('ansible.builtin.varnames', '^container_engine_') }}"
+    strange: "{{ names | aikit.fleet.unknown_variables('container_engine', specs, ['container_engine_facts']) }}"
 """
 
 RETURN = r"""

@@ -42,5 +42,5 @@ def warn(module: AnsibleModule, findings: Any) -> None:
     for finding in findings:
         if finding["level"] == "warning":
             where = f"line {finding['line']}, " if finding["line"] else ""
-            hint = f" {finding['hint']}" if finding["hint"] else ""
+            hint = f" ({finding['hint']})" if finding["hint"] else ""
             module.warn(f"{where}{finding['path']}: {finding['message']}{hint}")

@@ -15,7 +15,7 @@ author:
 description:
   - Downloads or copies a model file into a store on the host, checks it, and says where it is.
   - The store has one folder per content, named after its SHA-256, so a file that is there is never fetched again, and it never changes.
-  - An interrupted download goes on where it stopped, after C(kill -9) and a reboot too.
+  - An interrupted download goes on where it stopped, however it was interrupted. After a reboot that needs O(sha256).
     However many tasks and builds need the same file at the same time, it is downloaded once.
   - A file appears in the store only when it is whole, has the right O(sha256), and (for C(.gguf) files) is a GGUF file.
 attributes:
@@ -39,13 +39,15 @@ options:
       - Where the file comes from, written as in an aikitfile.
       - C(https://) and C(http://) URLs are downloaded. C(file://) URLs and absolute paths name a file on the host that the module runs on, which is copied.
       - C(huggingface://) and C(oci://) are not supported yet and are refused. Use the C(https://) address of the file, or a local file.
-      - Proxies, certificates and F(~/.netrc) are used as by M(ansible.builtin.get_url).
+      - Proxies, certificates and C(~/.netrc) are used as by M(ansible.builtin.get_url).
+      - Credentials in a URL (a password, the signature of a signed URL) are not shown in results, messages and the store.
+        Ansible itself still writes a module's arguments to the host's log. Set C(no_log) on the task if a signed URL should not be there.
       - Required with O(state=present).
     type: str
   sha256:
     description:
       - The SHA-256 of the file in hexadecimal.
-      - Strongly recommended. Without it nothing shows that the file is the one you want, and the store cannot be asked before the source is.
+      - Strongly recommended. Without it nothing shows that the file is the one you want.
     type: str
   store:
     description:
@@ -193,7 +195,7 @@ from ..module_utils._core.model_source import secrets
 from ..module_utils._io import transfer
 from ..module_utils._module import report, run_module
 
-ARGUMENTS: dict[str, Any] = {
+ARGUMENT_SPEC: dict[str, Any] = {
     "source": {"type": "str"},
     "sha256": {"type": "str"},
     "store": {"type": "path", "default": "~/.cache/aikit-fleet/models"},
@@ -238,7 +240,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
 def main() -> None:
     run_module(
         work,
-        argument_spec=ARGUMENTS,
+        argument_spec=ARGUMENT_SPEC,
         required_if=[("state", "present", ["source"])],
         required_one_of=[("source", "sha256")],
     )

@@ -51,12 +51,12 @@ def from_task(action: Any, definition: Any, src: Any) -> Optional[dict[str, Any]
         return from_definition(definition)
     try:
         return from_file(action._find_needle("files", str(src)), str(src))
-    except AnsibleError as exc:
+    except AnsibleError as exc:  # Ansible prints a cause below an error: ours says all that it would
         searched = ", ".join(dict.fromkeys(getattr(exc, "paths", None) or ()))
         where = f"Searched: {searched}." if searched else exc.message
-        raise AikitError(f"src: there is no file {src} on the controller.", where) from exc
+        raise AikitError(f"src: there is no file {src} on the controller.", where) from None
     except OSError as exc:
-        raise AikitError(f"src: {exc.filename} cannot be read: {exc.strerror}.") from exc
+        raise AikitError(f"src: {exc.filename} cannot be read: {exc.strerror}.") from None
 
 
 def from_file(path: str, name: str = "") -> dict[str, Any]:
@@ -225,7 +225,9 @@ class _Reader:
             key = key_node.value
             where = f"{path}.{key}" if path else key
             if key in first:
-                self._add(where, line, f"key {key} is there twice, first on line {first[key]}" if first[key] and not self.fixed else f"key {key} is there twice")
+                self._add(
+                    where, line, f"key {key} is there twice, first on line {first[key]}" if first[key] and not self.fixed else f"key {key} is there twice"
+                )
                 continue
             first[key] = line
             self.lines[where] = line

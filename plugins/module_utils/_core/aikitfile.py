@@ -14,11 +14,10 @@ import fnmatch
 import hashlib
 import posixpath
 import re
-import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
 
-from . import data_aikit, localai
+from . import data_aikit, localai, model_source
 from .errors import AikitError, Finding, raise_for_errors
 from .yaml_text import render
 
@@ -84,9 +83,7 @@ class Aikitfile:
         return _line(self.lines, path)
 
 
-def load(
-    source: Mapping[str, Any], aikit_version: str = DEFAULT_VERSION, platforms: Sequence[str] = ()
-) -> tuple[Aikitfile, tuple[Finding, ...]]:
+def load(source: Mapping[str, Any], aikit_version: str = DEFAULT_VERSION, platforms: Sequence[str] = ()) -> tuple[Aikitfile, tuple[Finding, ...]]:
     """The aikitfile and the warnings about it; :class:`AikitError` with all errors at once."""
     aikitfile, findings = validate(source, aikit_version, platforms)
     raise_for_errors(findings, str(source.get("name") or "aikitfile"))
@@ -95,9 +92,7 @@ def load(
     return aikitfile, findings
 
 
-def validate(
-    source: Mapping[str, Any], aikit_version: str = DEFAULT_VERSION, platforms: Sequence[str] = ()
-) -> tuple[Optional[Aikitfile], tuple[Finding, ...]]:
+def validate(source: Mapping[str, Any], aikit_version: str = DEFAULT_VERSION, platforms: Sequence[str] = ()) -> tuple[Optional[Aikitfile], tuple[Finding, ...]]:
     """Every finding about a parsed aikitfile, errors and warnings, in the order of the file.
 
     ``source`` is what plugin_utils/yaml_source.py makes of a file or an inline definition. The first value is None
@@ -139,11 +134,7 @@ def image_file(model: Model) -> str:
     """Where a model's file lies below /models of an AIKit image; empty where only the download tells (a glob, a repository)."""
     scheme, rest = _split(model.source)
     if scheme in ("http", "https"):
-        try:
-            path = urllib.parse.urlsplit(model.source).path
-        except ValueError:
-            return ""
-        name = posixpath.basename(urllib.parse.unquote(path))
+        name = posixpath.basename(model_source.unquote(model_source.split_url(model.source).path))
         return posixpath.join(posixpath.dirname(model.name), name) if name and "/" in model.name else name
     if scheme == "huggingface":
         parts = rest.split("/")
@@ -478,19 +469,16 @@ class _Check:
         self.error(path, f"{scheme}:// is no scheme that AIKit knows", hints.get(scheme.lower(), default))
 
     def _http(self, path: str, source: str, rest: str) -> None:
-        try:
-            parts = urllib.parse.urlsplit(source)
-            host = parts.hostname
-        except ValueError as exc:
-            self.error(path, f"is no valid address: {exc}")
-            return
-        if not host or " " in source:
+        parts = model_source.split_url(source)
+        if not model_source.HOST.fullmatch(parts.host) or " " in source:
             self.error(path, "is no valid address")
         elif not posixpath.basename(parts.path):
             self.error(path, "names no file: the address ends in /")
-        elif parts.password or parts.username:
-            self.error(path, "has a user name or password in it, which would end in the image's history", "take it out; a token is given to the build as a secret")
-        elif host == "huggingface.co" and "/blob/" in parts.path:
+        elif parts.user:
+            self.error(
+                path, "has a user name or password in it, which would end in the image's history", "take it out; a token is given to the build as a secret"
+            )
+        elif parts.host == "huggingface.co" and "/blob/" in parts.path:
             self.error(path, "is the web page about the file, not the file", "write /resolve/ in place of /blob/")
 
     def _huggingface(self, path: str, source: str, rest: str) -> None:
@@ -546,7 +534,9 @@ class _Check:
         elif source.startswith("~"):
             self.error(path, "starts with ~, which nothing expands here", "write it relative to the build context")
         elif ".." in parts:
-            self.error(path, "leads out of the build context: AIKit drops the .. and takes another file", "move the file below the context, or set option context")
+            self.error(
+                path, "leads out of the build context: AIKit drops the .. and takes another file", "move the file below the context, or set option context"
+            )
         elif "\\" in source:
             self.error(path, "has a backslash in it", "folders are separated by /")
         elif source.endswith("/"):
@@ -651,7 +641,9 @@ class _Check:
                 self.warning(where, f"LocalAI has no setting {key}, and ignores it", localai.hint_for_key(str(key), section))
                 continue
             if key in ("gpu_layers", "context_size", "threads", "batch") and value == "auto":
-                self.error(where, "auto is no value of an aikitfile", "write settings: {" + key + ": auto} at the service, in inference_services; leave it out here")
+                self.error(
+                    where, "auto is no value of an aikitfile", "write settings: {" + key + ": auto} at the service, in inference_services; leave it out here"
+                )
                 continue
             expected = localai.mismatch(value, kind)
             if expected and key != "name":
@@ -811,9 +803,10 @@ class _Check:
         where, line = self._position(path, text, hits[0].start())
         what = repr(hits[0].group())[1:-1].replace("\\\\", "\\")
         more = f" and {len(hits) - 1} more" if len(hits) > 1 else ""
+        newest = data_aikit.describe(data_aikit.NEWEST_RELEASE)
         self.warning(
             path,
-            f"{what} at {where}{more}: AIKit's own build up to {data_aikit.describe(data_aikit.NEWEST_RELEASE)} passes this text through a shell, which changes it",
+            f"{what} at {where}{more}: AIKit's own build up to {newest} passes this text through a shell, which changes it",
             "do without double quotes, $, backticks and backslashes (single quotes are safe); builder direct passes it verbatim",
             line,
         )
@@ -828,7 +821,11 @@ class _Check:
 
     def _load_to_memory(self, document: Mapping[str, Any]) -> tuple[str, ...]:
         if "loadToMemory" in document and not self._has("loadToMemory"):
-            self.error("loadToMemory", f"AIKit {data_aikit.describe(self.version)} does not have loadToMemory", "it is on AIKit's main branch only: set aikit_version to main")
+            self.error(
+                "loadToMemory",
+                f"AIKit {data_aikit.describe(self.version)} does not have loadToMemory",
+                "it is on AIKit's main branch only: set aikit_version to main",
+            )
         names: list[str] = []
         for index, name in enumerate(self._list(document, "loadToMemory")):
             path = f"loadToMemory[{index}]"

@@ -129,7 +129,7 @@ class BaseRecipe:
     @property
     def needed_bytes(self) -> int:
         """Disk space that a build takes at its peak: packages, unpacked tree, tar file, package lists."""
-        return data_base.VARIANTS[self.variant]["needed_bytes"]
+        return int(data_base.VARIANTS[self.variant]["needed_bytes"])
 
     @property
     def source(self) -> str:
@@ -370,7 +370,7 @@ def _entries(text: str) -> Iterable[tuple[list[str], str]]:
 
 def _option_names(line: str) -> tuple[list[str], str]:
     """``-c,  --ctx-size N   size of …`` → the two names, and what stands behind them."""
-    names = []
+    names: list[str] = []
     position = 0
     while True:
         found = _OPTION.match(line, position)

@@ -60,11 +60,9 @@ def choose(wanted: str, probes: Sequence[Probe]) -> Probe:
     for probe in probes:
         if probe.name == wanted:
             return probe
-    for good in (lambda probe: probe.answers, lambda probe: probe.installed):
-        for probe in probes:
-            if good(probe):
-                return probe
-    return probes[0]
+    answering = [probe for probe in probes if probe.answers]
+    installed = [probe for probe in probes if probe.installed]
+    return [*answering, *installed, *probes][0]
 
 
 def packages(engine: str, host: Host) -> tuple[str, ...]:

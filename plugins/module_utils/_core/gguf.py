@@ -232,13 +232,13 @@ class _Reader:
         self.position += length
 
     def u32(self, what: str) -> int:
-        return self._u32.unpack(self.take(4, what))[0]
+        return int(self._u32.unpack(self.take(4, what))[0])
 
     def u64(self, what: str) -> int:
-        return struct.unpack(self.order + "Q", self.take(8, what))[0]
+        return int(struct.unpack(self.order + "Q", self.take(8, what))[0])
 
     def count(self, what: str) -> int:
-        return self._length.unpack(self.take(self.length_bytes, what))[0]
+        return int(self._length.unpack(self.take(self.length_bytes, what))[0])
 
     def scalars(self, kind: str, count: int, what: str) -> tuple[Any, ...]:
         form = struct.Struct(f"{self.order}{count}{kind}")

@@ -116,6 +116,15 @@ class Image:
         return len(self.config) + len(self.manifest) + sum(layer.size_bytes for layer in self.layers)
 
 
+def model_paths(models: Iterable[ModelFile]) -> dict[str, str]:
+    """Where each model lies in the image; further files of one model (shards, a glob) stand under their own names."""
+    paths: dict[str, str] = {}
+    for model in models:
+        key = model.name if model.name not in paths else model.file_name
+        paths[key] = f"/{MODELS_DIR}/{model.file_name}"
+    return paths
+
+
 def check_reference(name: str) -> str:
     """``name`` with a tag, or :class:`AikitError` when engines would refuse it."""
     if not _REFERENCE.fullmatch(name):

@@ -385,7 +385,9 @@ def translate(
     """
     context = _Context(aikitfile, server, models, metadata or {})
     if not server.options:
-        context.error("", f"the options of {context.version()} are not known", "build the base on a machine of its own architecture, where the server can be asked")
+        context.error(
+            "", f"the options of {context.version()} are not known", "build the base on a machine of its own architecture, where the server can be asked"
+        )
         return ServerSettings(findings=tuple(context.findings))
     served = _served(context)
     common = [
@@ -716,7 +718,8 @@ class _Model:
         if lost:
             self.context.warning(
                 f"{self.path}.template",
-                f"{', '.join(lost)}: LocalAI's Go templates mean nothing to llama-server. Chats use the template inside the model file (ChatML where it has none), completions the bare prompt",
+                f"{', '.join(lost)}: LocalAI's Go templates mean nothing to llama-server. Chats use the template inside the model file "
+                "(ChatML where it has none), completions the bare prompt",
                 "write template: {use_tokenizer_template: true} to say that this is meant, or give chat a Jinja template",
             )
 
@@ -813,7 +816,9 @@ class _Model:
         handled |= {"stopwords", "overrides", "chat_template_kwargs", "options"}
         for key, value in self.entry.items():
             if key in localai.MODEL_KEYS and key not in handled and value not in (None, "", [], {}, False, 0):
-                message, hint = _UNTRANSLATABLE.get(key, ("has no counterpart in llama-server, so it does nothing", "leave it out, or build with server: localai"))
+                message, hint = _UNTRANSLATABLE.get(
+                    key, ("has no counterpart in llama-server, so it does nothing", "leave it out, or build with server: localai")
+                )
                 self.context.warning(f"{self.path}.{key}", message, hint)
         known = {*_PARAMETER_FLAGS, "model", "batch", "ignore_eos"}
         for key, value in self.parameters.items():

@@ -10,7 +10,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any, Optional
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from .errors import AikitError, Finding
 from .plan import Action, Plan
@@ -21,6 +20,9 @@ NOT_YET = {
     OCI: "Download the artifact with a tool that speaks OCI (oras, for one) and give the path of the file, or give an https:// address.",
 }
 SECRET_NAME = re.compile("token|secret|password|passwd|signature|^sig$|credential|key|auth|policy", re.IGNORECASE)
+# RFC 3986, appendix B, for URLs with an authority.
+URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#.*)?", re.DOTALL)
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]@:]+)(?::(?P<port>[0-9]{1,5})?)?")
 SUPPORTED = "Supported are https://, http://, file:// and a path on the host."
 
 
@@ -45,9 +47,8 @@ class ModelSource:
         """A name for the source that holds nothing secret and is the same for every user of it."""
         public = self.location
         if self.remote:
-            parts = urlsplit(self.location)
-            host = parts.netloc.rpartition("@")[2].lower()
-            public = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
+            url = split_url(self.location)
+            public = f"{url.scheme}://{url.host.lower()}{url.path}{url.suffix}"
         return hashlib.sha256(public.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -128,32 +129,20 @@ def check_file_name(name: str, origin: str) -> str:
 
 def redact(url: str) -> str:
     """A URL for people and logs: without user, password and fragment, and without the values of its query (signed URLs hold keys there)."""
-    try:
-        parts = urlsplit(url)
-        query = "&".join(f"{quote(key, safe='')}=***" for key, dummy in parse_qsl(parts.query, keep_blank_values=True))
-        if parts.query and not query:
-            query = "***"
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
-    except ValueError:
-        return url.partition("://")[0] + "://***"
+    parts = split_url(url)
+    names = [pair.partition("=")[0] for pair in parts.query.split("&") if pair]
+    # What has no "=" may be a key as a whole.
+    query = "&".join(f"{name}=***" if "=" in parts.query else "***" for name in names)
+    return f"{parts.scheme}://{parts.host}{parts.path}{'?' if query else ''}{query}" if parts.scheme else parts.path
 
 
 def secrets(url: str) -> frozenset[str]:
     """The parts of a URL that nobody should see: its password, and values of its query that are named like credentials."""
-    try:
-        parts = urlsplit(url)
-        password = parts.password or ""
-        named = [value for key, value in parse_qsl(parts.query) if SECRET_NAME.search(key)]
-    except ValueError:
-        return frozenset()
-    found = [password, unquote(password), *named, *(quote(value, safe="") for value in named)]
+    parts = split_url(url)
+    pairs = [pair.partition("=") for pair in parts.query.split("&")]
+    raw = [parts.user.partition(":")[2], *(value for name, dummy, value in pairs if SECRET_NAME.search(name))]
     # A short one would also hide innocent text that happens to hold it.
-    return frozenset(value for value in found if len(value) >= 6)
-
-
-def same_origin(first: str, second: str) -> bool:
-    """Whether two URLs have the same scheme, host and port, so that a token for one may be sent to the other."""
-    return _origin(first) == _origin(second)
+    return frozenset(value for text in raw for value in (text, unquote(text)) if len(value) >= 6)
 
 
 def findings(source: ModelSource, sha256: str, token: Optional[str]) -> tuple[Finding, ...]:
@@ -214,22 +203,45 @@ def _parse_file_url(text: str, rest: str) -> ModelSource:
 
 
 def _parse_http(text: str, scheme: str) -> ModelSource:
-    try:
-        parts = urlsplit(text)
-        good = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if not good or any(char.isspace() or not char.isprintable() for char in text):
+    parts = split_url(text)
+    host = HOST.fullmatch(parts.host)
+    port = host.group("port") if host else None
+    if not host or (port and not 0 < int(port) < 65536) or not text.isprintable() or re.search(r"[\s\\]", text):
         raise AikitError(f"The model's source {redact(text)!r} is no valid URL.", f"Write it as {scheme}://host/path, with %20 for a space.")
-    if not parts.path.isascii() or not parts.query.isascii():
-        # What browsers do with an address that is typed in; urllib sends ASCII only.
-        text = urlunsplit((scheme, parts.netloc, quote(parts.path, safe="/%:@!$&'()*+,;=~"), quote(parts.query, safe="/%:@!$&'()*+,;=~?"), ""))
-        parts = urlsplit(text)
-    location = urlunsplit((scheme, parts.netloc, parts.path or "/", parts.query, ""))
-    return ModelSource(scheme, location, redact(location), unquote(parts.path.rpartition("/")[2]))
+    # What browsers do with an address that is typed in: only ASCII travels.
+    path, suffix = _ascii(parts.path or "/"), _ascii(parts.suffix)
+    location = f"{scheme}://{parts.user}{'@' if parts.user else ''}{parts.host}{path}{suffix}"
+    return ModelSource(scheme, location, redact(location), unquote(path.rpartition("/")[2]))
 
 
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme.lower() == HTTPS else 80)
-    return parts.scheme.lower(), (parts.hostname or "").lower(), port
+@dataclass(frozen=True)
+class UrlParts:
+    """Where a URL falls apart; ``user`` holds the password too, ``host`` the port."""
+
+    scheme: str
+    user: str
+    host: str
+    path: str
+    query: str
+
+    @property
+    def suffix(self) -> str:
+        return f"?{self.query}" if self.query else ""
+
+
+def split_url(text: str) -> UrlParts:
+    """The parts of a URL; a text that is none is all path."""
+    found = URL.fullmatch(text)
+    if not found:
+        return UrlParts("", "", "", text, "")
+    user, dummy, host = found.group("authority").rpartition("@")
+    return UrlParts(found.group("scheme").lower(), user, host, found.group("path"), found.group("query") or "")
+
+
+def unquote(text: str) -> str:
+    """``%20`` and kin decoded, as UTF-8."""
+    return re.sub("(?:%[0-9A-Fa-f]{2})+", lambda found: bytes.fromhex(found.group().replace("%", "")).decode("utf-8", "replace"), text)
+
+
+def _ascii(text: str) -> str:
+    return "".join(char if char.isascii() else "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "replace")) for char in text)

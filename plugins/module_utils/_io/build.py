@@ -56,13 +56,10 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     # Before a model is fetched: a base that cannot serve it is known now
     images.check_runtime(aikitfile.runtime, base)
     context = request.context or request.parsed.get("directory") or "."
-    models, absent, remarks = find_models(aikitfile, context, request.store, request.token, check_mode)
+    models, metadata, absent, remarks = find_models(aikitfile, context, request.store, request.token, check_mode)
     if absent:
         return _unknown(name, absent, request, findings, started)
-    paths: dict[str, str] = {}
-    for model in models:
-        paths.setdefault(model.name, f"/{images.MODELS_DIR}/{model.file_name}")
-    settings = llama_server.translate(aikitfile, base.server, paths)
+    settings = llama_server.translate(aikitfile, base.server, images.model_paths(models), metadata)
     raise_for_errors(settings.findings, request.parsed["name"])
     recipe = images.recipe(name, aikitfile, base, request.base, models, settings)
     image = images.finish(recipe, [layer_digest(layer, cache) for layer in recipe.layers])

@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 60.0
 MAX_REDIRECTS = 10
 MAX_ATTEMPTS = 5
 MAX_WAIT_SECONDS = 120.0
-# A connection that is cut after it brought at least this much is no failed attempt.
+# A connection that is cut after it brought the download this much further is no failed attempt.
 PROGRESS_BYTES = 1024 * 1024
 REPORT_SECONDS = 10.0
 RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -82,7 +82,12 @@ class Http:
         self.token = (token or "").strip()
         if not self.token.isprintable() or not self.token.isascii() or " " in self.token:
             raise AikitError("The token holds characters that cannot stand in an HTTP header.", "Give the bare token, one word on one line.")
+        if not timeout_seconds > 0:
+            raise AikitError(f"timeout_seconds is {timeout_seconds:g}.", "Give a number above 0.")
         self.timeout_seconds = timeout_seconds
+        self.user = urlsplit(source.location).netloc.rpartition("@")[0]
+        if self.user and self.token:
+            raise AikitError(f"{source.shown} has a user in its address, and a token is given too.", "Give one of them.")
 
     def request(self, method: str, headers: Mapping[str, str]) -> Any:
         """The response (200, 206, 304 or 416); :class:`AikitError` for what another attempt will not mend, else :class:`Retry`."""
@@ -96,7 +101,7 @@ class Http:
         raise AikitError(f"{self.source.shown} redirects more than {MAX_REDIRECTS} times.", "Give the address that it should end at.")
 
     def _once(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
-        own = sources.same_origin(url, self.source.location)
+        own = same_origin(url, self.source.location)
         send = {"Accept-Encoding": "identity", **headers}
         if self.token and own:
             send["Authorization"] = f"Bearer {self.token}"
@@ -123,8 +128,8 @@ class Http:
         except (OSError, http.client.HTTPException) as exc:
             raise self._unreachable(url, exc) from None
         except ValueError:
-            # urllib looks at the target of a redirect before it hands it over.
-            raise AikitError(f"{sources.redact(url)} redirects to what is no address.", "Give the address that it should end at.") from None
+            # A host name that cannot be encoded, or a redirect that urllib refuses to look at.
+            raise AikitError(f"{sources.redact(url)}, or what it redirects to, is no address.", "Check the address.") from None
 
     def _redirected(self, url: str, location: str) -> str:
         try:
@@ -140,7 +145,8 @@ class Http:
                 f"{self.source.shown} redirects to {sources.redact(target)}, which is not encrypted.",
                 "Give that address yourself, with the sha256, if it is what you want.",
             )
-        return target
+        user = f"{self.user}@" if self.user and same_origin(target, self.source.location) else ""
+        return parts._replace(netloc=user + parts.netloc.rpartition("@")[2]).geturl()
 
     def _refused(self, exc: urllib.error.HTTPError, url: str) -> Exception:
         shown = self.source.shown
@@ -265,13 +271,15 @@ class _Download:
 
     def _complete(self) -> None:
         failures = 0
+        reached = self.size
         while True:
-            received = self.downloaded
             try:
                 self._attempt()
                 return
             except Retry as exc:
-                failures = 1 if self.downloaded - received >= PROGRESS_BYTES else failures + 1
+                # Only new ground counts: a server that cannot continue sends the same beginning for ever.
+                failures = 1 if self.size - reached >= PROGRESS_BYTES else failures + 1
+                reached = max(reached, self.size)
                 if failures >= MAX_ATTEMPTS:
                     kept = f", {files.human_bytes(self.size)} are here" if self.size else ""
                     hint = " ".join(part for part in (exc.hint, RUN_AGAIN if self.size else "") if part)
@@ -368,6 +376,16 @@ class _Download:
                     reported = time.monotonic()
                     of = f" of {files.human_bytes(self.total)}" if self.total else ""
                     self.say(f"{self.what}: {files.human_bytes(self.size)}{of}")
+
+
+def same_origin(first: str, second: str) -> bool:
+    """Whether two URLs have the same scheme, host and port, so that a token for one may be sent to the other."""
+    return _origin(first) == _origin(second)
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def validators_of(response: Any) -> dict[str, str]:

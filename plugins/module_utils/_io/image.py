@@ -12,7 +12,7 @@ import json
 import os
 import tarfile
 import time
-from typing import Any, Iterable, Iterator, Optional
+from typing import Any, Iterable, Iterator, Mapping, Optional
 
 from .._core.aikitfile import Aikitfile, Model
 from .._core.base import Base, parse_base
@@ -70,13 +70,13 @@ def local_models(model: Model, context: str) -> list[str]:
 
 def find_models(
     aikitfile: Aikitfile, context: str, store: str, token: Optional[str], check_mode: bool
-) -> tuple[list[ModelFile], list[str], list[Finding]]:
-    """Every model file of an aikitfile, the sources that are not on this host yet, and remarks.
+) -> tuple[list[ModelFile], dict[str, Mapping[str, Any]], list[str], list[Finding]]:
+    """Every model file of an aikitfile, GGUF metadata by model name, the sources that are not on this host yet, and remarks.
 
-    Outside check mode the second list is empty: what was missing was fetched into ``store``. Files below
-    ``context`` are used where they are.
+    Outside check mode no source is missing: it was fetched into ``store``. Files below ``context`` are used where they are.
     """
     found: list[ModelFile] = []
+    metadata: dict[str, Mapping[str, Any]] = {}
     absent: list[str] = []
     findings: list[Finding] = []
     for model in aikitfile.models:
@@ -89,7 +89,9 @@ def find_models(
             stored = transfer.ensure_model(source, model.sha256, store, token=token, check_mode=check_mode, local_in_place=local)
             found.append(ModelFile(model.name, stored.path, stored.sha256, stored.size_bytes))
             findings += stored.findings
-    return found, absent, findings
+            if stored.header is not None:
+                metadata.setdefault(model.name, stored.header.metadata)
+    return found, metadata, absent, findings
 
 
 def layer_digest(layer: LayerRecipe, cache: files.DigestCache) -> str:

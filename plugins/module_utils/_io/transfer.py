@@ -21,6 +21,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass, replace
 from typing import Any, Mapping, Optional
@@ -97,7 +98,8 @@ class Store:
     def known(self, source: ModelSource) -> dict[str, Any]:
         """What this URL gave the last time: sha256, size_bytes, validators; empty when it was never fetched without a sha256."""
         entry = files.read_json(self._source_path(source))
-        return entry if isinstance(entry.get("sha256"), str) and isinstance(entry.get("validators"), dict) else {}
+        good = re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256"))) and isinstance(entry.get("validators"), dict)
+        return entry if good else {}
 
     def remember(self, source: ModelSource, fetched: Fetched) -> None:
         entry = {"source": source.shown, "sha256": fetched.sha256, "size_bytes": fetched.size_bytes, "validators": dict(fetched.validators)}
@@ -238,7 +240,7 @@ def _removable(place: Store, expected: str, keys: list[str], name: Optional[str]
     paths = [os.path.join(place.folder(expected), entry) for entry in chosen]
     if len(chosen) == len(names):
         paths += place.source_entries(expected) if expected else []
-        partial = [place.partial(key) + suffix for key in keys for suffix in (".part", ".part.json", ".copy")]
+        partial = [place.partial(key) + suffix for key in keys for suffix in (".part", ".part.json", ".copy", ".link")]
         paths += [path for path in partial if os.path.exists(path)]
     return tuple(paths)
 

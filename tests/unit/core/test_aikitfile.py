@@ -61,7 +61,12 @@ def check(document: Any, configs: Any = None, version: str = "0.21.0", platforms
         (doc(loadToMemory=["one"]), config(), "main", ()),
         (doc(runtime="cuda", backends=["vllm"], models=[{"name": "q", "source": "huggingface://ns/repo"}]), None, "0.21.0", ()),
         (doc(models=[{"name": "a/b", "source": "https://example/x/m.gguf?download=true", "sha256": SHA}]), None, "0.21.0", ()),
-        (doc(models=[{"name": "o", "source": "oci://registry.ollama.ai/library/llama3.2:1b"}]), [{"name": "o", "parameters": {"model": "llama3.2"}}], "0.21.0", ()),
+        (
+            doc(models=[{"name": "o", "source": "oci://registry.ollama.ai/library/llama3.2:1b"}]),
+            [{"name": "o", "parameters": {"model": "llama3.2"}}],
+            "0.21.0",
+            (),
+        ),
         (doc(models=[{"name": "g", "source": "models/*.gguf"}]), [{"name": "g", "parameters": {"model": "any.gguf"}}], "0.21.0", ()),
         (doc(), config(main_gpu=0, tensor_split="3,1", lora_scales=[1], parameters={"model": "one.gguf", "temperature": "1e-3"}), "0.21.0", ()),
         (doc(), [*config(), {"name": "two", "alias": "one"}], "0.21.0", ()),
@@ -151,8 +156,12 @@ row("error", "models[0].name", "leads out of /models", model(name="../one"))
 row("error", "models[0].source", "source is missing", model(source=""))
 row("error", "models[1].name", "already the name of models[0]", doc(models=[GGUF, {"name": "one", "source": "two.gguf"}]))
 row("error", "models[1].source", "already the file of models[0]", doc(models=[GGUF, {"name": "two", "source": "sub/one.gguf"}]))
-row("error", "models[0].source", "is part 1 of 3, and 1 of the others are missing: big-00003-of-00003.gguf", doc(models=[
-    {"name": "a", "source": "big-00001-of-00003.gguf"}, {"name": "b", "source": "big-00002-of-00003.gguf"}]))
+row(
+    "error",
+    "models[0].source",
+    "is part 1 of 3, and 1 of the others are missing: big-00003-of-00003.gguf",
+    doc(models=[{"name": "a", "source": "big-00001-of-00003.gguf"}, {"name": "b", "source": "big-00002-of-00003.gguf"}]),
+)
 row("error", "models[0].sha256", "64 digits", model(source="https://example/one.gguf", sha256="abc"))
 row("error", "models[0].sha256", f"write {SHA}", model(source="https://example/one.gguf", sha256=SHA.upper()))
 row("error", "models[0].sha256", f"write {SHA}", model(source="https://example/one.gguf", sha256="sha256:" + SHA))
@@ -198,8 +207,12 @@ row("warning", "models[0].promptTemplates[0]", "has no template", model(promptTe
 row("warning", "models[0].promptTemplates[0]", "has no name", model(promptTemplates=[{"template": "a"}]))
 row("error", "models[0].promptTemplates[0].template", "must be text", model(promptTemplates=[{"name": "a", "template": {}}]))
 row("error", "models[0].promptTemplates[0].name", "is no file name", model(promptTemplates=[{"name": "a/b", "template": "x"}]))
-row("error", "models[0].promptTemplates[1].name", "another template is called a too", model(promptTemplates=[
-    {"name": "a", "template": "x"}, {"name": "a", "template": "y"}]))
+row(
+    "error",
+    "models[0].promptTemplates[1].name",
+    "another template is called a too",
+    model(promptTemplates=[{"name": "a", "template": "x"}, {"name": "a", "template": "y"}]),
+)
 row("warning", "models[0].promptTemplates[0]", "no model of config uses template a", model(promptTemplates=[{"name": "a", "template": "x"}]), config())
 # config
 row("error", "config", "must hold a list of models, found a mapping", doc(), {"name": "one"})
@@ -234,7 +247,13 @@ row("error", "config[0].lora_adapter", "is no file of models", doc(), config(lor
 row("error", "config[0].lora_adapters[1]", "is no file of models", doc(), config(lora_adapters=["one.gguf", "l.gguf"]))
 row("warning", "models[1]", "in the image and not served", doc(models=[GGUF, {"name": "two", "source": "two.gguf"}]), config())
 row("error", "config[0].template.chat", "is no template: every prompt would be that word", doc(), config(template={"chat": "chatml"}))
-row("error", "config[0].template.chat", "did you mean instruct?", model(promptTemplates=[{"name": "instruct", "template": "x"}]), config(template={"chat": "instrukt"}))
+row(
+    "error",
+    "config[0].template.chat",
+    "did you mean instruct?",
+    model(promptTemplates=[{"name": "instruct", "template": "x"}]),
+    config(template={"chat": "instrukt"}),
+)
 row("error", "config[0].backend", "write backends: [vllm]", doc(), config(backend="vllm"))
 row("warning", "config[0].backend", "an AIKit image has no backend whisper", doc(), config(backend="whisper"))
 row("warning", "config[0].backend", "the image holds backend vllm, not llama-cpp", doc(backends=["vllm"], runtime="cuda"), config())
@@ -244,7 +263,14 @@ row("warning", "config[0].low_vram", "use no_kv_offloading", doc(), config(low_v
 row("warning", "config[0].gpu_layers", "without runtime the image is for the CPU", doc(), config(gpu_layers=20))
 row("warning", "config[0].gpu_layers", "35 is the example", doc(runtime="cuda"), config(gpu_layers=35))
 row("warning", "config[0].gpu_layers", "keeps the whole model on the CPU", doc(runtime="cuda"), config(gpu_layers=0))
-row("warning", "config[0].gpu_layers", "exllama2 always runs on the GPU", doc(runtime="cuda", backends=["exllama2"]), config(backend="exllama2", gpu_layers=1), "0.20.0")
+row(
+    "warning",
+    "config[0].gpu_layers",
+    "exllama2 always runs on the GPU",
+    doc(runtime="cuda", backends=["exllama2"]),
+    config(backend="exllama2", gpu_layers=1),
+    "0.20.0",
+)
 row("warning", "config[0].f16", "exllama2 always runs on the GPU", doc(runtime="cuda", backends=["exllama2"]), config(backend="exllama2", f16=True), "0.20.0")
 # loadToMemory
 row("error", "loadToMemory", "set aikit_version to main", doc(loadToMemory=["one"]))
@@ -261,7 +287,7 @@ row("warning", "config", "` at line 2 of the text, character 1 and 1 more", doc(
 row("warning", "config", "$ at", doc(config="cost: $x\n"))
 row("warning", "config", "\\\\ at", doc(config="a: b\\\\c\n"))
 row("warning", "models[0].promptTemplates[0].template", "passes this text through a shell", model(promptTemplates=[{"name": "a", "template": "`x`"}]))
-row("warning", "config", 'reaches LocalAI with its backslash', doc(config='a: \\"b\\"\n'), None, "main")
+row("warning", "config", "reaches LocalAI with its backslash", doc(config='a: \\"b\\"\n'), None, "main")
 
 
 @pytest.mark.parametrize(("document", "configs", "version", "platforms", "level", "path", "part"), ROWS)
@@ -428,7 +454,24 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from([*aikitfile.KEYS, *aikitfile.MODEL_KEYS, *aikitfile.TEMPLATE_KEYS, "x"])
-WORDS = st.sampled_from(["v1alpha1", "cuda", "llama-cpp", "exllama2", "https://", "huggingface://a", "oci://registry.ollama.ai", "oci://", "/", "*", "a:b", "-00001-of-00009.gguf", "", "auto"])
+WORDS = st.sampled_from(
+    [
+        "v1alpha1",
+        "cuda",
+        "llama-cpp",
+        "exllama2",
+        "https://",
+        "huggingface://a",
+        "oci://registry.ollama.ai",
+        "oci://",
+        "/",
+        "*",
+        "a:b",
+        "-00001-of-00009.gguf",
+        "",
+        "auto",
+    ]
+)
 NEAR = st.recursive(JSON | WORDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6), max_leaves=20)
 SETTINGS = st.lists(st.dictionaries(st.sampled_from([*localai.MODEL_KEYS, "zz"]), NEAR | st.integers(-2, 40), max_size=8) | JSON, max_size=3)
 VERSIONS = st.sampled_from(["0.1.0", "0.13.0", "0.18.0", "0.20.3", "0.21.0", "1.0.0", "main", "x"])

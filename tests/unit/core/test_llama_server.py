@@ -140,9 +140,19 @@ E = "LLAMA_ARG_"
             {"SPEC_DRAFT_MODEL": "/models/two.gguf", "SPEC_TYPE": "draft-simple", "SPEC_DRAFT_N_MAX": "4"},
             (),
         ),
-        ({"draft_model": "two.gguf", "options": ["spec_type:eagle3,ngram_mod"]}, {}, {"SPEC_DRAFT_MODEL": "/models/two.gguf", "SPEC_TYPE": "draft-eagle3,ngram-mod"}, ()),
+        (
+            {"draft_model": "two.gguf", "options": ["spec_type:eagle3,ngram_mod"]},
+            {},
+            {"SPEC_DRAFT_MODEL": "/models/two.gguf", "SPEC_TYPE": "draft-eagle3,ngram-mod"},
+            (),
+        ),
         ({"reranking": True}, {}, {"RERANKING": "1", "BATCH": "8192", "UBATCH": "8192"}, ()),
-        ({"rope_scaling": "yarn", "yarn_ext_factor": 1.5}, {"rope_freq_base": 10000.0}, {"ROPE_SCALING_TYPE": "yarn", "YARN_EXT_FACTOR": "1.5", "ROPE_FREQ_BASE": "10000"}, ()),
+        (
+            {"rope_scaling": "yarn", "yarn_ext_factor": 1.5},
+            {"rope_freq_base": 10000.0},
+            {"ROPE_SCALING_TYPE": "yarn", "YARN_EXT_FACTOR": "1.5", "ROPE_FREQ_BASE": "10000"},
+            (),
+        ),
         ({}, {"temperature": 0, "top_k": 0, "top_p": 0.9, "min_p": 0.1}, {"TEMPERATURE": "0", "TOP_K": "0", "TOP_P": "0.9", "MIN_P": "0.1"}, ()),
         ({}, {"seed": 7, "typical_p": 0.5}, {}, ("--typical-p", "0.5", "--seed", "7")),
         ({}, {"max_tokens": 64, "repeat_penalty": 1.1, "ignore_eos": True}, {"N_PREDICT": "64", "REPEAT_PENALTY": "1.1"}, ("--ignore-eos",)),
@@ -375,7 +385,9 @@ def test_names_that_the_router_would_change_become_aliases() -> None:
 
 
 def test_switches_and_files_in_a_preset() -> None:
-    result = translate(entry(no_kv_offloading=True, grammar="root ::= x", options=["cpu_moe:off", "--no-mmproj", "--sleep-idle-seconds:5"]), entry("two", "two.gguf"))
+    result = translate(
+        entry(no_kv_offloading=True, grammar="root ::= x", options=["cpu_moe:off", "--no-mmproj", "--sleep-idle-seconds:5"]), entry("two", "two.gguf")
+    )
     assert "kv-offload = false\ngrammar-file = /aikit/grammars/one.gbnf\nno-mmproj = true\nsleep-idle-seconds = 5\n" in preset(result)
     assert "cpu-moe" not in preset(result)
 

@@ -45,7 +45,11 @@ def record(spec, **changes):
         "settings": {},
         "verdict": "cpu",
         "evidence": {},
-        "release": {"spec": spec, "image": {"id": f"sha256:{spec}", "ref": f"localhost/{spec}:1"}, "files": [{"path": f"/s/config-{spec}.yaml"}]},
+        "release": {
+            "spec": spec,
+            "image": {"id": f"sha256:{spec}", "ref": f"localhost/{spec}:1"},
+            "files": [{"path": f"/s/config-{spec}.yaml"}],
+        },
         "container_id": f"id-{spec}",
         "started_at": "2026-01-01T00:00:00Z",
         **changes,
@@ -72,9 +76,10 @@ def decide(found, spec="new"):
 
 def verbs(steps):
     return [
-        {"write": f"write {(step.state['pending'] or {}).get('spec', '-')}" if step.state else "", "rename": f"rename {step.target} {step.to}"}.get(
-            step.verb, f"{step.verb} {step.target}"
-        )
+        {
+            "write": f"write {(step.state['pending'] or {}).get('spec', '-')}" if step.state else "",
+            "rename": f"rename {step.target} {step.to}",
+        }.get(step.verb, f"{step.verb} {step.target}")
         for step in steps
     ]
 
@@ -86,37 +91,207 @@ PUT_ASIDE = ["stop llama", "rename llama llama--previous"]
     ("found", "decision", "steps", "start", "due"),
     [
         pytest.param(observed(), "create", ["write new"], True, True, id="first deployment"),
-        pytest.param(observed(wish=pending("new", was_running=False)), "create", [], True, True, id="killed before the container was created"),
+        pytest.param(
+            observed(wish=pending("new", was_running=False)), "create", [], True, True, id="killed before the container was created"
+        ),
         pytest.param(observed(proven="new"), "create", ["write new"], True, True, id="removed by hand"),
         pytest.param(observed(container("new"), proven="new"), "unchanged", [], False, False, id="nothing to do"),
         pytest.param(observed(container("new", running=False), proven="new"), "start", [], True, False, id="stopped"),
-        pytest.param(observed(container("new"), proven="new", wish=pending("other", "new")), "unchanged", ["write -"], False, False, id="reverted before anything was stopped"),
-        pytest.param(observed(container("new", running=False), proven="new", wish=pending("other", "new")), "start", [], True, False, id="reverted after the stop"),
+        pytest.param(
+            observed(container("new"), proven="new", wish=pending("other", "new")),
+            "unchanged",
+            ["write -"],
+            False,
+            False,
+            id="reverted before anything was stopped",
+        ),
+        pytest.param(
+            observed(container("new", running=False), proven="new", wish=pending("other", "new")),
+            "start",
+            [],
+            True,
+            False,
+            id="reverted after the stop",
+        ),
         pytest.param(observed(container("new")), "resume", ["write new"], False, True, id="state file lost"),
-        pytest.param(observed(container("new"), wish=pending("new", was_running=False)), "resume", [], False, True, id="killed before the proof of a first deployment"),
-        pytest.param(observed(container("new", running=False), wish=pending("new", was_running=False)), "resume", [], True, True, id="created but not started"),
+        pytest.param(
+            observed(container("new"), wish=pending("new", was_running=False)),
+            "resume",
+            [],
+            False,
+            True,
+            id="killed before the proof of a first deployment",
+        ),
+        pytest.param(
+            observed(container("new", running=False), wish=pending("new", was_running=False)),
+            "resume",
+            [],
+            True,
+            True,
+            id="created but not started",
+        ),
         pytest.param(observed(container("old"), proven="old"), "replace", ["write new", *PUT_ASIDE], True, True, id="replace"),
-        pytest.param(observed(container("old", running=False), proven="old"), "replace", ["write new", "rename llama llama--previous"], True, True, id="replace a stopped one"),
-        pytest.param(observed(container("old", running=False, status="restarting"), proven="old"), "replace", ["write new", *PUT_ASIDE], True, True, id="replace one that crashes again and again"),
-        pytest.param(observed(container("old"), proven="old", wish=pending("new", "old")), "replace", PUT_ASIDE, True, True, id="killed before the stop"),
-        pytest.param(observed(container("old", running=False), proven="old", wish=pending("new", "old")), "replace", ["rename llama llama--previous"], True, True, id="killed after the stop"),
-        pytest.param(observed(container("old"), proven="old", wish=pending("mid", "old")), "replace", ["write new", *PUT_ASIDE], True, True, id="another wish before the stop"),
-        pytest.param(observed(container("mid"), wish=pending("mid", was_running=False)), "create", ["remove llama", "write new"], True, True, id="a candidate that was never proven, nothing before it"),
-        pytest.param(observed(container("old"), proven="old", wish=pending("old", was_running=False)), "replace", ["write new", *PUT_ASIDE], True, True, id="proven meanwhile"),
-        pytest.param(observed(None, put_aside("old"), proven="old", wish=pending("new", "old")), "create", [], True, True, id="killed after the rename"),
-        pytest.param(observed(None, put_aside("old"), proven="old", wish=pending("mid", "old")), "create", ["write new"], True, True, id="another wish after the rename"),
-        pytest.param(observed(None, put_aside("new"), proven="new", wish=pending("mid", "new")), "put_back", ["rename llama--previous llama"], True, False, id="reverted after the rename"),
-        pytest.param(observed(container("new"), put_aside("old"), proven="old", wish=pending("new", "old")), "resume", [], False, True, id="killed before the proof"),
-        pytest.param(observed(container("new", running=False, status="created"), put_aside("old"), proven="old", wish=pending("new", "old")), "resume", [], True, True, id="killed before the start"),
-        pytest.param(observed(container("mid"), put_aside("old"), proven="old", wish=pending("mid", "old")), "create", ["remove llama", "write new"], True, True, id="a candidate of another wish"),
-        pytest.param(observed(container("mid"), put_aside("new"), proven="new", wish=pending("mid", "new")), "put_back", ["remove llama", "rename llama--previous llama"], True, False, id="reverted before the proof"),
-        pytest.param(observed(container("new"), put_aside("old"), proven="new"), "unchanged", ["remove llama--previous"], False, False, id="killed after the commit was written"),
-        pytest.param(observed(container("mid"), put_aside("old"), proven="mid"), "replace", ["remove llama--previous", "write new", *PUT_ASIDE], True, True, id="killed in a commit, then another wish"),
-        pytest.param(observed(None, put_aside("new"), proven="new"), "start", ["rename llama--previous llama"], True, False, id="only the one put aside is left, and wanted"),
-        pytest.param(observed(None, put_aside("old"), proven="old"), "replace", ["rename llama--previous llama", "write new", "rename llama llama--previous"], True, True, id="only the one put aside is left"),
+        pytest.param(
+            observed(container("old", running=False), proven="old"),
+            "replace",
+            ["write new", "rename llama llama--previous"],
+            True,
+            True,
+            id="replace a stopped one",
+        ),
+        pytest.param(
+            observed(container("old", running=False, status="restarting"), proven="old"),
+            "replace",
+            ["write new", *PUT_ASIDE],
+            True,
+            True,
+            id="replace one that crashes again and again",
+        ),
+        pytest.param(
+            observed(container("old"), proven="old", wish=pending("new", "old")),
+            "replace",
+            PUT_ASIDE,
+            True,
+            True,
+            id="killed before the stop",
+        ),
+        pytest.param(
+            observed(container("old", running=False), proven="old", wish=pending("new", "old")),
+            "replace",
+            ["rename llama llama--previous"],
+            True,
+            True,
+            id="killed after the stop",
+        ),
+        pytest.param(
+            observed(container("old"), proven="old", wish=pending("mid", "old")),
+            "replace",
+            ["write new", *PUT_ASIDE],
+            True,
+            True,
+            id="another wish before the stop",
+        ),
+        pytest.param(
+            observed(container("mid"), wish=pending("mid", was_running=False)),
+            "create",
+            ["remove llama", "write new"],
+            True,
+            True,
+            id="a candidate that was never proven, nothing before it",
+        ),
+        pytest.param(
+            observed(container("old"), proven="old", wish=pending("old", was_running=False)),
+            "replace",
+            ["write new", *PUT_ASIDE],
+            True,
+            True,
+            id="proven meanwhile",
+        ),
+        pytest.param(
+            observed(None, put_aside("old"), proven="old", wish=pending("new", "old")),
+            "create",
+            [],
+            True,
+            True,
+            id="killed after the rename",
+        ),
+        pytest.param(
+            observed(None, put_aside("old"), proven="old", wish=pending("mid", "old")),
+            "create",
+            ["write new"],
+            True,
+            True,
+            id="another wish after the rename",
+        ),
+        pytest.param(
+            observed(None, put_aside("new"), proven="new", wish=pending("mid", "new")),
+            "put_back",
+            ["rename llama--previous llama"],
+            True,
+            False,
+            id="reverted after the rename",
+        ),
+        pytest.param(
+            observed(container("new"), put_aside("old"), proven="old", wish=pending("new", "old")),
+            "resume",
+            [],
+            False,
+            True,
+            id="killed before the proof",
+        ),
+        pytest.param(
+            observed(container("new", running=False, status="created"), put_aside("old"), proven="old", wish=pending("new", "old")),
+            "resume",
+            [],
+            True,
+            True,
+            id="killed before the start",
+        ),
+        pytest.param(
+            observed(container("mid"), put_aside("old"), proven="old", wish=pending("mid", "old")),
+            "create",
+            ["remove llama", "write new"],
+            True,
+            True,
+            id="a candidate of another wish",
+        ),
+        pytest.param(
+            observed(container("mid"), put_aside("new"), proven="new", wish=pending("mid", "new")),
+            "put_back",
+            ["remove llama", "rename llama--previous llama"],
+            True,
+            False,
+            id="reverted before the proof",
+        ),
+        pytest.param(
+            observed(container("new"), put_aside("old"), proven="new"),
+            "unchanged",
+            ["remove llama--previous"],
+            False,
+            False,
+            id="killed after the commit was written",
+        ),
+        pytest.param(
+            observed(container("mid"), put_aside("old"), proven="mid"),
+            "replace",
+            ["remove llama--previous", "write new", *PUT_ASIDE],
+            True,
+            True,
+            id="killed in a commit, then another wish",
+        ),
+        pytest.param(
+            observed(None, put_aside("new"), proven="new"),
+            "start",
+            ["rename llama--previous llama"],
+            True,
+            False,
+            id="only the one put aside is left, and wanted",
+        ),
+        pytest.param(
+            observed(None, put_aside("old"), proven="old"),
+            "replace",
+            ["rename llama--previous llama", "write new", "rename llama llama--previous"],
+            True,
+            True,
+            id="only the one put aside is left",
+        ),
         pytest.param(observed(container("new"), put_aside("old")), "resume", ["write new"], False, True, id="state lost in the middle"),
-        pytest.param(observed(container("mid"), put_aside("old")), "create", ["remove llama", "write new"], True, True, id="state lost in the middle, another wish"),
-        pytest.param(observed(container("mid"), put_aside("new")), "put_back", ["remove llama", "rename llama--previous llama"], True, True, id="state lost in the middle, reverted"),
+        pytest.param(
+            observed(container("mid"), put_aside("old")),
+            "create",
+            ["remove llama", "write new"],
+            True,
+            True,
+            id="state lost in the middle, another wish",
+        ),
+        pytest.param(
+            observed(container("mid"), put_aside("new")),
+            "put_back",
+            ["remove llama", "rename llama--previous llama"],
+            True,
+            True,
+            id="state lost in the middle, reverted",
+        ),
     ],
 )
 def test_every_state_that_can_be_found(found, decision, steps, start, due):
@@ -127,7 +302,11 @@ def test_every_state_that_can_be_found(found, decision, steps, start, due):
 def test_the_plan_of_a_replacement_for_people():
     found = observed(container("old"), proven="old")
     plan = release.plan(found, decide(found).steps)
-    assert [action.describe() for action in plan.actions] == ["write state of llama (pending)", "stop llama", "rename llama (to llama--previous)"]
+    assert [action.describe() for action in plan.actions] == [
+        "write state of llama (pending)",
+        "stop llama",
+        "rename llama (to llama--previous)",
+    ]
     assert (plan.before["container"], plan.before["previous_container"], plan.before["pending"]) == ("old running", None, None)
     assert (plan.after["container"], plan.after["previous_container"]) == (None, "old stopped")
     assert plan.after["pending"]["spec"] == "new"
@@ -169,7 +348,12 @@ def commit(found, spec, keep=1, images=(), containers=(), elsewhere=(), files=()
 
 def test_a_commit_writes_first_and_removes_then():
     found = observed(container("new"), put_aside("old"), proven="old", wish=pending("new", "old"), previous=record("older"))
-    steps = commit(found, "new", images=[image("old"), image("older"), image("new")], files=["/s/config-new.yaml", "/s/config-old.yaml", "/s/config-older.yaml"])
+    steps = commit(
+        found,
+        "new",
+        images=[image("old"), image("older"), image("new")],
+        files=["/s/config-new.yaml", "/s/config-old.yaml", "/s/config-older.yaml"],
+    )
     assert verbs(steps) == ["write -", "remove llama--previous", "remove_image sha256:older", "write -", "delete /s/config-older.yaml"]
     first, last = steps[0].state, steps[3].state
     assert (last["current"]["spec"], last["previous"]["spec"], last["pending"], last["retired"]) == ("new", "old", None, [])
@@ -202,7 +386,9 @@ def test_the_first_commit():
     [(0, ["old", "c3", "c2"], [], None), (1, ["c3", "c2"], [], "old"), (2, ["c2"], ["c3"], "old"), (9, [], ["c3", "c2"], "old")],
 )
 def test_how_many_images_stay(keep, removed, retired, previous):
-    found = observed(container("new"), proven="old", previous=record("c3"), retired=[{"id": "sha256:c2", "ref": ""}], wish=pending("new", "old"))
+    found = observed(
+        container("new"), proven="old", previous=record("c3"), retired=[{"id": "sha256:c2", "ref": ""}], wish=pending("new", "old")
+    )
     steps = commit(found, "new", keep, [image(name) for name in ("old", "c3", "c2", "new", "strange")])
     assert [step.target for step in steps if step.verb == "remove_image"] == [f"sha256:{name}" for name in removed]
     state = [step.state for step in steps if step.verb == "write"][-1]
@@ -276,17 +462,35 @@ def test_a_record_holds_all_that_a_rollback_needs():
 @pytest.mark.parametrize(
     ("found", "steps", "restored"),
     [
-        pytest.param(observed(container("new"), put_aside("old"), proven="old", wish=pending("new", "old")),
-                     ["remove llama", "rename llama--previous llama", "start llama", "write -"], True, id="the proof failed"),
-        pytest.param(observed(None, put_aside("old"), proven="old", wish=pending("new", "old")),
-                     ["rename llama--previous llama", "start llama", "write -"], True, id="it could not be created"),
-        pytest.param(observed(container("new"), put_aside("old"), proven="old", wish=pending("new", "old", was_running=False)),
-                     ["remove llama", "rename llama--previous llama", "write -"], True, id="the old one did not run"),
-        pytest.param(observed(container("old", running=False), proven="old", wish=pending("new", "old")),
-                     ["start llama", "write -"], True, id="the rename failed"),
+        pytest.param(
+            observed(container("new"), put_aside("old"), proven="old", wish=pending("new", "old")),
+            ["remove llama", "rename llama--previous llama", "start llama", "write -"],
+            True,
+            id="the proof failed",
+        ),
+        pytest.param(
+            observed(None, put_aside("old"), proven="old", wish=pending("new", "old")),
+            ["rename llama--previous llama", "start llama", "write -"],
+            True,
+            id="it could not be created",
+        ),
+        pytest.param(
+            observed(container("new"), put_aside("old"), proven="old", wish=pending("new", "old", was_running=False)),
+            ["remove llama", "rename llama--previous llama", "write -"],
+            True,
+            id="the old one did not run",
+        ),
+        pytest.param(
+            observed(container("old", running=False), proven="old", wish=pending("new", "old")),
+            ["start llama", "write -"],
+            True,
+            id="the rename failed",
+        ),
         pytest.param(observed(container("old"), proven="old", wish=pending("new", "old")), ["write -"], True, id="the stop failed"),
         pytest.param(observed(container("new"), wish=pending("new", was_running=False)), ["stop llama"], False, id="a first deployment"),
-        pytest.param(observed(container("new", running=False), wish=pending("new", was_running=False)), [], False, id="a first deployment that ended"),
+        pytest.param(
+            observed(container("new", running=False), wish=pending("new", was_running=False)), [], False, id="a first deployment that ended"
+        ),
         pytest.param(observed(container("new"), proven="new"), [], False, id="proven before"),
         pytest.param(observed(), [], False, id="nothing there"),
     ],
@@ -330,7 +534,14 @@ def test_stop():
 
 
 def test_absent():
-    found = observed(container("new"), put_aside("old"), proven="old", previous=record("older"), retired=[{"id": "sha256:c2"}], wish=pending("new", "old"))
+    found = observed(
+        container("new"),
+        put_aside("old"),
+        proven="old",
+        previous=record("older"),
+        retired=[{"id": "sha256:c2"}],
+        wish=pending("new", "old"),
+    )
     images = [image(name) for name in ("c2", "new", "old", "older", "strange")] + [ImageState(id="sha256:mine", labels={})]
     containers = [container("new"), put_aside("old"), dataclasses.replace(container("older"), name="other", id="x")]
     steps = release.absent(found, ["/s/llama", "/s/llama.json"], True, images, containers, {"sha256:c2"})

@@ -95,8 +95,11 @@ def test_values_are_typed(key, value, expected):
     ("service", "message"),
     [
         ({"prot": 1}, "inference_services[0].prot: is no key of a service (Did you mean port?)"),
-        ({"name": "x"}, "inference_services[0].name: 'x' cannot name a container (Use 2 to 63 letters, digits, dots, underscores and single "
-         "hyphens, beginning with a letter or digit.)"),
+        (
+            {"name": "x"},
+            "inference_services[0].name: 'x' cannot name a container (Use 2 to 63 letters, digits, dots, underscores and single "
+            "hyphens, beginning with a letter or digit.)",
+        ),
         ({"name": "a--previous"}, "inference_services[0].name: 'a--previous' cannot name a container"),
         ({"name": "-ab"}, "inference_services[0].name: '-ab' cannot name a container"),
         ({"name": 12}, "inference_services[0].name: must be a string, not a number (Quote it.)"),
@@ -112,7 +115,10 @@ def test_values_are_typed(key, value, expected):
         ({"bind_address": "localhost"}, "inference_services[0].bind_address: 'localhost' is no IP address (Use 127.0.0.1.)"),
         ({"image": "Llama:1"}, "inference_services[0].image: 'Llama:1' is no image reference"),
         ({"settings": {"gpu_layer": 1}}, "inference_services[0].settings.gpu_layer: is no setting (Did you mean gpu_layers?)"),
-        ({"settings": {"gpu_layers": "some"}}, "inference_services[0].settings.gpu_layers: must be a whole number or auto, all, not 'some'"),
+        (
+            {"settings": {"gpu_layers": "some"}},
+            "inference_services[0].settings.gpu_layers: must be a whole number or auto, all, not 'some'",
+        ),
         ({"settings": {"cache_type_k": "q8"}}, "inference_services[0].settings.cache_type_k: 'q8' is none of f32, f16"),
         ({"settings": [1]}, "inference_services[0].settings: must be a mapping, not a list"),
         ({"expect": {"verdict": ["prooven"]}}, "inference_services[0].expect.verdict: 'prooven' is none of proven"),
@@ -120,7 +126,10 @@ def test_values_are_typed(key, value, expected):
         ({"expect": {"min_tokens_per_second": -1}}, "inference_services[0].expect.min_tokens_per_second: must be a number"),
         ({"environment": {"A": True}}, "inference_services[0].environment.A: must be a string or a number, not true/false (Quote it.)"),
         ({"environment": {"A-B": "1"}}, "inference_services[0].environment.A-B: is no name of an environment variable"),
-        ({"environment": {"LLAMA_ARG_PORT": "1"}}, "inference_services[0].environment.LLAMA_ARG_PORT: is set by the role (Instead, set port.)"),
+        (
+            {"environment": {"LLAMA_ARG_PORT": "1"}},
+            "inference_services[0].environment.LLAMA_ARG_PORT: is set by the role (Instead, set port.)",
+        ),
         ({"src": "a.yaml", "definition": {}}, "inference_services[0]: has src and definition"),
         ({"src": "a.yaml", "server": "localai"}, "inference_services[0].server: images with LocalAI cannot be built yet"),
         ({"src": "a.yaml", "image": "a@sha256:" + "0" * 64}, "inference_services[0].image: has a digest, but is built here"),
@@ -211,7 +220,9 @@ def test_names_and_images_are_not_shared():
     assert not any("[4].image: same:1 is the image of x1" in line for line in found)
 
 
-@pytest.mark.parametrize(("address", "key", "warns"), [("0.0.0.0", None, True), ("0.0.0.0", "k", False), ("127.0.0.2", None, False), ("::1", None, False)])
+@pytest.mark.parametrize(
+    ("address", "key", "warns"), [("0.0.0.0", None, True), ("0.0.0.0", "k", False), ("127.0.0.2", None, False), ("::1", None, False)]
+)
 def test_a_wide_bind_without_a_key_warns(address, key, warns):
     _found, findings = services.resolve([{"name": "llama", "image": "a:1", "bind_address": address, "api_key": key}])
     assert [finding.level for finding in findings] == (["warning"] if warns else [])
@@ -273,7 +284,14 @@ def test_url(address, expected):
 
 @pytest.mark.parametrize(
     ("image", "expected"),
-    [("localhost/a:1", ""), ("a/b:1", ""), ("r.example/a:1", "r.example"), ("r:5000/a", "r:5000"), ("localhost:5000/a", "localhost:5000"), ("a:1", "")],
+    [
+        ("localhost/a:1", ""),
+        ("a/b:1", ""),
+        ("r.example/a:1", "r.example"),
+        ("r:5000/a", "r:5000"),
+        ("localhost:5000/a", "localhost:5000"),
+        ("a:1", ""),
+    ],
 )
 def test_registry(image, expected):
     assert services.registry(image) == expected
@@ -287,14 +305,23 @@ def test_the_default_image_of_any_name_is_a_reference(name):
     assert errors([{"name": "ok", "image": reference}]) == []
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_no_input_raises(value):
     services.resolve(value, value)
     services.resolve([{"name": "llama", "image": "a:1", **{key: value for key in ("settings", "gpus", "port", "expect", "environment")}}])
 
 
 def plan(*found):
-    return {"services": [{"state": "present", "built": True, "aikitfile_sha256": "1", "parsed": {"name": "a.yaml"}, **service} for service in found]}
+    return {
+        "services": [
+            {"state": "present", "built": True, "aikitfile_sha256": "1", "parsed": {"name": "a.yaml"}, **service} for service in found
+        ]
+    }
 
 
 def test_images_to_build_names_each_image_once():

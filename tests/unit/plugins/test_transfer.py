@@ -415,6 +415,15 @@ def test_the_token_stays_with_its_host(server: ModelServer, cdn: ModelServer, st
     assert [request.headers.get("authorization") for request in cdn.seen] == [None]
 
 
+def test_a_user_in_the_address_stays_with_its_host() -> None:
+    client = download.Http(sources.parse("https://me:hunter22@example.com/m.gguf"))
+    hop = client._redirected
+    assert hop("https://me:hunter22@example.com/m.gguf", "/n") == "https://me:hunter22@example.com/n"
+    assert hop("https://me:hunter22@example.com/m.gguf", "https://example.com/n") == "https://me:hunter22@example.com/n"
+    assert hop("https://me:hunter22@example.com/m.gguf", "https://you:x@cdn.example.com/n") == "https://cdn.example.com/n"
+    assert hop("https://cdn.example.com/n", "https://example.com:8443/n") == "https://example.com:8443/n"
+
+
 def test_open_url_itself_would_leak_it(server: ModelServer, cdn: ModelServer) -> None:
     """Why redirects are followed here. Should this ever fail, that code can go."""
     server.pages["/m.gguf"] = Page(location=cdn.url + "/blob", token="hunter22")
@@ -439,6 +448,13 @@ def test_a_token_that_is_refused(server: ModelServer, store: Path) -> None:
     with pytest.raises(AikitError, match="cannot stand in an HTTP header") as caught:
         ensure(server, store, token="hunter22\nX-Evil: 1")
     assert "hunter22" not in str(caught.value)
+
+
+def test_same_origin() -> None:
+    assert download.same_origin("https://example.com/a", "https://EXAMPLE.com:443/b")
+    assert not download.same_origin("https://example.com/a", "http://example.com/a")
+    assert not download.same_origin("https://example.com/a", "https://cdn.example.com/a")
+    assert not download.same_origin("http://example.com/a", "http://example.com:8080/a")
 
 
 def test_redirects_that_lead_nowhere(server: ModelServer, store: Path) -> None:

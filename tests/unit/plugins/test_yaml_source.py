@@ -73,7 +73,7 @@ def test_config_with_quotes_for_a_shell_is_read_as_localai_will_see_it() -> None
 
 
 def test_config_that_is_yaml_as_it_stands_keeps_its_backslashes() -> None:
-    source = yaml_source.from_text("config: |\n  - name: a\n    grammar: \"root ::= \\\"a\\\"\"\n", "file")
+    source = yaml_source.from_text('config: |\n  - name: a\n    grammar: "root ::= \\"a\\""\n', "file")
     assert source["config_document"] == [{"name": "a", "grammar": 'root ::= "a"'}]
 
 
@@ -136,7 +136,9 @@ def test_scalars(text: str, value: Any) -> None:
     assert yaml_source.from_text(f"a: {text}\n", "file")["document"] == {"a": value}
 
 
-@pytest.mark.parametrize(("data", "part"), [(b"a: \xff\n", "is not UTF-8: byte 3 is 0xff"), (b"\xff\xfea\x00", "is not UTF-8"), (b" " * 9_000_000, "is larger than")])
+@pytest.mark.parametrize(
+    ("data", "part"), [(b"a: \xff\n", "is not UTF-8: byte 3 is 0xff"), (b"\xff\xfea\x00", "is not UTF-8"), (b" " * 9_000_000, "is larger than")]
+)
 def test_bytes_that_are_no_text(data: bytes, part: str) -> None:
     source = yaml_source.from_bytes(data, "file")
     assert part in source["problems"][0]["message"]
@@ -228,7 +230,7 @@ def test_render_keeps_every_document(document: Any) -> None:
 @given(st.dictionaries(st.sampled_from(["config", "models", "name"]), LINES | st.integers() | st.lists(LINES, max_size=3), max_size=3))
 def test_render_adds_nothing_that_a_shell_reads(document: dict[str, Any]) -> None:
     text = render(document)
-    for character in "\"$`\\":
+    for character in '"$`\\':
         assert text.count(character) == "".join(_strings(document)).count(character)
 
 

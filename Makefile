@@ -1,0 +1,103 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# A thin wrapper: everything here is a virtual environment, a link, and a command that can be typed by hand.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COLLECTION := $(VENV)/collections/ansible_collections/aikit/fleet
+STEP := tests/tools/step
+
+# Further arguments: make quickstart ARGS="-e quickstart_variant=vulkan", make test-unit ARGS="-k tar"
+ARGS ?=
+
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(VENV)/collections
+export ANSIBLE_LOCALHOST_WARNING := false
+export ANSIBLE_INVENTORY_UNPARSED_WARNING := false
+export LC_ALL := C.UTF-8
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-faults test-matrix benchmark constraints clean
+
+help:
+	@echo 'make quickstart     a running, proven inference service on this machine (the first run takes some minutes)'
+	@echo 'make setup          what quickstart needs: $(VENV) with pinned packages, this checkout linked in it as aikit.fleet'
+	@echo 'make test           all tests that gate a change: unit, lint, sanity, importer, e2e, molecule; each has a target test-NAME'
+	@echo 'make test-faults    kill deployments at many moments and run them again; faulty images'
+	@echo 'make test-matrix    unit tests of the pure code on every Python from 3.9 to 3.13 that is here'
+	@echo 'make benchmark      the figures of docs/benchmarks.md'
+	@echo 'make clean          remove $(VENV) and the tests'\'' leftovers in this folder'
+
+setup: $(VENV)/.setup-run
+setup-dev: $(VENV)/.setup-dev
+
+$(VENV)/bin/pip:
+	@tests/tools/check-python $(PYTHON)
+	@echo '==> making $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.setup-run: requirements/run.txt requirements/constraints.txt | $(VENV)/bin/pip
+	@echo '==> installing Ansible into $(VENV) (about half a minute)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements/run.txt --constraint requirements/constraints.txt
+	@mkdir -p $(dir $(COLLECTION))
+	@ln -sfn ../../../.. $(COLLECTION)
+	@touch $@
+
+$(VENV)/.setup-dev: requirements/dev.txt requirements/constraints.txt $(VENV)/.setup-run
+	@echo '==> installing the test tools into $(VENV)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt --constraint requirements/constraints.txt
+	@touch $@
+
+quickstart: setup
+	@ansible-playbook aikit.fleet.quickstart $(ARGS)
+
+# What the tests need from the machine itself; does nothing where it is there.
+prepare: setup-dev
+	@tests/tools/prepare-machine
+
+test: prepare
+	@$(STEP) --reset
+	@$(STEP) unit $(MAKE) --no-print-directory test-unit
+	@$(STEP) lint $(MAKE) --no-print-directory test-lint
+	@$(STEP) sanity $(MAKE) --no-print-directory test-sanity
+	@$(STEP) importer $(MAKE) --no-print-directory test-importer
+	@$(STEP) e2e $(MAKE) --no-print-directory test-e2e
+	@$(STEP) molecule $(MAKE) --no-print-directory test-molecule
+	@$(STEP) --summary
+
+test-unit: setup-dev
+	@pytest tests/unit -q $(ARGS)
+
+test-lint: setup-dev
+	@tests/tools/lint
+
+test-sanity: setup-dev
+	@tests/tools/sanity $(ARGS)
+
+test-importer: setup-dev
+	@tests/tools/importer
+
+test-e2e: prepare
+	@pytest tests/integration $(ARGS)
+
+test-molecule: prepare
+	@tests/tools/molecule $(ARGS)
+
+test-faults: prepare
+	@pytest tests/faults $(ARGS)
+
+test-matrix:
+	@tests/tools/matrix $(ARGS)
+
+benchmark: prepare
+	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+constraints: setup-dev
+	@tests/tools/constraints
+
+clean:
+	rm -rf $(VENV) .cache .ansible .mypy_cache .pytest_cache .hypothesis tests/output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
