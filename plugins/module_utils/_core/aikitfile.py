@@ -134,7 +134,8 @@ def image_file(model: Model) -> str:
     """Where a model's file lies below /models of an AIKit image; empty where only the download tells (a glob, a repository)."""
     scheme, rest = _split(model.source)
     if scheme in ("http", "https"):
-        name = posixpath.basename(model_source.unquote(model_source.split_url(model.source).path))
+        parts = model_source.split_url(model.source)
+        name = posixpath.basename(model_source.unquote(parts.path)) if model_source.HOST.fullmatch(parts.host) else ""
         return posixpath.join(posixpath.dirname(model.name), name) if name and "/" in model.name else name
     if scheme == "huggingface":
         parts = rest.split("/")
