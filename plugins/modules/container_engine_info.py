@@ -44,9 +44,8 @@ options:
       - Where Docker listens.
     type: path
     default: /var/run/docker.sock
-seealso:
-  - plugin: aikit.fleet.container_engine
-    plugin_type: role
+notes:
+  - Role P(aikit.fleet.container_engine#role) acts on what it returns.
 """
 
 EXAMPLES = r"""

@@ -290,8 +290,8 @@ ARGUMENT_SPEC = {
         "default": {},
         "options": {
             "verdict": {"type": "list", "elements": "str", "choices": list(VERDICTS), "default": []},
-            "min_tokens_per_second": {"type": "float"},
-            "max_time_to_first_token_seconds": {"type": "float"},
+            "min_tokens_per_second": {"type": "float", "no_log": False},
+            "max_time_to_first_token_seconds": {"type": "float", "no_log": False},
             "max_ready_seconds": {"type": "float"},
         },
     },

@@ -97,8 +97,6 @@ options:
 notes:
   - Building needs root, mmdebstrap and a Debian or Ubuntu host; role P(aikit.fleet.llama_cpp_base#role) sees to it. A base that is there needs none of them.
 seealso:
-  - plugin: aikit.fleet.llama_cpp_base
-    plugin_type: role
   - module: aikit.fleet.aikit_image
 """
 

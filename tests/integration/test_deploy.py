@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import random
 import threading
 import urllib.error
 
@@ -100,19 +101,24 @@ def test_an_option_taken_out_replaces_the_container(deployed):
 def test_a_changed_aikitfile_sends_the_configuration_alone_and_can_be_rolled_back(deployed):
     project, port = deployed
     old = inspect("aikit-e2e")
-    project.aikitfile(1024)
+    # One that no earlier run has left in the engine
+    wanted = 1000 + random.randrange(1000)
+    project.aikitfile(wanted)
     run = project.run()
     assert run.code == 0, run.output[-3000:]
     (loaded,) = [result for result in run.results("Assemble the image") if result.get("bytes_sent")]
     assert loaded["bytes_sent"] < 64 * 1024
     assert [layer["reused"] for layer in loaded["image"]["layers"]] == [True, True, False]
-    assert "LLAMA_ARG_CTX_SIZE=1024" in inspect("aikit-e2e")["Config"]["Env"]
+    assert f"LLAMA_ARG_CTX_SIZE={wanted}" in inspect("aikit-e2e")["Config"]["Env"]
     back = project.run("aikit.fleet.rollback")
     assert back.code == 0, back.output[-3000:]
     found = inspect("aikit-e2e")
     assert found["Image"] == old["Image"] and "LLAMA_ARG_CTX_SIZE=2048" in found["Config"]["Env"]
     assert completion(port)["choices"]
     project.aikitfile(2048)
+    run = project.run()
+    # The name of the image still pointed to the release that was left
+    assert (run.code, run.changed) == (0, 1) and inspect("aikit-e2e")["Id"] == found["Id"]
     assert project.run().changed == 0
 
 

@@ -512,8 +512,7 @@ def failure(recipe_: BaseRecipe, output: str) -> AikitError:
     """The error for a build that failed, from what mmdebstrap printed."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("E:", "W: Failed", "Err:")) or "error" in line.lower()] or lines[-3:]
-    # The last line of mmdebstrap only says that something failed
-    quoted = list(dict.fromkeys(line for line in told if not re.match(r"E: (mmdebstrap failed|.* failed: E: |apt-get .* failed|Couldn't find any)", line))) or told
+    quoted = list(dict.fromkeys(line for line in told if not _EMPTY_WORDS.match(line))) or told
     text = "\n".join(told)
     missing = re.search(r"Unable to locate package (\S+)", text)
     for pattern, hint in _FAILURES:
@@ -524,16 +523,20 @@ def failure(recipe_: BaseRecipe, output: str) -> AikitError:
     return AikitError(
         f"The base {recipe_.suite}-{recipe_.variant}-{recipe_.architecture} cannot be built: {' / '.join(quoted[-4:]).rstrip('.')}.",
         hint.format(
-            suite=recipe_.suite, mirror=recipe_.mirror, keyring=recipe_.keyring, package=missing.group(1) if missing else "", variant=recipe_.variant
+            suite=recipe_.suite, mirror=recipe_.mirror, keyring=recipe_.keyring, package=missing.group(1) if missing else ""
         ),
     )
 
+
+# Lines of mmdebstrap and apt that only say that something failed, or say it again.
+_EMPTY_WORDS = re.compile(r"E: (mmdebstrap failed|.* failed: E: |apt-get .* failed|Couldn't find any)")
 
 _FAILURES = (
     (r"No space left on device", "Free some space, or choose a folder on a larger file system with llama_cpp_base_cache_dir."),
     (
         r"NO_PUBKEY|not signed|couldn't be verified|keyring|Signed-By",
-        "The suite must be signed by a key in {keyring}: install a newer debian-archive-keyring, or set llama_cpp_base_keyring for a mirror with keys of its own.",
+        "The suite must be signed by a key in {keyring}: install a newer debian-archive-keyring,"
+        " or set llama_cpp_base_keyring for a mirror with keys of its own.",
     ),
     (r"Unable to locate package", "Suite {suite} has no package {package}: llama.cpp is in Debian's suites forky and sid (llama_cpp_base_suite)."),
     (
@@ -543,10 +546,12 @@ _FAILURES = (
     (
         r"Temporary failure resolving|Could not resolve|Could not connect|Connection (refused|timed out)|Network is unreachable|Cannot initiate the connection"
         r"|Unable to connect|Failed to fetch|Some index files failed",
-        "{mirror} cannot be reached, or not all of it: check the network and the proxy, or set llama_cpp_base_mirror to a mirror that answers here. Then run again.",
+        "{mirror} cannot be reached, or not all of it: check the network and the proxy, or set llama_cpp_base_mirror to a mirror"
+        " that answers here. Then run again.",
     ),
     (
         r"unmet dependencies|held broken packages|is not going to be installed",
-        "The packages of suite {suite} do not fit together today, as happens in a suite that moves: wait a day, or take another suite or mirror.",
+        "The packages of suite {suite} do not fit together today, as happens in a suite that moves:"
+        " wait a day, or take another suite or mirror.",
     ),
 )

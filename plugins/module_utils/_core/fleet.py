@@ -61,8 +61,7 @@ def service_checks(service: Mapping[str, Any], observed: Mapping[str, Any], chec
         detail = "a release was interrupted before it was proven"
         checks.append(_check(f"{name}: release", False, detail, "Run aikit.fleet.deploy again; it finishes the release."))
     if running:
-        answered = bool(check) and not check.get("skipped")
-        ok = answered and not check.get("failed") and "verdict" in check
+        ok = bool(check.get("passed"))
         detail = _proof(check) if ok else str(check.get("msg") or "was not asked")
         checks.append(_check(f"{name}: proof", ok, detail, str(check.get("hint") or "Run aikit.fleet.deploy.")))
     return checks
@@ -90,7 +89,7 @@ def release_failure(name: str, failure: str, restored: Mapping[str, Any], answer
         return f"{name}: {failure}\nThere was no earlier release of {name} to go back to."
     if answers.get("skipped"):
         return f"{name}: {failure}\nThe earlier release was put back."
-    if answers.get("failed") or "verdict" not in answers:
+    if not answers.get("passed"):
         return f"{name}: {failure}\nThe earlier release was put back, but does not answer: {answers.get('msg', 'no answer')}"
     return f"{name}: {failure}\nThe earlier release was put back and answers again (verdict {answers['verdict']})."
 

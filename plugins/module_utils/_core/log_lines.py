@@ -22,7 +22,10 @@ _COMPOSE = re.compile(r"([A-Za-z0-9][\w.-]{0,127}) {1,64}\| ")
 _JOURNAL = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})? (\S{1,256}) ([^\s\[\]:]{1,128})(?:\[\d{1,10}\])?: ")
 _JOURNAL_ISO = re.compile(r"([\w.-]{1,256}) ([^\s\[\]:]{1,128})\[\d{1,10}\]: ")
 _ZEROLOG = re.compile(r"\d{1,2}:\d\d(?:AM|PM) (TRC|DBG|INF|WRN|ERR|FTL|PNC) ")
-_ZEROLOG_GRPC = re.compile(r"GRPC\(([^()\s]{1,512}?)-(?:127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0):(\d{1,5})\): (?:stderr|stdout) ?")
+_ZEROLOG_GRPC = re.compile(r"GRPC\(([^()\s]{1,512}?)(?:-127\.0\.0\.1|-localhost|-\[::1\]|-0\.0\.0\.0)?:(\d{1,5})\): (?:stderr|stdout) ?")
+# People who quote a log shorten the prefix of all but the first lines
+_SHORTENED = re.compile(r"(?:\.\.\.|\u2026) (?:stderr|stdout) ")
+SAME = "\u2026"
 # Not vLLM's "INFO 04-12 08:21:19 [worker.py:267]" and not llama-server's "INFO [ main]" of early 2024
 _XLOG = re.compile(r"(?:[A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d )?(TRACE|DEBUG|INFO|WARN|ERROR|FATAL) {1,4}(?!\d\d-\d\d |\[)(?=\S)")
 _SLOG = re.compile(r"time=\S{1,64} level=([A-Z]{3,5})(?:[+-]\d{1,3})? (?:source=\S{1,256} )?msg=")
@@ -63,7 +66,8 @@ class Line:
     """A line without what collectors and servers put around it.
 
     ``host`` tells containers or units of one collected log apart, ``child`` and ``instance`` the processes that a
-    server started (a model's name and its port). ``level`` is set where LocalAI itself wrote the line.
+    server started (a model's name and its port). ``child`` is :data:`SAME` where a shortened line leaves the name out.
+    ``level`` is set where LocalAI itself wrote the line.
     """
 
     text: str
@@ -74,7 +78,7 @@ class Line:
 
 
 def unwrap(raw: str, host: str = "", child: str = "", instance: str = "", level: str = "", depth: int = 0) -> Iterator[Line]:
-    text = raw.rstrip("\r\n")
+    text = raw.strip("\r\n\t ")
     if "\x1b" in text:
         text = _ANSI.sub("", text)
     for _round in range(8):
@@ -127,10 +131,15 @@ def unwrap(raw: str, host: str = "", child: str = "", instance: str = "", level:
         match = None if child else _ZEROLOG.match(text)
         if match:
             level, text = _LEVELS[match.group(1)], text[match.end() :]
-            grpc_match = _ZEROLOG_GRPC.match(text)
-            if not grpc_match:
-                break
-            child, instance, level, text = grpc_match.group(1), grpc_match.group(2), "", text[grpc_match.end() :]
+        grpc_match = None if child else _ZEROLOG_GRPC.match(text)
+        if grpc_match:
+            child, instance, level, text = grpc_match.group(1).strip(".") or SAME, grpc_match.group(2), "", text[grpc_match.end() :]
+            continue
+        if match:
+            break
+        match = None if child else _SHORTENED.match(text)
+        if match:
+            child, text = SAME, text[match.end() :]
             continue
         for pattern, group in ((_POD, 1), (_COMPOSE, 1), (_JOURNAL, 2)):
             match = pattern.match(text)

@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional
 
 from . import data_offload
-from .log_lines import Line, unwrap
+from .log_lines import SAME, Line, unwrap
 
 VERDICTS = ("proven", "partial", "cpu", "software", "failed", "unverified")
 # Worst first: what several models of one server come to
@@ -231,6 +231,7 @@ class _Reader:
         self.hosts: dict[str, _LocalAI] = {}
         self.lines = 0
         self.overfull = False
+        self.latest: dict[str, tuple[str, str]] = {}
 
     def feed(self, raw: str, needles: tuple[str, ...]) -> None:
         """Take one line that may hold some of ``needles``."""
@@ -255,17 +256,23 @@ class _Reader:
             server = self._server(line.host)
             server.seen = True
             server.debug = server.debug or line.level == "debug" or not line.level
-        child = self.ports.get((line.host, line.instance), line.child) if line.child else ""
+        name, instance = line.child, line.instance
+        if name == SAME:
+            name, latest = self.latest.get(line.host, (SAME, instance))
+            instance = instance or latest
+        elif name and len(self.latest) < _STREAM_LIMIT:
+            self.latest[line.host] = (name, instance)
+        child = self.ports.get((line.host, instance), name) if name else ""
         key = (line.host, child)
         stream = self.streams.get(key)
         if stream is None:
             if len(self.streams) >= _STREAM_LIMIT:
                 self.overfull = True
                 return None
-            stream = self.streams[key] = _Stream(child, line.instance)
+            stream = self.streams[key] = _Stream(child, instance)
             self._adopt(line.host, stream)
-        elif line.instance and stream.instance != line.instance:
-            stream = self.streams[key] = _Stream(child, line.instance)
+        elif instance and stream.instance != instance:
+            stream = self.streams[key] = _Stream(child, instance)
             self._adopt(line.host, stream)
         return stream
 
@@ -684,7 +691,10 @@ class _Reader:
         elif localai and not any(key[1] for key in self.streams) and not any(server.waiting for server in localai):
             reasons.append("LocalAI has not loaded the model yet; it loads at the first request, or at start with LOCALAI_LOAD_TO_MEMORY.")
         elif localai and any(key[1] for key in self.streams):
-            reasons.append('The backend\'s log has no line about devices or layers; newer llama.cpp backends need options: ["verbosity:4"] in the model\'s config, others never say.')
+            reasons.append(
+                'The backend\'s log has no line about devices or layers; newer llama.cpp backends need options: ["verbosity:4"] in the model\'s config, '
+                "others never say."
+            )
         elif any(stream.ready for stream in self.streams.values()) and not any(stream.started for stream in self.streams.values()):
             reasons.append("The log begins after the model was loaded; the lines about the load were rotated out or cut off.")
         else:
@@ -927,6 +937,9 @@ def _weigh_words(stream: _Stream, server: _LocalAI, load: _Load, places: _Places
         return "cpu", no_gpu, ""
     if devices and all(device.software for device in devices):
         return "software", [f"The only device is a software renderer ({devices[0].description or devices[0].name}): it computes on the CPU."], ""
+    overflow = sum(stream.overflow.values())
+    if load.offloaded and overflow:
+        return "partial", [f"{load.offloaded} of {load.total} layers were offloaded, and {overflow} of them overflow into host memory."], ""
     if load.offloaded is not None:
         return (
             "unverified",

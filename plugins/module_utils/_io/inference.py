@@ -156,6 +156,7 @@ def gpu_processes() -> Optional[str]:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "LC_ALL": "C"},
             timeout=_SMI_TIMEOUT_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -340,7 +340,10 @@ def test_many_changes_are_counted():
 
 # Failures: what mmdebstrap 1.3.5 printed
 
-_TAIL = "E: apt-get update --error-on=any -oAPT::Status-Fd=<$fd> -oDpkg::Use-Pty=false failed\nI: main() received signal PIPE: waiting for setup...\nE: mmdebstrap failed to run\n"
+_TAIL = """E: apt-get update --error-on=any -oAPT::Status-Fd=<$fd> -oDpkg::Use-Pty=false failed
+I: main() received signal PIPE: waiting for setup...
+E: mmdebstrap failed to run
+"""
 
 
 @pytest.mark.parametrize(
@@ -358,14 +361,16 @@ _TAIL = "E: apt-get update --error-on=any -oAPT::Status-Fd=<$fd> -oDpkg::Use-Pty
             "Suite sid has no package llama.cpp-tools: llama.cpp is in Debian's suites forky and sid",
         ),
         (
-            "E: Failed to fetch http://mirror.example/debian/dists/sid/InRelease  Could not connect to mirror.example:80 (192.0.2.1). - connect (111: Connection refused)\n"
+            "E: Failed to fetch http://mirror.example/debian/dists/sid/InRelease"
+            "  Could not connect to mirror.example:80 (192.0.2.1). - connect (111: Connection refused)\n"
             "E: Some index files failed to download. They have been ignored, or old ones used instead.\n",
             "Connection refused",
             f"{MIRROR} cannot be reached",
         ),
         ("E: Failed to fetch http://mirror.example/debian/dists/sid/InRelease  Could not resolve 'mirror.example'\n", "Could not resolve", "cannot be reached"),
         (
-            "W: GPG error: http://mirror.example/debian sid InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 6ED0E7B82643E131\n"
+            "W: GPG error: http://mirror.example/debian sid InRelease: The following signatures couldn't be verified"
+            " because the public key is not available: NO_PUBKEY 6ED0E7B82643E131\n"
             "E: The repository 'http://mirror.example/debian sid InRelease' is not signed.\n",
             "is not signed",
             "llama_cpp_base_keyring",

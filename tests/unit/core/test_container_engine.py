@@ -69,7 +69,10 @@ def test_apparmor_is_needed_where_the_kernel_has_it_on():
         # Its versions are not Ubuntu's
         ({"ID": "linuxmint", "ID_LIKE": "ubuntu debian", "VERSION_ID": "22"}, "linuxmint has no recipe"),
         ({}, "An unknown system has no recipe"),
-        ({"ID": "debian", "VERSION_ID": "10", "PRETTY_NAME": "Debian 10"}, "Debian 10 is too old for docker to be installed. Known are: Debian 11 and newer, Ubuntu 22 and newer."),
+        (
+            {"ID": "debian", "VERSION_ID": "10", "PRETTY_NAME": "Debian 10"},
+            "Debian 10 is too old for docker to be installed. Known are: Debian 11 and newer, Ubuntu 22 and newer.",
+        ),
     ],
 )
 def test_systems_without_a_recipe(os_release, message):
@@ -89,7 +92,12 @@ def test_python_packages():
 
 @pytest.mark.parametrize(
     ("name", "manager", "words"),
-    [("docker", "systemd", "systemctl start docker"), ("docker", "sysvinit", "service docker start"), ("docker", "none", "dockerd"), ("podman", "systemd", "podman info")],
+    [
+        ("docker", "systemd", "systemctl start docker"),
+        ("docker", "sysvinit", "service docker start"),
+        ("docker", "none", "dockerd"),
+        ("podman", "systemd", "podman info"),
+    ],
 )
 def test_hints(name, manager, words):
     assert words in engine.start_hint(name, manager)

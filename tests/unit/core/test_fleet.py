@@ -54,19 +54,19 @@ RUNNING = {"container": {"running": True, "status": "running"}, "state": {"pendi
         (
             "present",
             RUNNING,
-            {"verdict": "cpu", "tokens_per_second": 61.23},
+            {"passed": True, "verdict": "cpu", "tokens_per_second": 61.23},
             [("llama: container", True, "running"), ("llama: proof", True, "cpu, 61.2 tokens/s")],
         ),
         (
             "present",
             RUNNING,
-            {"failed": True, "verdict": "cpu", "msg": "expected proven"},
+            {"passed": False, "verdict": "cpu", "msg": "expected proven"},
             [("llama: container", True, "running"), ("llama: proof", False, "expected proven")],
         ),
         (
             "present",
             {**RUNNING, "state": {"pending": {"spec": "x"}}},
-            {"verdict": "proven"},
+            {"passed": True, "verdict": "proven"},
             [
                 ("llama: container", True, "running"),
                 ("llama: release", False, "a release was interrupted before it was proven"),
@@ -100,8 +100,8 @@ def test_services_that_only_the_host_remembers_are_removed_too():
         ({"skipped": True}, {}, "x: bad"),
         ({"restored": False}, {}, "There was no earlier release of x to go back to."),
         ({"restored": True}, {"skipped": True}, "The earlier release was put back."),
-        ({"restored": True}, {"verdict": "cpu"}, "put back and answers again (verdict cpu)."),
-        ({"restored": True}, {"failed": True, "msg": "silence"}, "put back, but does not answer: silence"),
+        ({"restored": True}, {"passed": True, "verdict": "cpu"}, "put back and answers again (verdict cpu)."),
+        ({"restored": True}, {"passed": False, "msg": "silence"}, "put back, but does not answer: silence"),
     ],
 )
 def test_the_failure_says_what_runs_now(restored, answers, words):

@@ -294,6 +294,25 @@ def test_fit_forgets_what_it_tried_before():
     assert evidence(lines + tried + lines + good).verdict == "proven"
 
 
+def test_overflow_without_sizes_is_partial():
+    text = "common_params_fit_impl:   - ROCm0 (AMD Radeon RX 6700 XT): 25 layers ( 5 overflowing),  11065 MiB used,   1036 MiB free\n"
+    assert evidence(text + "llm_load_tensors: offloaded 25/25 layers to GPU\n").verdict == "partial"
+
+
+@pytest.mark.parametrize("rest", ["5:32AM DBG GRPC(...:43735): stderr ", "    ... stderr ", "\u2026 stderr "])
+def test_quoted_logs_are_shortened(rest):
+    text = "  5:32AM DBG GRPC(llama-2-7b-chat.Q4_K_M.gguf-127.0.0.1:43735): stderr ggml_init_cublas: found 1 CUDA devices:\n"
+    text += f"{rest}llm_load_tensors: offloaded 35/35 layers to GPU\n{rest}llm_load_tensors: VRAM used: 5869 MB\n"
+    found = evidence(text)
+    assert (found.verdict, found.layers_offloaded) == ("proven", 35)
+
+
+def test_zerolog_json():
+    lines = [json.dumps({"level": "debug", "time": "t", "message": grpc(line).partition("DBG ")[2]}) for line in read("made", "2026-vulkan-full").splitlines()]
+    assert lines[0].count("GRPC(") == 1
+    assert evidence("\n".join(lines)).verdict == "proven"
+
+
 def test_a_real_gpu_beside_a_software_renderer():
     text = "ggml_vulkan: Found 2 Vulkan devices:\n"
     text += "ggml_vulkan: 0 = NVIDIA L4 (NVIDIA) | uma: 0 | fp16: 1\nggml_vulkan: 1 = llvmpipe (LLVM 20, 256 bits) (llvmpipe) | uma: 0 | fp16: 1\n"
@@ -388,8 +407,10 @@ WORDS = st.sampled_from(
         "offloaded ", "33/33", " layers to GPU", "buffer size", " = ", "1.5 MiB", "CUDA0 ", "model ", "KV ", "using device ", "(", ")", " - ", "9 MiB free",
         "ggml_cuda_init: failed to initialize CUDA: ", "Found 1 Vulkan devices", "Device 0: X", "| uma", "\n", "[41001] ", '{"msg":"', '"}', "\x1b[0m",
         "5:32AM DBG GRPC(a-127.0.0.1:1): stderr ", "DEBUG GRPC stderr id=\"a\" line=\"", "\\x1b", "\\U7fffffff", "\"", "load_model: loading model", "draft ",
-        "no_alloc = 1", "out of memory", "failed to allocate", "error loading model", "exited with status ", "with name=a on port 41001", "0 layers ( 5 overflowing)",
-        "2026-01-01T00:00:00Z ", "stdout F ", "a-1  | ", "Loading GRPC Process", "Starting LocalAI", "model loaded", "llama_server: initializing", "²", "\ud800", "\x00",
+        "no_alloc = 1", "out of memory", "failed to allocate", "error loading model", "exited with status ", "with name=a on port 41001",
+        "0 layers ( 5 overflowing)",
+        "2026-01-01T00:00:00Z ", "stdout F ", "a-1  | ", "Loading GRPC Process", "Starting LocalAI", "model loaded", "llama_server: initializing", "²",
+        "\ud800", "\x00", "... stderr ", "GRPC(...:1): stderr ",
     ]
 )  # fmt: skip
 
