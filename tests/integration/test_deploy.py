@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import random
 import threading
 import urllib.error
@@ -125,6 +126,7 @@ def test_a_changed_aikitfile_sends_the_configuration_alone_and_can_be_rolled_bac
 def failing(project, port, **options):
     """Deploy something that cannot be proven; the old container must answer again, the host must have failed."""
     before = inspect("aikit-e2e")["Id"]
+    proven = list(project.services)
     project.service("aikit-e2e", port, **options)
     run = project.run()
     try:
@@ -134,7 +136,10 @@ def failing(project, port, **options):
         assert completion(port)["choices"]
         assert project.state_of("aikit-e2e")["pending"] is None
     finally:
-        project.service("aikit-e2e", port)
+        project.services = proven
+        project.write()
+    # The old container was started anew, so its evidence is taken anew; it is not replaced
+    assert project.run().code == 0 and inspect("aikit-e2e")["Id"] == before
     assert project.run().changed == 0
     return run.messages()
 
@@ -164,21 +169,24 @@ def sleeping_image(tmp_path_factory):
 
 
 def test_a_port_that_is_taken_names_who_has_it(deployed):
-    project, port = deployed
+    project, _port = deployed
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        message = refused(project, port, server.server_address[1])
+        message = refused(project, server.server_address[1])
     finally:
         server.shutdown()
-    assert f"127.0.0.1:{server.server_address[1]} is held by" in message and "python" in message
+    assert f"127.0.0.1:{server.server_address[1]} is held by" in message and f"(pid {os.getpid()})" in message
+    assert message.endswith("The release that runs was not touched.")
 
 
-def refused(project, port, other):
+def refused(project, other):
     before = inspect("aikit-e2e")
+    proven = list(project.services)
     project.service("aikit-e2e", other)
     run = project.run()
-    project.service("aikit-e2e", port)
+    project.services = proven
+    project.write()
     assert run.code != 0
     found = inspect("aikit-e2e")
     assert (found["Id"], found["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])

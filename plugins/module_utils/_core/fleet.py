@@ -85,6 +85,10 @@ def release_failure(name: str, failure: str, restored: Mapping[str, Any], answer
     failure = failure.rstrip()
     if restored.get("skipped") or "restored" not in restored:
         return f"{name}: {failure}"
+    container = restored.get("container") or {}
+    current = (restored.get("state") or {}).get("current") or {}
+    if not restored["restored"] and container.get("running") and container.get("spec") == current.get("spec"):
+        return f"{name}: {failure}\nThe release that runs was not touched."
     if not restored["restored"]:
         return f"{name}: {failure}\nThere was no earlier release of {name} to go back to."
     if answers.get("skipped"):

@@ -99,6 +99,16 @@ def test_services_that_only_the_host_remembers_are_removed_too():
     [
         ({"skipped": True}, {}, "x: bad"),
         ({"restored": False}, {}, "There was no earlier release of x to go back to."),
+        (
+            {"restored": False, "container": {"running": True, "spec": "a"}, "state": {"current": {"spec": "a"}}},
+            {},
+            "The release that runs was not touched.",
+        ),
+        (
+            {"restored": False, "container": {"running": True, "spec": "b"}, "state": {"current": {"spec": "a"}}},
+            {},
+            "There was no earlier release of x to go back to.",
+        ),
         ({"restored": True}, {"skipped": True}, "The earlier release was put back."),
         ({"restored": True}, {"passed": True, "verdict": "cpu"}, "put back and answers again (verdict cpu)."),
         ({"restored": True}, {"passed": False, "msg": "silence"}, "put back, but does not answer: silence"),

@@ -1,0 +1,498 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whatever is wrong with what was given: the error says what, where and what to do, and nothing was changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import io
+import json
+import os
+import socket
+import struct
+import subprocess
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+import support
+from support import docker, module
+
+NAME = "aikit-e2e-bad"
+IMAGE = "localhost/aikit-e2e/bad:1"
+BASE = support.CACHE / "bases/sid-cpu-amd64.tar"
+ZEROS = "0" * 64
+
+
+def gguf(architecture: str = "llama") -> bytes:
+    """A small whole GGUF file: one metadata entry, one tensor of 64 numbers."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text("general.architecture") + struct.pack("<I", 8) + text(architecture)
+    head += text("token_embd.weight") + struct.pack("<IQIQ", 1, 64, 0, 0)
+    return head + b"\0" * (-len(head) % 32) + b"\0" * 256
+
+
+def refused(result, *words):
+    """The task failed, changed nothing, and its message holds every one of ``words``."""
+    assert result.get("failed") is True and not result.get("changed"), result
+    missing = [word for word in words if word not in result["msg"]]
+    assert not missing, f"{missing} not in: {result['msg']}"
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Every file below ``folder`` with its size. Locks hold nothing and stay."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+
+def has_image(name: str = IMAGE) -> bool:
+    return docker("images", "--quiet", name) != ""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A build context with a good model, and a base that is small and counts as one."""
+    (tmp_path / "tiny.gguf").write_bytes(gguf())
+    with tarfile.open(tmp_path / "base.tar", "w", format=tarfile.USTAR_FORMAT) as writer:
+        member = tarfile.TarInfo("etc/motd")
+        member.size = 6
+        writer.addfile(member, io.BytesIO(b"hello\n"))
+    raw = (tmp_path / "base.tar").read_bytes()
+    description = json.loads(Path(f"{BASE}.json").read_text())
+    description.update(sha256=hashlib.sha256(raw).hexdigest(), size_bytes=len(raw))
+    (tmp_path / "base.tar.json").write_text(json.dumps(description))
+    yield tmp_path
+    docker("rmi", "--force", IMAGE, check=False)
+
+
+def build(folder: Path, **more):
+    """aikit_image with everything of its own below ``folder``."""
+    definition = {"apiVersion": "v1alpha1", "models": [{"name": "tiny", "source": "tiny.gguf"}]}
+    arguments = {
+        "name": IMAGE,
+        "definition": definition,
+        "context": str(folder),
+        "server": "llama_cpp",
+        "base": str(folder / "base.tar"),
+        "store": str(folder / "store"),
+        "cache": str(folder / "cache"),
+        "load": ["docker"],
+        **more,
+    }
+    return module("aikit_image", **{key: value for key, value in arguments.items() if value is not None})
+
+
+def models(**model):
+    return {"apiVersion": "v1alpha1", "models": [{"name": "tiny", "source": "tiny.gguf", **model}]}
+
+
+# --- the aikitfile ---------------------------------------------------------------------------------------------------
+
+AIKITFILES = {
+    "unknown key": ("apiVersion: v1alpha1\nruntimes: cuda\nmodels: []\n", ["bad.yaml:2", "runtimes", "did you mean runtime?"]),
+    "unknown key of config": (
+        "apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: a.gguf\nconfig: |\n  - name: a\n    contextsize: 'x'\n    threads: many\n",
+        ["bad.yaml:8", "config[0].threads", "a whole number", "'many'"],
+    ),
+    "wrong type": ("apiVersion: v1alpha1\nmodels:\n  name: a\n  source: a.gguf\n", ["bad.yaml:2", "models", "must be a list", "a mapping"]),
+    "duplicate key": (
+        "apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: a.gguf\n    name: b\n",
+        ["bad.yaml:5", "models[0].name", "is there twice", "line 3"],
+    ),
+    "bad sha256": (
+        "apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: a.gguf\n    sha256: sha256:abc\n",
+        ["bad.yaml:5", "models[0].sha256", "'sha256:abc'", "64 digits"],
+    ),
+    "no YAML": ("apiVersion: v1alpha1\nmodels: [\n", ["bad.yaml", "is no valid YAML", "line 3"]),
+    "model that is not there": (
+        "apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: a.gguf\nconfig: |\n  - name: a\n    parameters:\n      model: b.gguf\n",
+        ["bad.yaml:8", "config[0].parameters.model", "'b.gguf'", "did you mean a.gguf?"],
+    ),
+    "out of the context": (
+        "apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: ../../etc/a.gguf\n",
+        ["bad.yaml:4", "models[0].source", "leads out of the build context"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AIKITFILES, ids=lambda case: case.replace(" ", "-"))
+def test_an_aikitfile_is_refused_with_path_and_line(case, tmp_path):
+    text, words = AIKITFILES[case]
+    (tmp_path / "bad.yaml").write_text(text)
+    refused(module("aikitfile", src=str(tmp_path / "bad.yaml"), dest=str(tmp_path / "written.yaml")), *words)
+    assert not (tmp_path / "written.yaml").exists()
+
+
+def test_the_builder_refuses_an_aikitfile_before_it_does_anything(quickstart, folder):
+    (folder / "bad.yaml").write_text("apiVersion: v1alpha1\nmodel:\n  - name: tiny\n    source: tiny.gguf\n")
+    before = tree(folder)
+    refused(build(folder, definition=None, src=str(folder / "bad.yaml"), archive=str(folder / "out.tar")), "bad.yaml:2", "did you mean models?")
+    assert tree(folder) == before and not has_image()
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+BAD_MODELS = {
+    "missing": (None, {}, ["tiny", "source tiny.gguf", "names no file below", "relative to the folder"]),
+    "web page": (b"<!DOCTYPE html><title>Sign in</title>", {}, ["tiny.gguf is no GGUF file", "byte 0", "a web page"]),
+    "truncated": (gguf()[:-100], {}, ["tiny.gguf", "cut", "bytes"]),
+    "other content": (gguf(), {"sha256": ZEROS}, ["tiny.gguf has another sha256", f"found {hashlib.sha256(gguf()).hexdigest()}", f"expected {ZEROS}"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS, ids=lambda case: case.replace(" ", "-"))
+def test_a_bad_model_is_refused(quickstart, folder, case):
+    content, model, words = BAD_MODELS[case]
+    (folder / "tiny.gguf").unlink()
+    if content is not None:
+        (folder / "tiny.gguf").write_bytes(content)
+    refused(build(folder, definition=models(**model), archive=str(folder / "out.tar")), *words)
+    assert not (folder / "out.tar").exists() and not has_image()
+
+
+@pytest.mark.parametrize("case", BAD_MODELS, ids=lambda case: case.replace(" ", "-"))
+def test_a_bad_model_does_not_come_into_the_store(tmp_path, case):
+    content, model, words = BAD_MODELS[case]
+    source = tmp_path / "tiny.gguf"
+    if content is not None:
+        source.write_bytes(content)
+    result = module("model_file", source=str(source), store=str(tmp_path / "store"), **model)
+    refused(result, *(["tiny.gguf", "there is no"] if content is None else words))
+    assert not list((tmp_path / "store").glob("sha256/*/*")) and not list((tmp_path / "store").glob("partial/*.part"))
+
+
+def test_a_model_outside_of_the_context_is_refused(quickstart, folder, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "secret.gguf"
+    outside.write_bytes(gguf())
+    (folder / "tiny.gguf").unlink()
+    (folder / "tiny.gguf").symlink_to(outside)
+    refused(build(folder), "tiny.gguf", "leads out of the context", str(outside), "copy the file there")
+    refused(build(folder, definition=models(source=f"../{folder.name}/../x.gguf")), "models[0].source", "leads out of the build context")
+    assert not has_image()
+
+
+@pytest.mark.parametrize("source", ["huggingface://owner/repository/main/model.gguf", "oci://registry.example/model:1"])
+def test_sources_of_later_are_refused_with_what_to_do(tmp_path, source):
+    refused(module("model_file", source=source, store=str(tmp_path / "store")), source.partition(":")[0], "https")
+    assert not tree(tmp_path)
+
+
+# --- base and image --------------------------------------------------------------------------------------------------
+
+
+def test_a_base_without_its_description(quickstart, folder):
+    (folder / "base.tar.json").unlink()
+    refused(build(folder), f"{folder}/base.tar.json", "does not exist", "role llama_cpp_base")
+    assert not has_image()
+
+
+def test_a_base_with_other_bytes(quickstart, folder):
+    with open(folder / "base.tar", "r+b") as handle:
+        handle.seek(600)
+        handle.write(b"!")
+    refused(build(folder), f"{folder}/base.tar", "its description says", "llama_cpp_base_refresh: true")
+    assert not has_image()
+
+
+def test_cuda_on_a_base_without_cuda(quickstart, folder):
+    definition = {**models(), "runtime": "cuda"}
+    refused(build(folder, definition=definition, base=str(BASE)), "runtime cuda", "cpu")
+    assert not has_image() and not tree(folder / "store")
+
+
+@pytest.mark.parametrize("name", ["Localhost/Bad Name", "localhost/UPPER:1", "localhost/x:", ""])
+def test_an_image_name_that_is_none(quickstart, folder, name):
+    refused(build(folder, name=name, archive=str(folder / "out.tar")), f"name: '{name}'" if name else "name")
+    assert not (folder / "out.tar").exists()
+
+
+def flip(path: Path, position: int) -> None:
+    with open(path, "r+b") as handle:
+        handle.seek(position)
+        byte = handle.read(1)
+        handle.seek(position)
+        handle.write(bytes([byte[0] ^ 0xFF]))
+
+
+def test_a_damaged_archive_is_not_loaded(quickstart, folder):
+    archive = folder / "out.tar"
+    built = build(folder, load=[], archive=str(archive))
+    assert built["changed"], built
+    size = archive.stat().st_size
+    with tarfile.open(archive) as reader:
+        # The model's layer; its file begins after a header
+        (blob,) = [member for member in reader if member.name.endswith(built["image"]["layers"][1]["digest"].removeprefix("sha256:"))]
+    flip(archive, blob.offset_data + 700)
+    arguments = {"name": IMAGE, "image": built["image"], "archive": str(archive), "engine": "docker"}
+    refused(module("aikit_image_load", **arguments), str(archive), built["image"]["layers"][1]["digest"].removeprefix("sha256:"), "run again")
+    assert not has_image()
+    flip(archive, blob.offset_data + 700)
+    os.truncate(archive, blob.offset_data + 700)
+    refused(module("aikit_image_load", **arguments), str(archive), "run again")
+    archive.write_bytes(b"no tar at all" * 100)
+    refused(module("aikit_image_load", **arguments), str(archive), "is no image archive")
+    assert not has_image()
+    # What is whole is taken, so none of the refusals was for another reason
+    assert build(folder, load=[], archive=str(archive))["bytes_written"] == size
+    assert module("aikit_image_load", **arguments)["present"] and has_image()
+
+
+# --- the engine and the disk -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dead_socket(tmp_path, monkeypatch):
+    """A socket that nobody listens on, as after a crash of the daemon."""
+    path = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    return path
+
+
+def test_no_engine_answers(quickstart, folder, dead_socket, monkeypatch):
+    words = [f"unix://{dead_socket}", "systemctl start docker"]
+    refused(build(folder, archive=str(folder / "out.tar")), *words)
+    assert not (folder / "out.tar").exists()
+    refused(module("aikit_image_load", name=IMAGE, image={"id": f"sha256:{ZEROS}"}, engine="docker"), *words)
+    refused(module("inference_release", name=NAME, step="absent", engine="docker", state_dir=str(folder / "state")), *words)
+    refused(module("inference_check", url="http://127.0.0.1:9", container=NAME, engine="docker", timeout_seconds=1), *words)
+    assert not (folder / "state").exists()
+
+
+def test_doctor_says_that_no_engine_answers(project, dead_socket):
+    project.service(NAME, support.free_port())
+    run = project.run("aikit.fleet.doctor")
+    assert run.code != 0 and run.changed == 0
+    assert "Docker does not answer" in run.output, run.output[-3000:]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """One mebibyte."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def big_model(folder):
+    """Two mebibytes; what is behind the last tensor does not matter."""
+    path = folder / "tiny.gguf"
+    os.truncate(path, 2 << 20)
+    return path
+
+
+def test_no_space_for_an_archive(quickstart, folder, big_model, small_disk):
+    refused(build(folder, load=[], archive=str(small_disk / "out.tar")), f"the image archive {small_disk}/out.tar", "MB free")
+    assert not tree(small_disk)
+
+
+def test_no_space_in_the_store(big_model, small_disk):
+    store = str(small_disk / "store")
+    refused(module("model_file", source=str(big_model), store=store), f"{store} needs 2.1 MB", "1.0 MB free", "larger one")
+    refused(module("model_file", check=True, source=str(big_model), store=store), "2.1 MB", "1.0 MB free")
+    with serving(big_model.parent) as address:
+        refused(module("model_file", source=f"{address}/tiny.gguf", store=store), "2.1 MB", "1.0 MB free")
+    assert not [path for path in tree(small_disk) if "tiny" in path or path.endswith(".part")]
+
+
+def test_no_space_on_a_host_for_the_archive_of_its_image(project, small_disk):
+    """A host that is not the builder gets an archive; here it is the same machine under another name."""
+    project.aikitfile(901, "bad.yaml")
+    project.service(NAME, support.free_port(), src="aikitfiles/bad.yaml", image=IMAGE)
+    inventory = json.loads((project.path / "inventory.yml").read_text())
+    hosts = inventory["aikit_hosts"]["hosts"]
+    hosts["second"] = hosts.pop("localhost")
+    (project.path / "inventory.yml").write_text(json.dumps(inventory))
+    run = project.run("deploy.yml", "-e", f"inference_transfer_dir={small_disk}")
+    assert run.code != 0 and not tree(small_disk) and not has_image()
+    assert docker("ps", "--all", "--quiet", f"--filter=name=^{NAME}$") == ""
+    for word in (str(small_disk), "second", "MiB", "inference_transfer_dir"):
+        assert word in run.messages(), run.messages()
+    for archive in (support.CACHE / "images").glob("*"):
+        image = next((result["image"] for result in run.results("Assemble the image") if result.get("image")), None)
+        if image and image["id"].removeprefix("sha256:")[:16] in archive.name:
+            archive.unlink()
+
+
+# --- what answers on the port ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(folder: Path):
+    """A web server that gives the files of ``folder``, and knows nothing of models."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_arguments):
+            """Quiet."""
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def greeting(banner: bytes):
+    """Something that speaks first, and no HTTP."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _peer = listener.accept()
+                with connection:
+                    connection.sendall(banner)
+                    connection.settimeout(1)
+                    with contextlib.suppress(OSError):
+                        connection.recv(4096)
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+def test_a_web_server_is_no_inference_server(tmp_path):
+    with serving(tmp_path) as url:
+        refused(module("inference_check", url=url, timeout_seconds=20), f"Something else answers at {url}", "ss -ltnp", "SimpleHTTP")
+
+
+def test_an_ssh_server_is_no_inference_server():
+    with greeting(b"SSH-2.0-OpenSSH_9.2p1\r\n") as url:
+        refused(module("inference_check", url=url, timeout_seconds=20), f"Something else answers at {url}", "SSH-2.0")
+
+
+# --- the inventory ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("playbook", ["deploy", "remove"])
+def test_the_group_is_missing(tmp_path, playbook):
+    (tmp_path / "inventory.yml").write_text("webservers:\n  hosts:\n    localhost:\n      ansible_connection: local\n")
+    run = support.playbook(f"aikit.fleet.{playbook}", "-i", "inventory.yml", cwd=tmp_path)
+    assert run.code != 0 and run.changed == 0
+    assert "no hosts in group aikit_hosts" in run.messages() and "webservers" in run.messages()
+
+
+def test_there_is_no_inventory(tmp_path):
+    run = support.playbook("aikit.fleet.deploy", "-i", "/dev/null", cwd=tmp_path)
+    assert run.code != 0 and "no hosts in group aikit_hosts" in run.messages() and "none" in run.messages(), run.output[-2000:]
+
+
+def deploy_refused(project, *words):
+    """A deployment ends while it plans: no task ran on the host."""
+    run = project.run()
+    assert run.code != 0 and run.changed == 0, run.output[-3000:]
+    missing = [word for word in words if word not in run.messages()]
+    assert not missing, f"{missing} not in: {run.messages()}"
+    assert docker("ps", "--all", "--quiet", f"--filter=name=^{NAME}$") == "" and not project.state.exists()
+    return run
+
+
+@pytest.fixture
+def own(quickstart, tmp_path):
+    found = support.Project(tmp_path / "project")
+    yield found
+    docker("rm", "--force", "--volumes", NAME, check=False)
+
+
+def test_everything_wrong_with_the_services_is_told_at_once(own):
+    (own.path / "aikitfiles/bad.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - name: a\n    sources: a.gguf\n")
+    own.services = [
+        {"name": NAME, "sr": "aikitfiles/gemma.yaml", "src": "aikitfiles/gemma.yaml", "prot": 8080},
+        {"name": "second", "src": "aikitfiles/missing.yaml", "port": "http", "settings": {"gpu_layer": 3}},
+        {"name": "third", "src": "aikitfiles/bad.yaml", "image": "Registry/UPPER", "expect": {"verdict": ["prooven"]}},
+        {"name": NAME, "bind_address": "localhost"},
+    ]
+    own.write()
+    deploy_refused(
+        own,
+        "inference_services[0].sr",
+        "Did you mean src?",
+        "inference_services[0].prot",
+        "Did you mean port?",
+        "aikitfiles/missing.yaml",
+        "inference_services[1].port",
+        "inference_services[1].settings.gpu_layer",
+        "gpu_layers",
+        "aikitfiles/bad.yaml:4",
+        "did you mean source?",
+        "inference_services[2].image",
+        "inference_services[2].expect.verdict",
+        "inference_services[3].bind_address",
+        f"'{NAME}' is the name of inference_services[0] too",
+        "has neither src, definition nor image",
+    )
+
+
+def test_a_misspelt_variable(own):
+    inventory = json.loads((own.path / "inventory.yml").read_text())
+    inventory["aikit_hosts"]["vars"].update(inference_servces=[], inference_state_directory="/x", container_engine_nam="docker")
+    (own.path / "inventory.yml").write_text(json.dumps(inventory))
+    deploy_refused(own, "inference_servces", "Did you mean inference_services?", "inference_state_directory", "inference_state_dir", "container_engine_nam")
+
+
+def test_templates_of_localai_that_are_not_marked(own):
+    template = {"name": "chat", "template": "[INST] {{.Input}} [/INST]"}
+    model = {"name": "gemma", "source": support.MODEL_NAME, "promptTemplates": [template]}
+    own.services = [{"name": NAME, "context": str(support.MODEL_DIR), "definition": {"apiVersion": "v1alpha1", "models": [model]}}]
+    own.write()
+    deploy_refused(own, "inference_services[0].definition.models[0].promptTemplates[0].template", "{{.Input}}", "!unsafe")
+
+
+def test_a_key_that_a_service_may_not_set(own):
+    own.service(NAME, support.free_port(), environment={"LLAMA_ARG_PORT": "9000"})
+    deploy_refused(own, "inference_services[0].environment", "LLAMA_ARG_PORT", "set port")
+
+
+def test_gpus_for_an_aikitfile_without_runtime(own):
+    own.service(NAME, support.free_port(), gpus=["all"])
+    deploy_refused(own, "inference_services[0].gpus", "runtime: cuda", "gpus: []")
+
+
+def test_gpus_that_this_host_cannot_give(own):
+    """Known when the host is looked at, so the engine was asked; what runs is not touched."""
+    own.service(NAME, support.free_port())
+    assert own.run().code == 0
+    before = support.inspect(NAME)
+    image = docker("inspect", "--format={{.Config.Image}}", NAME)
+    own.services = [{"name": NAME, "image": image, "gpus": ["all"], "port": own.services[0]["port"]}]
+    own.write()
+    run = own.run()
+    assert run.code != 0 and NAME in run.messages() and "can give none" in run.messages() and "Container Toolkit" in run.messages(), run.messages()
+    after = support.inspect(NAME)
+    assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+
+
+def test_variables_of_the_play_in_group_vars_warn(own):
+    (own.path / "group_vars").mkdir()
+    (own.path / "group_vars/aikit_hosts.yml").write_text("aikit_serial: 1\n")
+    run = own.run("aikit.fleet.plan")
+    assert run.code == 0
+    words = " ".join(run.output.split())
+    assert "aikit_serial" in words and "-e aikit_serial=" in words and "has no effect" in words, run.output[-2000:]
+    quiet = own.run("aikit.fleet.plan", "-e", "aikit_serial=1")
+    assert "has no effect" not in " ".join(quiet.output.split())
+
+
+def test_remove_asks_first(own):
+    own.service(NAME, support.free_port(), state="stopped")
+    run = own.run("aikit.fleet.remove")
+    assert run.code != 0 and run.changed == 0 and "-e confirm=yes" in run.messages()
