@@ -16,7 +16,7 @@ from .table import table
 ARCHIVE_OVERHEAD_BYTES = 1 << 20
 
 
-def archive_plan(image: Mapping[str, Any], missing: Iterable[str], cache_dir: str, transfer_dir: str) -> dict[str, Any]:
+def archive_plan(image: Mapping[str, Any], missing: Iterable[str], builder_dir: str, host_dir: str) -> dict[str, Any]:
     """The archive that a host needs: only the layers in ``missing``.
 
     Hosts that lack the same layers share one archive on the builder, so its name says which image and which layers.
@@ -28,8 +28,8 @@ def archive_plan(image: Mapping[str, Any], missing: Iterable[str], cache_dir: st
     variant = hashlib.sha256("\n".join(omit).encode("ascii")).hexdigest()[:12] if omit else "full"
     name = f"{image_id[:16]}-{variant}.tar"
     return {
-        "builder_path": posixpath.join(cache_dir, "images", name),
-        "host_path": posixpath.join(transfer_dir, f"aikit-fleet-{name}"),
+        "builder_path": posixpath.join(builder_dir, name),
+        "host_path": posixpath.join(host_dir, f"aikit-fleet-{name}"),
         "omit": omit,
         "size_bytes": size + ARCHIVE_OVERHEAD_BYTES,
     }

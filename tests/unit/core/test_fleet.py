@@ -20,18 +20,18 @@ IMAGE = {
 
 
 def test_a_full_archive_and_a_thin_one_have_different_names():
-    full = fleet.archive_plan(IMAGE, ["sha256:base", "sha256:model", "sha256:config"], "/cache", "/var/tmp")
+    full = fleet.archive_plan(IMAGE, ["sha256:base", "sha256:model", "sha256:config"], "/cache/images", "/var/tmp")
     assert full == {
         "builder_path": "/cache/images/abababababababab-full.tar",
         "host_path": "/var/tmp/aikit-fleet-abababababababab-full.tar",
         "omit": [],
         "size_bytes": 6010 + (1 << 20),
     }
-    thin = fleet.archive_plan(IMAGE, ["sha256:config"], "/cache", "/var/tmp")
+    thin = fleet.archive_plan(IMAGE, ["sha256:config"], "/cache/images", "/var/tmp")
     assert thin["omit"] == ["sha256:base", "sha256:model"] and thin["size_bytes"] == 10 + (1 << 20)
     assert thin["builder_path"] != full["builder_path"]
     # Hosts that lack the same layers share one file
-    assert thin == fleet.archive_plan(IMAGE, ("sha256:config",), "/cache", "/var/tmp")
+    assert thin == fleet.archive_plan(IMAGE, ("sha256:config",), "/cache/images", "/var/tmp")
 
 
 SERVICE = {"name": "llama", "state": "present", "image": "i:1", "url": "http://127.0.0.1:1", "has_api_key": False, "gpus": [], "port": 1, "api_key": "secret"}
