@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 COLLECTION := $(VENV)/collections/ansible_collections/aikit/fleet
 STEP := tests/tools/step
 
-# Further arguments: make quickstart ARGS="-e quickstart_variant=vulkan", make test-unit ARGS="-k tar"
+# Further arguments: make quickstart ARGS="-e quickstart_base_variant=vulkan", make test-unit ARGS="-k tar"
 ARGS ?=
 
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/$(VENV)/collections

@@ -1,0 +1,222 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Services without an aikitfile: an image of ours under a local name, and images with LocalAI from a registry.
+
+AIKit's own images cannot be had where the tests run. ``tests/fixtures/fake-localai`` stands in for them: it is a script
+that answers and logs as LocalAI does, and what is tested with it is what happens around the server.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import support
+import yaml
+from support import docker, inspect
+
+FAKE = support.ROOT / "tests/fixtures/fake-localai"
+LOGS = support.ROOT / "tests/fixtures/logs"
+NAME = "aikit-e2e-premade"
+
+
+@pytest.fixture
+def own(quickstart, tmp_path):
+    found = support.Project(tmp_path / "project")
+    yield found
+    for name in (NAME, f"{NAME}--previous"):
+        docker("rm", "--force", "--volumes", name, check=False)
+
+
+def test_an_image_of_ours_under_a_local_name(own):
+    image = inspect("aikit-e2e-quickstart")["Image"]
+    docker("tag", image, "localhost/aikit-e2e/premade:1")
+    port = support.free_port()
+    own.services = [{"name": NAME, "image": "localhost/aikit-e2e/premade:1", "port": port, "settings": {"context_size": 512}}]
+    own.write()
+    try:
+        run = own.run()
+        assert run.code == 0, run.output[-4000:]
+        found = inspect(NAME)
+        assert found["Image"] == image and found["HostConfig"]["ReadonlyRootfs"] is True
+        assert "LLAMA_ARG_CTX_SIZE=512" in found["Config"]["Env"]
+        current = own.state_of(NAME)["current"]
+        assert (current["id"], current["verdict"], current["release"]["server"]) == (image, "cpu", "llama_cpp")
+        assert support.completion(port)["usage"]["completion_tokens"] > 0
+        again = own.run()
+        assert (again.code, again.changed) == (0, 0) and inspect(NAME)["Id"] == found["Id"]
+    finally:
+        docker("rmi", "localhost/aikit-e2e/premade:1", check=False)
+
+
+def test_an_image_that_nobody_has(own):
+    own.services = [{"name": NAME, "image": f"127.0.0.1:{support.free_port()}/aikit-e2e/none:1", "port": support.free_port()}]
+    own.write()
+    run = own.run()
+    assert run.code != 0 and "aikit-e2e/none" in run.messages() and "refused" in run.messages(), run.messages()
+    assert docker("ps", "--all", "--quiet", f"--filter=name=^{NAME}$") == "" and not (own.state / f"{NAME}.json").exists()
+
+
+# --- a registry and the stand-in for LocalAI -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """Debian's docker-registry on loopback, which engines may talk to without TLS."""
+    folder = tmp_path_factory.mktemp("registry")
+    port = support.free_port()
+    configuration = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "storage")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (folder / "config.yml").write_text(json.dumps(configuration))
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+    try:
+        support.wait(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/").close(), OSError, 30)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def backend_log(kind: str) -> list[str]:
+    """Lines of llama.cpp's loader: as a real server wrote them for the CPU, as they are documented for a GPU."""
+    if kind == "cpu":
+        words = ("No devices found", "print_info: n_", "buffer size =")
+        return [line for line in (LOGS / "captured/cpu.log").read_text().splitlines() if any(word in line for word in words)]
+    return [json.loads(line)["line"] for line in (LOGS / "made/localai-xlog-json-cuda.log").read_text().splitlines()]
+
+
+def fake_localai(folder: Path, name: str, kind: str) -> None:
+    """An image as AIKit makes them: entrypoint local-ai, /config.yaml, no label."""
+    root = folder / kind
+    (root / "bin").mkdir(parents=True)
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "tmp").mkdir()
+    (root / "tmp").chmod(0o1777)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    shutil.copy(FAKE / "local-ai", root / "usr/bin/local-ai")
+    shutil.copy(FAKE / "config.yaml", root / "config.yaml")
+    (root / "backend.log").write_text("\n".join(backend_log(kind)) + "\n")
+    if kind == "cuda":
+        (root / "cuda").touch()
+    with tarfile.open(folder / f"{kind}.tar", "w") as writer:
+        writer.add(root, ".")
+    changes = ['ENTRYPOINT ["local-ai"]', "ENV CONFIG_FILE=/config.yaml", "ENV PATH=/usr/bin:/bin"]
+    docker("import", *(f"--change={change}" for change in changes), str(folder / f"{kind}.tar"), name)
+
+
+@pytest.fixture
+def pushed(registry, tmp_path):
+    """Push the stand-in as ``localai:1`` and take it off the engine; returns (reference, digest)."""
+    names = []
+
+    def push(kind: str) -> tuple[str, str]:
+        name = f"{registry}/aikit-e2e/localai:1"
+        fake_localai(tmp_path / "image", name, kind)
+        docker("push", "--quiet", name)
+        (digest,) = [word.partition("@")[2] for word in json.loads(docker("inspect", "--format={{json .RepoDigests}}", name)) if registry in word]
+        names.append(docker("inspect", "--format={{.Id}}", name))
+        docker("rmi", "--force", names[-1])
+        return name, digest
+
+    yield push
+    for name in names:
+        docker("rmi", "--force", name, check=False)
+
+
+def verdict_of(own) -> str:
+    return own.state_of(NAME)["current"]["verdict"]
+
+
+def test_a_localai_image_is_pulled_and_proven(own, pushed):
+    name, digest = pushed("cpu")
+    own.services = [{"name": NAME, "image": name, "port": support.free_port(), "settings": {"context_size": 512, "parallel": 2}}]
+    own.write()
+    check = own.run("deploy.yml", "--check")
+    assert check.code == 0, check.output[-3000:]
+    assert docker("images", "--quiet", name) == ""
+    run = own.run()
+    assert run.code == 0, run.output[-4000:]
+    current = own.state_of(NAME)["current"]
+    assert current["digest"] == digest and current["image"] == name and current["release"]["server"] == "localai"
+    assert current["verdict"] == "cpu" and current["evidence"]["sources"][0] == "log" and current["evidence"]["buffers"]
+
+    found = inspect(NAME)
+    env = dict(word.split("=", 1) for word in found["Config"]["Env"])
+    assert (env["LOCALAI_LOG_LEVEL"], env["LOCALAI_LOG_FORMAT"], env["LOCALAI_LOAD_TO_MEMORY"]) == ("debug", "json", "fake-model")
+    host = found["HostConfig"]
+    assert host["ReadonlyRootfs"] is False and host["CapDrop"] == ["ALL"] and host["SecurityOpt"] == ["no-new-privileges"]
+    assert found["Config"]["User"] == "65532:65532" and set(host["Tmpfs"]) == {"/tmp", "/data", "/configuration"}
+    assert host["PortBindings"]["8080/tcp"][0]["HostIp"] == "127.0.0.1"
+    (mount,) = [mount for mount in found["Mounts"] if mount["Destination"] == "/config.yaml"]
+    assert mount["RW"] is False and Path(mount["Source"]).parent == own.state / NAME
+    (model,) = yaml.safe_load(Path(mount["Source"]).read_text())
+    assert model["options"] == ["parallel:2", "verbosity:4"] and model["context_size"] == 512
+    # What was in the image's own configuration is still there, byte for byte
+    assert model["template"] == {"chat": "{{.Input}}\n"} and model["parameters"] == {"model": "fake-model.gguf"}
+
+    again = own.run()
+    assert (again.code, again.changed) == (0, 0), again.output[-3000:]
+    (report,) = again.results("What runs where")
+    assert "fake-model" in report["msg"][2]
+
+
+def test_without_its_override_nothing_would_be_known(own, pushed):
+    """The same image under the bare command: the proof says that it cannot tell, and how to change that."""
+    name, digest = pushed("cpu")
+    port = support.free_port()
+    docker("run", "--detach", f"--name={NAME}", f"--publish=127.0.0.1:{port}:8080", f"{name.rpartition(':')[0]}@{digest}")
+    support.wait(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close(), (OSError, urllib.error.URLError))
+    inventory = {"all": {"hosts": {"localhost": {"ansible_connection": "local"}}}}
+    (own.path / "inventory.yml").write_text(json.dumps(inventory))
+    arguments = {"url": f"http://127.0.0.1:{port}", "container": NAME}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"name": "Prove", "aikit.fleet.inference_check": arguments}]}
+    (own.path / "prove.yml").write_text(json.dumps([play]))
+    (result,) = own.run("prove.yml").results("Prove")
+    assert result["verdict"] == "unverified" and "LOCALAI_LOG_LEVEL=debug" in " ".join(result["reasons"])
+
+
+def test_a_tag_that_moved(own, pushed):
+    """``missing`` keeps what runs, ``always`` follows the tag; a digest never moves."""
+    name, first = pushed("cpu")
+    own.services = [{"name": NAME, "image": name, "port": support.free_port(), "expect": {"verdict": ["cpu", "proven"]}}]
+    own.write()
+    assert own.run().code == 0 and verdict_of(own) == "cpu"
+    _name, second = pushed("cuda")
+    docker("tag", inspect(NAME)["Image"], name)
+    assert first != second
+    same = own.run()
+    assert (same.code, same.changed) == (0, 0), same.output[-3000:]
+    moved = own.run("deploy.yml", "-e", "inference_pull=always")
+    assert moved.code == 0 and moved.changed > 0, moved.output[-4000:]
+    state = own.state_of(NAME)
+    # Lines of documented shape for a GPU that is not here: what is shown is that they are read
+    assert (state["current"]["digest"], state["current"]["verdict"]) == (second, "proven")
+    assert state["previous"]["digest"] == first
+    own.services[0]["image"] = f"{name.rpartition(':')[0]}@{first}"
+    own.write()
+    back = own.run()
+    assert back.code == 0, back.output[-4000:]
+    assert own.state_of(NAME)["current"]["digest"] == first and verdict_of(own) == "cpu"
+
+
+def test_cpu_where_proven_was_expected(own, pushed):
+    """LocalAI's way to fall back in silence ends the deployment."""
+    name, _digest = pushed("cpu")
+    own.services = [{"name": NAME, "image": name, "port": support.free_port(), "expect": {"verdict": ["proven"]}}]
+    own.write()
+    run = own.run()
+    assert run.code != 0 and "expected proven, found cpu" in run.messages(), run.messages()
+    assert docker("ps", "--all", "--quiet", f"--filter=name=^{NAME}$") == ""
