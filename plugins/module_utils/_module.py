@@ -14,7 +14,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ._core.errors import AikitError
 from ._core.plan import report
 
-__all__ = ["report", "run_module", "warn"]
+__all__ = ["ENGINE_OPTION", "report", "run_module", "warn"]
+
+# Documented in plugins/doc_fragments/engine.py
+ENGINE_OPTION = {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"}
 
 
 def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: Any) -> None:

@@ -261,8 +261,8 @@ actions:
   sample: [load localhost/gemma:1 (docker)]
 """
 
-from ansible_collections.aikit.fleet.plugins.module_utils._io.build import Request, build
-from ansible_collections.aikit.fleet.plugins.module_utils._module import run_module
+from ..module_utils._io.build import Request, build
+from ..module_utils._module import run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},

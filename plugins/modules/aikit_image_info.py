@@ -12,6 +12,8 @@ short_description: Read what an image in a container engine says of itself
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
+extends_documentation_fragment:
+  - aikit.fleet.engine
 description:
   - Returns server, runtime, models and origin of an image in a container engine of this host, whether aikit.fleet or AIKit built it.
 attributes:
@@ -31,15 +33,6 @@ options:
     description:
       - Name or id of the image. Without it, all images built by aikit.fleet are returned.
     type: str
-  engine:
-    description:
-      - The engine to ask.
-    type: str
-    choices:
-      auto: The first that answers, Docker before Podman.
-      docker: Docker.
-      podman: Podman.
-    default: auto
   config_path:
     description:
       - A file in the image to return, for example V(/config.yaml), the configuration of AIKit's own images.
@@ -94,14 +87,14 @@ config:
       backend: llama
 """
 
-from ansible_collections.aikit.fleet.plugins.module_utils._core.image import info
-from ansible_collections.aikit.fleet.plugins.module_utils._core.plan import Plan, report
-from ansible_collections.aikit.fleet.plugins.module_utils._io.engine import open_engine
-from ansible_collections.aikit.fleet.plugins.module_utils._module import run_module
+from ..module_utils._core.image import info
+from ..module_utils._core.plan import Plan, report
+from ..module_utils._io.engine import open_engine
+from ..module_utils._module import ENGINE_OPTION, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str"},
-    "engine": {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"},
+    "engine": ENGINE_OPTION,
     "config_path": {"type": "str"},
 }
 

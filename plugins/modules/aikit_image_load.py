@@ -12,6 +12,8 @@ short_description: Load an image archive into the container engine of a host
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
+extends_documentation_fragment:
+  - aikit.fleet.engine
 description:
   - Says which layers of an image the engine of this host lacks, and loads an archive that holds them.
   - Without O(archive) nothing is changed; RV(missing) tells the builder what to put into the archive, see O(aikit.fleet.aikit_image#module:archive_omit).
@@ -41,15 +43,6 @@ options:
     description:
       - Path of an archive on this host.
     type: path
-  engine:
-    description:
-      - The engine to load into.
-    type: str
-    choices:
-      auto: The first that answers, Docker before Podman.
-      docker: Docker.
-      podman: Podman.
-    default: auto
 seealso:
   - module: aikit.fleet.aikit_image
 """
@@ -100,14 +93,14 @@ actions:
   sample: [load localhost/gemma:1 (docker)]
 """
 
-from ansible_collections.aikit.fleet.plugins.module_utils._io.build import load_archive
-from ansible_collections.aikit.fleet.plugins.module_utils._module import run_module
+from ..module_utils._io.build import load_archive
+from ..module_utils._module import ENGINE_OPTION, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "image": {"type": "dict", "required": True},
     "archive": {"type": "path"},
-    "engine": {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"},
+    "engine": ENGINE_OPTION,
 }
 
 

@@ -115,10 +115,10 @@ service_manager:
 """
 
 from ..module_utils._io.engine_probe import observe
-from ..module_utils._module import run_module
+from ..module_utils._module import ENGINE_OPTION, run_module
 
 ARGUMENT_SPEC = {
-    "name": {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"},
+    "name": ENGINE_OPTION,
     "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
 }
 

@@ -12,6 +12,8 @@ short_description: Prove that an inference service answers, and where its model 
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
+extends_documentation_fragment:
+  - aikit.fleet.engine
 description:
   - Waits until an OpenAI-compatible server (llama-server, LocalAI, vLLM) is ready, asks it for one completion, and reads from its log whether
     the model's layers sit on the GPU.
@@ -42,15 +44,6 @@ options:
       - Name of the server's container. Its state is watched, and its log is the evidence.
       - The names in its C(LLAMA_ARG_ALIAS) must be among the models that the server lists; otherwise another server answers at O(url).
     type: str
-  engine:
-    description:
-      - The engine that runs O(container).
-    type: str
-    choices:
-      auto: The first that answers, Docker before Podman.
-      docker: Docker.
-      podman: Podman.
-    default: auto
   expect:
     description:
       - What the service must show. Where it does not, the module fails and still returns all that it found.
@@ -272,19 +265,19 @@ hint:
   sample: Check that the container was given a GPU and that the driver works on the host, or accept cpu in expect.verdict.
 """
 
-from ansible_collections.aikit.fleet.plugins.module_utils._core import check
-from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
-from ansible_collections.aikit.fleet.plugins.module_utils._core.offload import VERDICTS, Evidence
-from ansible_collections.aikit.fleet.plugins.module_utils._core.plan import Plan, report
-from ansible_collections.aikit.fleet.plugins.module_utils._io import inference
-from ansible_collections.aikit.fleet.plugins.module_utils._io.engine import open_engine
-from ansible_collections.aikit.fleet.plugins.module_utils._io.openai import Client
-from ansible_collections.aikit.fleet.plugins.module_utils._module import run_module
+from ..module_utils._core import check
+from ..module_utils._core.errors import AikitError
+from ..module_utils._core.offload import VERDICTS, Evidence
+from ..module_utils._core.plan import Plan, report
+from ..module_utils._io import inference
+from ..module_utils._io.engine import open_engine
+from ..module_utils._io.openai import Client
+from ..module_utils._module import ENGINE_OPTION, run_module
 
 ARGUMENT_SPEC = {
     "url": {"type": "str", "default": "http://127.0.0.1:8080"},
     "container": {"type": "str"},
-    "engine": {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"},
+    "engine": ENGINE_OPTION,
     "expect": {
         "type": "dict",
         "default": {},

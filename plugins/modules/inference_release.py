@@ -12,6 +12,8 @@ short_description: Swap the container of a service for a new one that still has 
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
+extends_documentation_fragment:
+  - aikit.fleet.engine
 description:
   - One step of a release of an inference service on a host. Role P(aikit.fleet.inference#role) calls the steps in order.
   - V(prepare) puts the running container aside (stopped, renamed to C(NAME--previous), its image kept), V(commit) makes the new one current
@@ -101,15 +103,6 @@ options:
       - Seconds that a container gets to end before it is killed.
     type: int
     default: 30
-  engine:
-    description:
-      - The container engine.
-    type: str
-    choices:
-      auto: The first that answers, Docker before Podman.
-      docker: Docker.
-      podman: Podman.
-    default: auto
 seealso:
   - plugin: aikit.fleet.container_spec
     plugin_type: filter
@@ -249,11 +242,11 @@ actions:
     - rename llama (to llama--previous)
 """
 
-from ansible_collections.aikit.fleet.plugins.module_utils._core import release
-from ansible_collections.aikit.fleet.plugins.module_utils._io import host
-from ansible_collections.aikit.fleet.plugins.module_utils._io.engine import open_engine
-from ansible_collections.aikit.fleet.plugins.module_utils._io.release import ServiceHost
-from ansible_collections.aikit.fleet.plugins.module_utils._module import report, run_module
+from ..module_utils._core import release
+from ..module_utils._io import host
+from ..module_utils._io.engine import open_engine
+from ..module_utils._io.release import ServiceHost
+from ..module_utils._module import ENGINE_OPTION, report, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -275,7 +268,7 @@ ARGUMENT_SPEC = {
     "remove_images": {"type": "bool", "default": False},
     "state_dir": {"type": "path", "default": "/var/lib/aikit-fleet"},
     "stop_timeout": {"type": "int", "default": 30},
-    "engine": {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"},
+    "engine": ENGINE_OPTION,
 }
 
 

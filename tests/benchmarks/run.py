@@ -70,13 +70,16 @@ def measured(argv: list[str], cwd: Path | None = None) -> dict[str, float]:
 
 
 def builder_peak(request: dict[str, object]) -> int:
-    """Peak memory in bytes of one process that runs the builder, without Ansible around it."""
+    """Peak memory in bytes of one process that runs the builder, without Ansible around it.
+
+    From /proc, because the kernel's ru_maxrss starts with what the parent had.
+    """
     code = (
-        "import sys, json, resource; sys.path.insert(0, sys.argv[1]); import conftest; conftest.pytest_configure(None)\n"
+        "import sys, json, re; sys.path.insert(0, sys.argv[1]); import conftest; conftest.pytest_configure(None)\n"
         "from ansible_collections.aikit.fleet.plugins.module_utils._io.build import Request, build\n"
         "from ansible_collections.aikit.fleet.plugins.plugin_utils.yaml_source import from_file\n"
         "request = json.loads(sys.argv[2]); request['parsed'] = from_file(request.pop('src'))\n"
-        "build(Request(**request), False); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "build(Request(**request), False); print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1)) * 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(support.ROOT / "tests"), json.dumps(request)], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])

@@ -366,6 +366,7 @@ def own(quickstart, tmp_path):
     found = support.Project(tmp_path / "project")
     yield found
     docker("rm", "--force", "--volumes", NAME, check=False)
+    docker("rmi", f"localhost/aikit/{NAME}:latest", check=False)
 
 
 def test_everything_wrong_with_the_services_is_told_at_once(own):

@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import urllib.error
+from pathlib import Path
 
 import pytest
 import support
@@ -85,6 +86,19 @@ def test_doctor_finds_nothing(deployed):
     project, _port = deployed
     run = project.run("aikit.fleet.doctor")
     assert (run.code, run.changed) == (0, 0), run.output[-3000:]
+
+
+def test_build_writes_an_archive_that_docker_loads(deployed):
+    project, _port = deployed
+    run = project.run("aikit.fleet.build")
+    assert run.code == 0, run.output[-3000:]
+    (path,) = {Path(result["archive"]) for result in run.results("Assemble the image") if result.get("archive")}
+    try:
+        assert project.run("aikit.fleet.build").changed == 0
+        assert docker("load", "--quiet", f"--input={path}") == "Loaded image: localhost/aikit/aikit-e2e:latest"
+        assert docker("inspect", "--format={{.Id}}", "localhost/aikit/aikit-e2e:latest") == inspect("aikit-e2e")["Image"]
+    finally:
+        path.unlink()
 
 
 def test_an_option_taken_out_replaces_the_container(deployed):

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 FORMATS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", I64: "q", F64: "d"}
@@ -72,12 +72,13 @@ class Writer:
 
     def file(
         self,
-        metadata: Mapping[str, Value] = DEFAULT_METADATA,
+        metadata: Optional[Mapping[str, Value]] = None,
         tensors: Sequence[tuple[str, tuple[int, ...], int]] = DEFAULT_TENSORS,
         alignment: int = 32,
         fill: int = 0x5A,
     ) -> bytes:
         """The bytes of a whole file; ``fill`` is the byte that the tensors are made of."""
+        metadata = DEFAULT_METADATA if metadata is None else metadata
         head = b"GGUF" + self.pack("I", self.version) + self.length(len(tensors)) + self.length(len(metadata))
         head += b"".join(self.text(key) + self.value(value) for key, value in metadata.items())
         offset = 0

@@ -66,21 +66,32 @@ def test_modules_are_thin(path):
     assert lines <= 60, f"{lines} lines of code"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))
-def test_module_examples_name_real_options(path):
-    found = {
+def texts(path):
+    """The documentation in a module or a fragment."""
+    return {
         node.targets[0].id: ast.literal_eval(node.value)
-        for node in ast.parse(path.read_text()).body
+        for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("DOCUMENTATION", "EXAMPLES")
     }
-    options = yaml.safe_load(found["DOCUMENTATION"]).get("options") or {}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))
+def test_module_examples_name_real_options(path):
+    documentation = yaml.safe_load(texts(path)["DOCUMENTATION"])
+    options = documentation.get("options") or {}
+    for fragment in documentation.get("extends_documentation_fragment", ()):
+        source = ROOT / "plugins/doc_fragments" / f"{fragment.rpartition('.')[2]}.py"
+        options.update(yaml.safe_load(texts(source)["DOCUMENTATION"])["options"])
     required = {name for name, option in options.items() if option.get("required")}
 
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else loader.construct_scalar(node))
-    tasks = yaml.load(found["EXAMPLES"], Loader)
+    def unsafe(loader, node):
+        return loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else loader.construct_scalar(node)
+
+    Loader.add_constructor("!unsafe", unsafe)
+    tasks = yaml.load(texts(path)["EXAMPLES"], Loader)
     name = f"aikit.fleet.{path.stem}"
     used = [task[name] or {} for task in tasks if name in task]
     assert used, "no example uses the module"

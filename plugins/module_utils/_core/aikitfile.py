@@ -134,8 +134,8 @@ def image_file(model: Model) -> str:
     """Where a model's file lies below /models of an AIKit image; empty where only the download tells (a glob, a repository)."""
     scheme, rest = _split(model.source)
     if scheme in ("http", "https"):
-        parts = model_source.split_url(model.source)
-        name = posixpath.basename(model_source.unquote(parts.path)) if model_source.HOST.fullmatch(parts.host) else ""
+        url = model_source.split_url(model.source)
+        name = posixpath.basename(model_source.unquote(url.path)) if model_source.HOST.fullmatch(url.host) else ""
         return posixpath.join(posixpath.dirname(model.name), name) if name and "/" in model.name else name
     if scheme == "huggingface":
         parts = rest.split("/")
@@ -296,8 +296,8 @@ class _Check:
         for key in mapping:
             if key in known:
                 continue
-            near = localai.suggest(str(key), known)
-            hint = f"did you mean {near}?" if near else f"known keys: {', '.join(known)}"
+            near = localai.did_you_mean(str(key), known)
+            hint = near or f"known keys: {', '.join(known)}"
             if not parent and key == "name":
                 hint = "the image's name is given when it is built; models and config have names of their own"
             elif not parent and key in localai.MODEL_KEYS and not near:
@@ -341,10 +341,8 @@ class _Check:
         runtime = self._text(document, "runtime")
         span = data_aikit.RUNTIMES.get(runtime)
         if span is None:
-            hint = data_aikit.RUNTIME_WORDS.get(runtime.lower(), "")
-            if not hint:
-                near = localai.suggest(runtime, data_aikit.RUNTIMES)
-                hint = f"did you mean {near}?" if near else "cuda, rocm (main only), applesilicon, or none at all for the CPU"
+            near = localai.did_you_mean(runtime, data_aikit.RUNTIMES, "cuda, rocm (main only), applesilicon, or none at all for the CPU")
+            hint = data_aikit.RUNTIME_WORDS.get(runtime.lower(), near)
             self.error("runtime", f"runtime {localai.describe(runtime)} is not known", hint)
         elif not span.holds(self.version):
             if runtime.startswith("avx"):
@@ -376,10 +374,8 @@ class _Check:
     def _backend(self, path: str, name: str) -> None:
         span = data_aikit.BACKENDS.get(name)
         if span is None:
-            hint = data_aikit.BACKEND_WORDS.get(name.lower(), "")
-            if not hint:
-                near = localai.suggest(name, data_aikit.BACKENDS)
-                hint = f"did you mean {near}?" if near else "llama-cpp, diffusers or vllm"
+            near = localai.did_you_mean(name, data_aikit.BACKENDS, "llama-cpp, diffusers or vllm")
+            hint = data_aikit.BACKEND_WORDS.get(name.lower(), near)
             self.error(path, f"backend {localai.describe(name)} is not known", hint)
             return
         if span.holds(self.version):
@@ -663,8 +659,7 @@ class _Check:
         for key in ("cache_type_k", "cache_type_v"):
             value = entry.get(key)
             if isinstance(value, str) and value and value not in localai.CACHE_TYPES:
-                near = localai.suggest(value, localai.CACHE_TYPES)
-                hint = f"did you mean {near}?" if near else f"one of {', '.join(localai.CACHE_TYPES)}"
+                hint = localai.did_you_mean(value, localai.CACHE_TYPES, f"one of {', '.join(localai.CACHE_TYPES)}")
                 self.error(f"{path}.{key}", f"{localai.describe(value)} is no cache type", hint)
         for key, least in (("context_size", -1), ("threads", 0)):
             value = entry.get(key)
@@ -707,8 +702,7 @@ class _Check:
             have = self.backends[0] if self.backends else "llama-cpp"
             self.error(f"{path}.backend", f"the image holds backend {have}, not {backend}", f"write backends: [{backend}]")
         elif backend not in data_aikit.BACKENDS:
-            near = localai.suggest(backend, ("llama", *data_aikit.BACKENDS))
-            hint = f"did you mean {near}?" if near else ""
+            hint = localai.did_you_mean(backend, ("llama", *data_aikit.BACKENDS))
             self.warning(f"{path}.backend", f"an AIKit image has no backend {backend}", hint)
         if backend in ("exllama2", "exllama"):
             for key in ("gpu_layers", "f16", "low_vram"):
@@ -735,8 +729,8 @@ class _Check:
                 used.update(found)
                 if found or unknown or any(fnmatch.fnmatchcase(posixpath.basename(reference), pattern) for pattern in globs):
                     continue
-                near = localai.suggest(reference, [name for name in files if name])
-                hint = f"did you mean {near}?" if near else "files of models: " + (", ".join(name for name in files if name) or "none")
+                names = [name for name in files if name]
+                hint = localai.did_you_mean(reference, names, f"files of models: {', '.join(names) or 'none'}")
                 self.error(where, f"{localai.describe(reference)} is no file of models", hint)
         if llama and not unknown and not globs:
             for index, name in enumerate(files):
@@ -773,9 +767,7 @@ class _Check:
             if value in self.templates:
                 used.add(value)
             elif not re.search(r"[{}\s]", value):
-                near = localai.suggest(value, self.templates)
-                names = ", ".join(self.templates) or "none"
-                hint = f"did you mean {near}?" if near else f"promptTemplates of models: {names}"
+                hint = localai.did_you_mean(value, self.templates, f"promptTemplates of models: {', '.join(self.templates) or 'none'}")
                 self.error(f"{path}.template.{key}", f"{localai.describe(value)} is no template: every prompt would be that word", hint)
         return used
 
@@ -838,8 +830,8 @@ class _Check:
             elif name in names:
                 self.error(path, f"{name} is there twice")
             elif self.config_names and name not in self.config_names:
-                near = localai.suggest(name, self.config_names)
-                self.error(path, f"config has no model {name}", f"did you mean {near}?" if near else "names of config: " + ", ".join(self.config_names))
+                hint = localai.did_you_mean(name, self.config_names, "names of config: " + ", ".join(self.config_names))
+                self.error(path, f"config has no model {name}", hint)
             names.append(name)
         return tuple(names)
 

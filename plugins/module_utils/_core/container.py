@@ -224,7 +224,7 @@ def gpu_request(gpus: Sequence[str], host: Mapping[str, Any], name: str) -> GpuR
                 "Name one of these, or write the specification anew: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml.",
             )
         count = cdi.gpu_count(known) if "all" in gpus else cdi.gpu_count(gpus)
-        request = {"driver": "cdi", "device_ids": [f"{cdi.NVIDIA}={gpu}" for gpu in gpus]}
+        request: dict[str, Any] = {"driver": "cdi", "device_ids": [f"{cdi.NVIDIA}={gpu}" for gpu in gpus]}
         return GpuRequest("cdi", (request,), count or 1)
     if not host.get("nvidia_hook"):
         raise AikitError(

@@ -133,14 +133,6 @@ def missing_layers(images: Iterable[ImageState], diff_ids: Iterable[str]) -> tup
     return wanted[have:]
 
 
-def split_tag(ref: str) -> tuple[str, str]:
-    """``registry:5000/a/b:1`` → (``registry:5000/a/b``, ``1``); without a tag: ``latest``."""
-    name, colon, tag = ref.rpartition(":")
-    if not colon or "/" in tag:
-        return ref, "latest"
-    return name, tag
-
-
 def _ports(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Published ports: what runs now, else what was asked for (a stopped container has none bound)."""
     network = (document.get("NetworkSettings") or {}).get("Ports") or {}

@@ -14,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-import re
 from dataclasses import dataclass, field
 from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
 
+from . import reference
 from .aikitfile import Aikitfile
 from .base import Base
 from .engine import ImageState
@@ -40,13 +40,6 @@ USER = "65532:65532"
 PORT = 8080
 # Directories that a base has; a directory entry of ours would reset their mode
 BASE_DIRECTORIES = frozenset(("", "etc", "usr", "usr/share", "var", "opt", "tmp", "run", "cache"))
-
-# Docker's reference grammar (distribution/reference), without a digest
-_REFERENCE = re.compile(
-    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"
-    r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
-)
 
 
 @dataclass(frozen=True)
@@ -127,13 +120,10 @@ def model_paths(models: Iterable[ModelFile]) -> dict[str, str]:
 
 def check_reference(name: str) -> str:
     """``name`` with a tag, or :class:`AikitError` when engines would refuse it."""
-    if not _REFERENCE.fullmatch(name):
-        raise AikitError(
-            f"name: {name!r} is no image reference.",
-            "Use [registry[:port]/]path[:tag] in lower case, for example registry.example:5000/llama:1.",
-        )
-    _path, colon, tag = name.rpartition(":")
-    return name if colon and "/" not in tag else f"{name}:latest"
+    full = reference.complete(name)
+    if not full:
+        raise AikitError(f"name: {name!r} is no image reference.", reference.HINT)
+    return full
 
 
 def check_runtime(runtime: str, base: Base) -> None:

@@ -444,8 +444,7 @@ class _Context:
             if matches(where[len("/models/") :] if where.startswith("/models/") else where.lstrip("/"), reference):
                 return name, where
         files = [posixpath.basename(where) for where in self.models.values()]
-        near = localai.suggest(reference, files)
-        hint = f"did you mean {near}?" if near else f"files in the image: {', '.join(files) or 'none'}"
+        hint = localai.did_you_mean(reference, files, f"files in the image: {', '.join(files) or 'none'}")
         self.error(path, f"{localai.describe(reference)} is no file of the image", hint)
         return None
 
@@ -735,8 +734,7 @@ class _Model:
                 continue
             key = _OPTIONS.get(name)
             if key is None:
-                near = localai.suggest(name, _OPTIONS)
-                hint = f"did you mean {near}?" if near else "options: ['-flag:value'] passes a flag of the server on"
+                hint = localai.did_you_mean(name, _OPTIONS, "options: ['-flag:value'] passes a flag of the server on")
                 self.context.warning(where, f"{localai.describe(name)} is no option of LocalAI's llama.cpp backend, which ignores it", hint)
                 continue
             if ":" not in option and key not in ("fit", "direct_io") and FLAGS[key].kind == "value":
@@ -783,8 +781,7 @@ class _Model:
             self._verbosity(value, where)
         elif key is None or FLAGS[key].kind == "words":
             if flag not in self.context.server.options:
-                near = localai.suggest(flag, self.context.server.options)
-                hint = f"did you mean {near}?" if near else "llama-server --help in the base lists them"
+                hint = localai.did_you_mean(flag, self.context.server.options, "llama-server --help in the base lists them")
                 self.context.error(where, f"{self.context.version()} has no option {flag}", hint)
             else:
                 raw.append(Setting("", (flag, value) if colon else (flag,), where))

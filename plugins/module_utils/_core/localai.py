@@ -255,6 +255,12 @@ def suggest(word: str, known: Iterable[str]) -> Optional[str]:
     return folded[close[0]] if close else None
 
 
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint: the known word that is most like ``word``, or ``otherwise``."""
+    near = suggest(word, known)
+    return f"did you mean {near}?" if near else otherwise
+
+
 def _fold(word: str) -> str:
     return word.lower().replace("-", "").replace("_", "").replace(" ", "").replace(".", "")
 
@@ -266,8 +272,7 @@ def hint_for_key(key: str, section: str) -> str:
     for place, keys in places.items():
         if place != section and key in keys:
             return f"{key} belongs under {place}" if place else f"{key} belongs to the model itself, not under {section}"
-    near = suggest(key, known)
-    return f"did you mean {near}?" if near else ""
+    return did_you_mean(key, known)
 
 
 def unescape(value: Any) -> Any:

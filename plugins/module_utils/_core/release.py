@@ -385,7 +385,7 @@ def rollback_target(observed: Observed) -> Mapping[str, Any]:
     _check_ours(observed)
     current, previous = observed.state.get("current"), observed.state.get("previous")
     unproven = observed.pending is not None or (observed.container is not None and _spec(observed.container) != observed.proven)
-    target = current if unproven and current else previous
+    target: Optional[Mapping[str, Any]] = current if unproven and current else previous
     if not target:
         raise AikitError(
             f"Service {observed.name} has no earlier release on this host.",

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
+from . import reference
 from .errors import AikitError, Finding
 from .localai import CACHE_TYPES, suggest
 
@@ -35,11 +36,6 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _GPU = re.compile(r"all|\d+(?::\d+)?|(?:GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIZE = re.compile(r"\d+(?:\.\d+)?[bkmgtBKMGT]?[bB]?")
-_REFERENCE = re.compile(
-    r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
-    r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
 
 # Each service has its own
 OWN_KEYS = ("name", "src", "definition", "image")
@@ -243,7 +239,6 @@ def images_to_build(plans: Mapping[str, Any], builder: str) -> list[dict[str, An
     for image in found.values():
         image["archive_hosts"] = [host for host in image["hosts"] if host != builder]
         image["archive"] = bool(image["archive_hosts"])
-        image["registry"] = registry(image["image"])
     return [found[name] for name in sorted(found)]
 
 
@@ -284,14 +279,6 @@ def default_image(name: str) -> str:
     """A reference for an image without a registry. ``localhost/`` is what Podman takes as "never ask a registry"."""
     path = re.sub(r"[._-]+", "-", name.lower()).strip("-")
     return f"localhost/aikit/{path}:latest"
-
-
-def registry(image: str) -> str:
-    """The registry an image is pushed to and pulled from; empty for an image that only lives in engines."""
-    first, slash, _rest = image.partition("/")
-    if not slash or first == "localhost":
-        return ""
-    return first if "." in first or ":" in first else ""
 
 
 # --- one service -------------------------------------------------------------------------------------------------
@@ -483,7 +470,7 @@ def _flash_attention(value: Any) -> str:
     # YAML reads the bare words on and off as booleans
     if isinstance(value, bool):
         return "on" if value else "off"
-    return _choice(("on", "off", "auto"))(value)
+    return str(_choice(("on", "off", "auto"))(value))
 
 
 def _tensor_split(value: Any) -> str:
@@ -524,12 +511,10 @@ def _address(value: Any) -> str:
 
 def _image(value: Any) -> str:
     text = _text(value)
-    if not _REFERENCE.fullmatch(text):
-        raise _Problem(
-            f"{text!r} is no image reference", "Use [registry[:port]/]path[:tag] in lower case, for example registry.example:5000/llama:1."
-        )
-    _path, colon, tag = text.partition("@")[0].rpartition(":")
-    return text if "@" in text or (colon and "/" not in tag) else f"{text}:latest"
+    full = reference.complete(text, digest_allowed=True)
+    if not full:
+        raise _Problem(f"{text!r} is no image reference", reference.HINT)
+    return full
 
 
 def _environment(value: Any) -> dict[str, str]:

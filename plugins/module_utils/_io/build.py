@@ -163,8 +163,10 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
     elif found is not None and (named is None or named.id != found.id):
         actions.append(Action("tag", name, engine.name))
     if not check_mode:
-        for action in actions:
-            found = _load_one(engine, action, name, ids, found, archive)
+        if found is not None and actions:
+            engine.tag(found.id, name)
+        elif found is None and archive:
+            found = _load(engine, name, ids, archive)
     diff_ids = [str(layer["digest"]) for layer in image.get("layers") or ()]
     return report(
         Plan(tuple(actions), {"image": named.id if named else None}, {"image": ids[0] if actions else named.id if named else None}),
@@ -175,13 +177,7 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
     )
 
 
-def _load_one(
-    engine: Engine, action: Action, name: str, ids: list[str], found: Optional[ImageState], archive: Optional[str]
-) -> Optional[ImageState]:
-    if action.verb == "tag" and found is not None:
-        engine.tag(found.id, name)
-        return found
-    assert archive is not None
+def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState:
     try:
         engine.load(verified_chunks(archive))
     except AikitError:

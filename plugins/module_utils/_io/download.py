@@ -82,7 +82,7 @@ class Http:
         self.token = (token or "").strip()
         if not self.token.isprintable() or not self.token.isascii() or " " in self.token:
             raise AikitError("The token holds characters that cannot stand in an HTTP header.", "Give the bare token, one word on one line.")
-        if not timeout_seconds > 0:
+        if not 0 < timeout_seconds < float("inf"):
             raise AikitError(f"timeout_seconds is {timeout_seconds:g}.", "Give a number above 0.")
         self.timeout_seconds = timeout_seconds
         self.user = urlsplit(source.location).netloc.rpartition("@")[0]

@@ -17,8 +17,9 @@ import tempfile
 import traceback
 from typing import Any, Iterable, Mapping, Optional, Protocol
 
-from .._core.engine import ContainerState, ImageState, find_image, parse_container, parse_image, split_tag
+from .._core.engine import ContainerState, ImageState, find_image, parse_container, parse_image
 from .._core.errors import AikitError
+from .._core.reference import split_tag
 
 DOCKER_IMPORT_ERROR = None
 try:
@@ -264,7 +265,7 @@ class PodmanEngine:
     def image_file(self, ref: str, path: str) -> Optional[bytes]:
         container = self._run("create", ref, "true").split()[-1]
         try:
-            done = subprocess.run(["podman", "cp", f"{container}:{path}", "-"], env=_command_env(), capture_output=True)
+            done = subprocess.run(["podman", "cp", f"{container}:{path}", "-"], env=_command_env(), capture_output=True, check=False)
         finally:
             self.remove(container)
         return _only_file(done.stdout) if done.returncode == 0 else None
@@ -337,7 +338,7 @@ class PodmanEngine:
     def _inspect(self, kind: str, name: str) -> Optional[Mapping[str, Any]]:
         # `exists` tells "no" (1) from "failed" (125); `inspect` does not
         code = subprocess.run(
-            ["podman", kind, "exists", name], env=_command_env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["podman", kind, "exists", name], env=_command_env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
         ).returncode
         if code == 1:
             return None
@@ -352,6 +353,7 @@ class PodmanEngine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE,
             env=_command_env(),
+            check=False,
         )
         text = done.stdout.decode("utf-8", "replace")
         if done.returncode != 0:

@@ -23,7 +23,7 @@ from .._core.tar import FileRef, Segment, total_size
 from . import files, transfer
 from .engine import Engine
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 
 
 def read_base(path: str, cache: files.DigestCache) -> Base:

@@ -216,20 +216,23 @@ def test_localai_without_a_configuration_takes_no_settings():
     assert [finding["level"] for finding in found["findings"]] == ["warning"]
 
 
+EVERY_SETTING = {
+    "gpu_layers": "all",
+    "context_size": 4096,
+    "batch": 256,
+    "flash_attention": "auto",
+    "cache_type_k": "q8_0",
+    "cache_type_v": "f16",
+    "no_kv_offloading": True,
+    "n_cpu_moe": 3,
+    "parallel": 4,
+    "tensor_split": "3,1",
+    "threads": 8,
+}
+
+
 def test_every_setting_of_localai():
-    settings = {
-        "gpu_layers": "all",
-        "context_size": "auto",
-        "batch": 256,
-        "flash_attention": "auto",
-        "cache_type_k": "q8_0",
-        "cache_type_v": "f16",
-        "no_kv_offloading": True,
-        "n_cpu_moe": 3,
-        "parallel": 4,
-        "tensor_split": "3,1",
-        "threads": 8,
-    }
+    settings = {**EVERY_SETTING, "context_size": "auto"}
     model = {"name": "a", "parameters": {"model": "m", "batch": 1}, "context_size": 9}
     assert container.localai_override([model, {"name": "b", "backend": "diffusers"}, "odd"], settings) == [
         {
@@ -251,20 +254,7 @@ def test_every_setting_of_localai():
 
 
 def test_every_setting_of_llama_cpp():
-    settings = {
-        "gpu_layers": "all",
-        "context_size": 4096,
-        "batch": 256,
-        "flash_attention": "auto",
-        "cache_type_k": "q8_0",
-        "cache_type_v": "f16",
-        "no_kv_offloading": True,
-        "n_cpu_moe": 3,
-        "parallel": 4,
-        "tensor_split": "3,1",
-        "threads": 8,
-    }
-    assert container_spec(service(settings=settings), llama_image(), NO_GPU)["container"]["env"] == {
+    assert container_spec(service(settings=EVERY_SETTING), llama_image(), NO_GPU)["container"]["env"] == {
         "LLAMA_ARG_BATCH": "256",
         "LLAMA_ARG_CACHE_TYPE_K": "q8_0",
         "LLAMA_ARG_CACHE_TYPE_V": "f16",

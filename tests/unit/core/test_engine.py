@@ -100,18 +100,6 @@ def test_missing_layers(present, missing):
     assert engine.missing_layers(present, ("a", "b", "c")) == missing
 
 
-@pytest.mark.parametrize(
-    "ref, expected",
-    [
-        ("registry.example:5000/a/b:1", ("registry.example:5000/a/b", "1")),
-        ("registry.example:5000/a/b", ("registry.example:5000/a/b", "latest")),
-        ("a", ("a", "latest")),
-    ],
-)
-def test_split_tag(ref, expected):
-    assert engine.split_tag(ref) == expected
-
-
 def test_an_image_is_found_by_config_or_manifest_digest():
     images = [image("a"), image("b")]
     assert engine.find_image(images, "", "sha256:b") is images[1]

