@@ -213,3 +213,15 @@ def import_busybox(folder: Path, name: str, entrypoint: list[str]) -> None:
     archive = folder / "root.tar"
     subprocess.run(["tar", "-cf", str(archive), "-C", str(folder / "root"), "bin"], check=True)
     docker("import", f"--change=ENTRYPOINT {json.dumps(entrypoint)}", str(archive), name)
+
+
+def debian_program(package: str, path: str, folder: Path) -> Path:
+    """A program out of one of Debian's packages, without installing it: no service of that package starts on this machine."""
+    target = folder / package
+    target.mkdir(parents=True)
+    for command in (["apt-get", "-qq", "download", package], ["apt-get", "-qq", "update"], ["apt-get", "-qq", "download", package]):
+        if subprocess.run(command, cwd=target, capture_output=True, text=True, check=False).returncode == 0 and command[2] == "download":
+            break
+    (archive,) = target.glob("*.deb")
+    subprocess.run(["dpkg-deb", "--extract", str(archive), str(target)], check=True)
+    return target / path

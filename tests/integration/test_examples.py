@@ -57,6 +57,7 @@ def sandbox(quickstart, tmp_path, monkeypatch):
     for name in (BASE.name, f"{BASE.name}.json"):
         (tmp_path / "home/.cache/aikit-fleet/bases" / name).symlink_to(BASE.with_name(name))
     shutil.copy(ROOT / "examples/one-box/aikitfiles/llama.yaml", tmp_path / "project/aikitfiles/llama.yaml")
+    shutil.copy(ROOT / "tests/fixtures/logs/captured/cpu.log", tmp_path / "project/server.log")
     (tmp_path / "project/aikitfiles/gemma.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - name: gemma\n    source: gemma.gguf\n")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with serving(tmp_path / "web") as address:

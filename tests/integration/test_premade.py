@@ -81,8 +81,9 @@ def registry(tmp_path_factory):
         "http": {"addr": f"127.0.0.1:{port}"},
     }
     (folder / "config.yml").write_text(json.dumps(configuration))
+    program = support.debian_program("docker-registry", "usr/bin/docker-registry", folder)
     with open(folder / "log", "w") as log:
-        process = subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+        process = subprocess.Popen([str(program), "serve", str(folder / "config.yml")], stdout=log, stderr=log)
     try:
         support.wait(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/").close(), OSError, 30)
         yield f"127.0.0.1:{port}"
