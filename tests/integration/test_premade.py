@@ -110,6 +110,7 @@ def fake_localai(folder: Path, name: str, kind: str) -> None:
     (root / "tmp").mkdir()
     (root / "tmp").chmod(0o1777)
     shutil.copy("/bin/busybox", root / "bin/busybox")
+    (root / "bin/sh").symlink_to("busybox")
     shutil.copy(FAKE / "local-ai", root / "usr/bin/local-ai")
     shutil.copy(FAKE / "config.yaml", root / "config.yaml")
     (root / "backend.log").write_text("\n".join(backend_log(kind)) + "\n")
