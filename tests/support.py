@@ -91,26 +91,6 @@ def playbook(name: str, *arguments: str, cwd: Optional[Path] = None, timeout: fl
     return Run(done.returncode, done.stdout + done.stderr, document)
 
 
-def module(name: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
-    """Run one module of the collection on localhost, as a task."""
-    words = [str(BIN / "ansible"), "localhost", "-m", f"aikit.fleet.{name}", "-a", json.dumps(arguments)]
-    if check:
-        words.append("--check")
-    done = subprocess.run(
-        [*words, "--diff"],
-        cwd=ROOT,
-        env=environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    start = done.stdout.find("{\n")
-    if start < 0:
-        raise AssertionError(done.stdout + done.stderr)
-    document = json.loads(done.stdout[start:])
-    return document["plays"][0]["tasks"][0]["hosts"]["localhost"]
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
