@@ -37,31 +37,56 @@ def descendants(pid):
     return found
 
 
-def killed_after(seconds, name, *arguments, cwd=None):
-    """Start a playbook and kill -9 all of it after ``seconds``; True when it was still at work then."""
-    process = subprocess.Popen(
-        [str(support.BIN / "ansible-playbook"), name, *arguments],
-        cwd=cwd or support.ROOT,
-        env=support.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        process.wait(seconds)
-        return False
-    except subprocess.TimeoutExpired:
-        # Stop them first: a process must not start another between the listing and the kill
-        for signum in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in descendants(process.pid):
-                try:
-                    os.kill(pid, signum)
-                except ProcessLookupError:
-                    pass
-        process.wait()
-        return True
+class Timeline:
+    """When a playbook began each of its tasks. Moments are told in tasks, so that they are the same on a busy machine."""
+
+    def __init__(self, name, *arguments, cwd=None):
+        self.command = (name, *arguments)
+        self.cwd = cwd
+        started = time.monotonic()
+        self.marks = []
+        with self._start() as process:
+            for line in process.stdout:
+                if line.startswith("TASK "):
+                    self.marks.append(time.monotonic() - started)
+        self.seconds = time.monotonic() - started
+        assert process.returncode == 0, f"{self.command} failed"
+
+    def kill_at(self, fraction):
+        """Run it again, and kill -9 all of it where ``fraction`` of its time had passed in the first run; True when it was still at work."""
+        moment = self.seconds * fraction
+        number = max(1, sum(mark <= moment for mark in self.marks))
+        # Half of what had passed of the task: faster runs are caught inside it too
+        inside = max(0.0, moment - self.marks[number - 1]) / 2
+        with self._start() as process:
+            for line in process.stdout:
+                number -= line.startswith("TASK ")
+                if number == 0:
+                    break
+            try:
+                process.wait(inside)
+                return False
+            except subprocess.TimeoutExpired:
+                kill(process.pid)
+                process.stdout.close()
+                return True
+
+    def _start(self):
+        return subprocess.Popen(
+            [str(support.BIN / "ansible-playbook"), *self.command],
+            cwd=self.cwd or support.ROOT,
+            env=support.environment(PYTHONUNBUFFERED="1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
 
-def timed(name, *arguments, cwd=None):
-    started = time.monotonic()
-    run = support.playbook(name, *arguments, cwd=cwd)
-    return run, time.monotonic() - started
+def kill(pid):
+    """kill -9 ``pid`` and all below it; stopped first, because a process must not start another between the listing and the kill."""
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for found in descendants(pid):
+            try:
+                os.kill(found, signum)
+            except ProcessLookupError:
+                pass

@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 import support
-from conftest import killed_after, timed
+from conftest import Timeline
 from support import completion, docker, inspect
 
 MOMENTS = 10
@@ -26,9 +26,7 @@ def cold(tmp_path_factory):
         *("-e", f"quickstart_port={port}", "-e", "quickstart_name=aikit-kill-quickstart"),
         *("-e", f"inference_cache_dir={folder}/cache", "-e", f"inference_state_dir={folder}/state"),
     )
-    run, seconds = timed("aikit.fleet.quickstart", *arguments)
-    assert run.code == 0, run.output[-3000:]
-    yield folder, port, arguments, seconds
+    yield folder, port, arguments, Timeline("aikit.fleet.quickstart", *arguments)
     forget(folder)
 
 
@@ -42,9 +40,9 @@ def forget(folder):
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
 def test_a_killed_quickstart_is_finished_by_the_next(cold, moment):
-    folder, port, arguments, seconds = cold
+    folder, port, arguments, timeline = cold
     forget(folder)
-    assert killed_after(seconds * (moment + 0.5) / MOMENTS, "aikit.fleet.quickstart", *arguments) or moment >= MOMENTS - 2
+    assert timeline.kill_at((moment + 0.5) / MOMENTS)
     run = support.playbook("aikit.fleet.quickstart", *arguments)
     assert run.code == 0, run.output[-3000:]
     assert completion(port)["choices"]
@@ -56,24 +54,23 @@ def test_a_killed_quickstart_is_finished_by_the_next(cold, moment):
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory, cold):
-    folder, _port, _arguments, _seconds = cold
-    support.playbook("aikit.fleet.quickstart", *_arguments)
+    folder, _port, arguments, _timeline = cold
+    support.playbook("aikit.fleet.quickstart", *arguments)
     project = support.Project(tmp_path_factory.mktemp("project"))
     port = support.free_port()
     project.service("aikit-kill", port, context=f"{folder}/cache/models/sha256/{support.MODEL_SHA256}")
     assert project.run().code == 0
     project.aikitfile(512)
-    _run, seconds = timed("deploy.yml", "-i", "inventory.yml", cwd=project.path)
-    yield project, port, seconds
+    yield project, port, Timeline("deploy.yml", "-i", "inventory.yml", cwd=project.path)
     docker("rm", "--force", "--volumes", "aikit-kill", "aikit-kill--previous", check=False)
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
 def test_a_killed_deployment_is_finished_by_the_next(deployed, moment):
-    project, port, seconds = deployed
+    project, port, timeline = deployed
     wanted = 1024 + 64 * moment
     project.aikitfile(wanted)
-    assert killed_after(seconds * (moment + 0.5) / MOMENTS, "deploy.yml", "-i", "inventory.yml", cwd=project.path) or moment >= MOMENTS - 2
+    assert timeline.kill_at((moment + 0.5) / MOMENTS)
     run = project.run()
     assert run.code == 0, run.output[-3000:]
     found = inspect("aikit-kill")
