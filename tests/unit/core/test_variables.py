@@ -32,6 +32,7 @@ def test_a_variable_that_nothing_reads_is_named(name, hint):
         "inference_state_dir",
         "inference_result",
         "inference_results",
+        "inference_checks",
         "aikit_serial",
         "__inference_plan",
         "nvidia_driver_branch",
