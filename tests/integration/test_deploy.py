@@ -119,6 +119,11 @@ def test_a_changed_aikitfile_sends_the_configuration_alone_and_can_be_rolled_bac
     # One that no earlier run has left in the engine
     wanted = 1000 + random.randrange(1000)
     project.aikitfile(wanted)
+    check = project.run("deploy.yml", "--check", "--diff")
+    assert (check.code, check.failed) == (0, 0) and check.changed > 0, check.output[-3000:]
+    assert inspect("aikit-e2e")["Id"] == old["Id"] and project.state_of("aikit-e2e")["pending"] is None
+    (told,) = [result for result in check.results("Assemble the image") if result["actions"]]
+    assert f'"LLAMA_ARG_CTX_SIZE": "{wanted}"' in told["diff"]["after"]
     run = project.run()
     assert run.code == 0, run.output[-3000:]
     (loaded,) = [result for result in run.results("Assemble the image") if result.get("bytes_sent")]

@@ -58,7 +58,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     context = request.context or request.parsed.get("directory") or "."
     models, metadata, absent, remarks = find_models(aikitfile, context, request.store, request.token, check_mode)
     if absent:
-        return _unknown(name, absent, request, findings, started)
+        return _unknown(name, absent, request, (*findings, *remarks), started)
     settings = llama_server.translate(aikitfile, base.server, images.model_paths(models), metadata)
     raise_for_errors(settings.findings, request.parsed["name"])
     recipe = images.recipe(name, aikitfile, base, request.base, models, settings)
@@ -102,7 +102,7 @@ def _apply(actions: list[Action], image: images.Image, request: Request) -> tupl
     reused = {layer.digest for layer in image.layers} if not any(action.verb == "load" for action in actions) else set()
     for action in actions:
         if action.verb == "write":
-            with files.lock(f"{action.target}.lock"):
+            with files.lock(f"{action.target}.lock", remove=True):
                 parts = images.archive(image, request.archive_omit)
                 if not archive_is_current(action.target, parts):
                     written += write_archive(action.target, parts)

@@ -182,7 +182,8 @@ def write_archive(path: str, parts: tuple[Segment, ...]) -> int:
     try:
         with open(part, "wb", buffering=0) as handle:
             for chunk in stream(parts):
-                handle.write(chunk)
+                # An unbuffered write may take only a part
+                files.write_all(handle, memoryview(chunk))
             os.fsync(handle.fileno())
         os.replace(part, path)
     except BaseException:
