@@ -24,7 +24,7 @@ def _collections_path() -> Path:
     return base
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def _make_importable() -> None:
     path = _collections_path()
     try:
         from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
@@ -32,6 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.path.insert(0, str(path))
     else:
         _AnsibleCollectionFinder(paths=[str(path)])._install()
+
+
+# On import, not in a hook: conftest files further down import the collection before any hook runs
+_make_importable()
 
 
 @pytest.fixture(scope="session")

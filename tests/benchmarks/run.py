@@ -75,7 +75,7 @@ def builder_peak(request: dict[str, object]) -> int:
     From /proc, because the kernel's ru_maxrss starts with what the parent had.
     """
     code = (
-        "import sys, json, re; sys.path.insert(0, sys.argv[1]); import conftest; conftest.pytest_configure(None)\n"
+        "import sys, json, re; sys.path.insert(0, sys.argv[1]); import conftest\n"
         "from ansible_collections.aikit.fleet.plugins.module_utils._io.build import Request, build\n"
         "from ansible_collections.aikit.fleet.plugins.plugin_utils.yaml_source import from_file\n"
         "request = json.loads(sys.argv[2]); request['parsed'] = from_file(request.pop('src'))\n"
