@@ -114,6 +114,19 @@ def docker(*words: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+def sweep(*prefixes: str) -> None:
+    """Remove what tests of ours left in Docker when they were killed: containers, volumes and images whose names begin so."""
+    for name in docker("ps", "--all", "--format={{.Names}}").splitlines():
+        if name.startswith(prefixes):
+            docker("rm", "--force", "--volumes", name, check=False)
+    for name in docker("volume", "ls", "--format={{.Name}}").splitlines():
+        if name.startswith(tuple(f"aikit-fleet-{prefix}" for prefix in prefixes)):
+            docker("volume", "rm", name, check=False)
+    for name in docker("images", "--format={{.Repository}}:{{.Tag}}").splitlines():
+        if name.startswith(tuple(f"localhost/{folder}{prefix}" for folder in ("", "aikit/") for prefix in prefixes)):
+            docker("rmi", "--force", name, check=False)
+
+
 MODEL_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 MODEL_NAME = "gemma-3-270m-q4_k_m.gguf"
 CACHE = Path.home() / ".cache/aikit-fleet"

@@ -15,7 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pytest
 import support
+
+
+@pytest.fixture(scope="session", autouse=True)
+def swept():
+    """A run that was killed leaves containers that Docker starts again: they would be taken for this run's."""
+    support.sweep("aikit-gate", "aikit-kill", "aikit-remote")
 
 
 def descendants(pid):

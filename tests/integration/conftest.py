@@ -16,11 +16,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import support
 
 
+@pytest.fixture(scope="session", autouse=True)
+def swept():
+    """A run that was killed leaves containers that Docker starts again: they would be taken for this run's."""
+    support.sweep("aikit-e2e")
+
+
 @pytest.fixture(scope="session")
-def quickstart():
+def quickstart(swept, tmp_path_factory):
     """The main job once, for real: base, model, image, service, proof. Everything else starts from what it leaves in the cache."""
     port = support.free_port()
-    arguments = ("-e", f"quickstart_port={port}", "-e", "quickstart_name=aikit-e2e-quickstart", "-e", "inference_state_dir=/tmp/aikit-e2e-quickstart")
+    state = tmp_path_factory.mktemp("quickstart")
+    arguments = ("-e", f"quickstart_port={port}", "-e", "quickstart_name=aikit-e2e-quickstart", "-e", f"inference_state_dir={state}")
     run = support.playbook("aikit.fleet.quickstart", *arguments)
     assert run.code == 0, run.output[-4000:]
     yield run, port, arguments
