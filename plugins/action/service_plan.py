@@ -64,6 +64,7 @@ class ActionModule(ActionBase):
         result.update(
             changed=False,
             services=plans,
+            wants_gpus=any(plan["gpus"] and plan["state"] == "present" for plan in plans),
             project_dir=project_dir,
             findings=[finding.as_dict() for _name, finding in findings],
         )

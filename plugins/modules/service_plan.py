@@ -183,6 +183,11 @@ services:
       description: How long the service may take until it answers.
       type: int
       sample: 600
+wants_gpus:
+  description: Whether any service that shall be present asks for GPUs.
+  returned: always
+  type: bool
+  sample: true
 project_dir:
   description: Folder that relative paths started from.
   returned: always
