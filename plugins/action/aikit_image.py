@@ -25,4 +25,7 @@ class ActionModule(ActionBase):
                 arguments["parsed"] = yaml_source.from_task(self, arguments.get("definition"), arguments.get("src"))
             except AikitError as exc:
                 raise AnsibleActionFail(str(exc)) from None
-        return self._execute_module(module_args=arguments, task_vars=task_vars)
+        result = self._execute_module(module_args=arguments, task_vars=task_vars)
+        # The whole text once more helps nobody who reads the result with -vvv
+        result.get("invocation", {}).get("module_args", {}).pop("parsed", None)
+        return result

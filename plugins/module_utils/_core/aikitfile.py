@@ -475,6 +475,12 @@ class _Check:
             self.error(
                 path, "has a user name or password in it, which would end in the image's history", "take it out; a token is given to the build as a secret"
             )
+        elif model_source.secrets(source):
+            self.error(
+                path,
+                "has what looks like a credential in its query, and the aikitfile becomes part of the image",
+                "take it out; a token is given to the build (option token of aikit_image, inference_model_token)",
+            )
         elif parts.host == "huggingface.co" and "/blob/" in parts.path:
             self.error(path, "is the web page about the file, not the file", "write /resolve/ in place of /blob/")
 

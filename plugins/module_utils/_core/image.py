@@ -44,16 +44,20 @@ BASE_DIRECTORIES = frozenset(("", "etc", "usr", "usr/share", "var", "opt", "tmp"
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model of the aikitfile and the file that holds it on the build host."""
+    """A model of the aikitfile and the file that holds it on the build host.
+
+    ``inside`` is where it lies below /models of the image; empty for the name that the file has on the build host.
+    """
 
     name: str
     path: str
     sha256: str
     size_bytes: int
+    inside: str = ""
 
     @property
     def file_name(self) -> str:
-        return posixpath.basename(self.path)
+        return self.inside or posixpath.basename(self.path)
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,19 @@ class Image:
 
 
 def model_paths(models: Iterable[ModelFile]) -> dict[str, str]:
-    """Where each model lies in the image; further files of one model (shards, a glob) stand under their own names."""
+    """Where each model lies in the image; further files of one model (shards, a glob) stand under their own names.
+
+    :raises AikitError: for two files that would lie in one place: the later layer would hide the earlier one's weights.
+    """
     paths: dict[str, str] = {}
+    placed: dict[str, ModelFile] = {}
     for model in models:
+        other = placed.setdefault(model.file_name, model)
+        if other is not model:
+            raise AikitError(
+                f"Models {other.name} and {model.name} would both lie at /{MODELS_DIR}/{model.file_name} in the image ({other.path} and {model.path}).",
+                "Give one of the files another name, or put a folder before the model's name (NAME: FOLDER/NAME) where the source is an address.",
+            )
         key = model.name if model.name not in paths else model.file_name
         paths[key] = f"/{MODELS_DIR}/{model.file_name}"
     return paths
@@ -159,7 +173,7 @@ def recipe(
     layers = [LayerRecipe("base", f"{base.suite} {base.variant}", (FileRef(base_path, base.size_bytes),))]
     seen: set[str] = set()
     for model in models:
-        entries = [*_parents(f"{MODELS_DIR}/x", seen)]
+        entries = [*_parents(f"{MODELS_DIR}/{model.file_name}", seen)]
         entries.append(Entry(f"{MODELS_DIR}/{model.file_name}", 0o444, (FileRef(model.path, model.size_bytes),)))
         layers.append(LayerRecipe("model", model.name, segments(entries)))
     layers.append(LayerRecipe("config", "aikitfile and settings", segments(_config_entries(aikitfile, settings, seen))))
@@ -169,7 +183,8 @@ def recipe(
         architecture=base.architecture,
         layers=tuple(layers),
         config=_container_config(base, settings, labels),
-        annotations={key: value for key, value in labels.items() if key.startswith("org.opencontainers.")},
+        # Registries and tools read annotations without fetching the configuration that holds the labels
+        annotations=labels,
     )
 
 
@@ -198,7 +213,13 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
             "mediaType": MEDIA_MANIFEST,
             "config": {"mediaType": MEDIA_CONFIG, "digest": sha256(config), "size": len(config)},
             "layers": [
-                {"mediaType": MEDIA_LAYER, "digest": layer.digest, "size": layer.size_bytes} for layer in layers
+                {
+                    "mediaType": MEDIA_LAYER,
+                    "digest": layer.digest,
+                    "size": layer.size_bytes,
+                    "annotations": {"io.aikit.fleet.role": layer.role, "io.aikit.fleet.title": layer.title},
+                }
+                for layer in layers
             ],
             "annotations": plan.annotations,
         }

@@ -316,8 +316,26 @@ _OPTIONS = {
 _OPTION_OFF = ("no_op_offload",)
 # What an image decides, and no model
 _RESERVED = ("model", "alias", "host", "port", "models_preset", "models_max")
-# Flags that end the server after printing something, or let it reach out
+# Flags that end the server after printing something, hide its evidence, move what the health check and the proof ask for,
+# let it reach out or let others reach in
 _FORBIDDEN = (
+    "-ag",
+    "--agent",
+    "-dr",
+    "--docker-repo",
+    "-mu",
+    "--model-url",
+    "-mmu",
+    "--mmproj-url",
+    "-hfd",
+    "-hfrd",
+    "--spec-draft-hf",
+    "--api-prefix",
+    "--path",
+    "--media-path",
+    "--log-file",
+    "--log-prompts-dir",
+    "--slot-save-path",
     "-h",
     "--help",
     "--usage",
@@ -327,9 +345,12 @@ _FORBIDDEN = (
     "-cl",
     "--cache-list",
     "--completion-bash",
-    "--models-dir",
     "--log-disable",
 )
+# Families of such flags: a model from the network, the router, TLS in the server, its tools
+_FORBIDDEN_FAMILIES = ("-hf", "--hf-", "--models-", "--ssl-", "--tools", "--mcp-", "--fim-", "--gpt-oss-", "--vision-", "--embd-gemma-")
+# A key in the image is everybody's who can pull it
+_KEYS = ("--api-key", "--api-key-file")
 
 # Keys that need no setting here and no remark: names, descriptions, and those the aikitfile's own check has remarked on
 _SILENT = {
@@ -771,8 +792,11 @@ class _Model:
     def _raw(self, option: str, path: str, raw: list[Setting]) -> None:
         where = f"{self.path}.{path}"
         flag, colon, value = option.partition(":")
-        if flag in _FORBIDDEN:
-            self.context.error(where, f"{flag} does not let the server serve, or show its evidence", "remove it")
+        if flag in _KEYS:
+            self.context.error(where, f"{flag} would put the key, or its place, into the image", "remove it; api_key of the service gives it to the container")
+            return
+        if flag in _FORBIDDEN or flag.startswith(_FORBIDDEN_FAMILIES):
+            self.context.error(where, f"{flag} does not let the server serve this model, or show its evidence", "remove it")
             return
         key = _BY_NAME.get(flag)
         if key in _RESERVED:

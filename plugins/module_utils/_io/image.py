@@ -14,7 +14,7 @@ import tarfile
 import time
 from typing import Any, Iterable, Iterator, Mapping, Optional
 
-from .._core.aikitfile import Aikitfile, Model
+from .._core.aikitfile import Aikitfile, Model, image_file
 from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
 from .._core.errors import AikitError, Finding
@@ -87,7 +87,7 @@ def find_models(
             continue
         for source in local_models(model, context) if local else [model.source]:
             stored = transfer.ensure_model(source, model.sha256, store, token=token, check_mode=check_mode, local_in_place=local)
-            found.append(ModelFile(model.name, stored.path, stored.sha256, stored.size_bytes))
+            found.append(ModelFile(model.name, stored.path, stored.sha256, stored.size_bytes, "" if local else image_file(model)))
             findings += stored.findings
             if stored.header is not None:
                 metadata.setdefault(model.name, stored.header.metadata)
