@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -97,12 +98,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def completion(port: int, host: str = "127.0.0.1") -> dict[str, Any]:
+def completion(port: int, host: str = "127.0.0.1", key: str = "") -> dict[str, Any]:
     """One real answer over the API that users call."""
     body = json.dumps({"messages": [{"role": "user", "content": "Say one word."}], "max_tokens": 8}).encode()
-    request = urllib.request.Request(
-        f"http://{host}:{port}/v1/chat/completions", data=body, headers={"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    request = urllib.request.Request(f"http://{host}:{port}/v1/chat/completions", data=body, headers=headers)
     with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)
 
@@ -125,6 +125,11 @@ def sweep(*prefixes: str) -> None:
     for name in docker("images", "--format={{.Repository}}:{{.Tag}}").splitlines():
         if name.startswith(tuple(f"localhost/{folder}{prefix}" for folder in ("", "aikit/") for prefix in prefixes)):
             docker("rmi", "--force", name, check=False)
+    if shutil.which("podman"):
+        listed = subprocess.run(["podman", "ps", "--all", "--format={{.Names}}"], capture_output=True, text=True, check=False).stdout
+        for name in listed.split():
+            if name.startswith(prefixes):
+                subprocess.run(["podman", "rm", "--force", name], capture_output=True, check=False)
 
 
 MODEL_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"

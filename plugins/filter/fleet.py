@@ -25,6 +25,7 @@ class FilterModule:
             "plan_table": fleet.plan_table,
             "release_failure": fleet.release_failure,
             "service_checks": fleet.service_checks,
+            "service_names": fleet.service_names,
             "service_result": fleet.service_result,
             "service_table": table.services,
             "services_to_remove": fleet.services_to_remove,

@@ -82,7 +82,14 @@ options:
   api_key:
     description:
       - Key of the service.
+      - Mutually exclusive with O(api_key_file).
     type: str
+  api_key_file:
+    description:
+      - File on the host with the key of the service, as role P(aikit.fleet.inference#role) writes it.
+        The key is taken from there, so it does not travel.
+      - Mutually exclusive with O(api_key).
+    type: path
   max_tokens:
     description:
       - How long the answer may get. Speed is measured over these tokens.
@@ -291,6 +298,7 @@ ARGUMENT_SPEC = {
     "prompt": {"type": "str", "default": "Write one sentence about the sea."},
     "model": {"type": "str"},
     "api_key": {"type": "str", "no_log": True},
+    "api_key_file": {"type": "path", "no_log": False},
     "max_tokens": {"type": "int", "default": 32, "no_log": False},
     "timeout_seconds": {"type": "float", "default": 300},
     "log": {"type": "str"},
@@ -311,7 +319,7 @@ def watch(params, check_mode):
 
 def work(module):
     params = module.params
-    client = Client(params["url"], params["api_key"] or "")
+    client = Client(params["url"], inference.find_api_key(params["api_key"], params["api_key_file"], module.no_log_values))
     if params["max_tokens"] < 1:
         raise AikitError(f"max_tokens is {params['max_tokens']}.", "An answer needs at least 1 token; 32 are enough to measure.")
     log = inference.read_log(params["log"] or "")
@@ -332,7 +340,7 @@ def work(module):
 
 
 def main():
-    run_module(work, argument_spec=ARGUMENT_SPEC)
+    run_module(work, argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("api_key", "api_key_file")])
 
 
 if __name__ == "__main__":

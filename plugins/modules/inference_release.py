@@ -82,6 +82,12 @@ options:
       - For V(commit), what proved it; kept in the state file.
     type: dict
     default: {}
+  leaving:
+    description:
+      - For V(prepare) in check mode, other services that give up their ports in the same run. A real run has stopped them by then.
+    type: list
+    elements: str
+    default: []
   keep_images:
     description:
       - For V(commit), how many earlier images of this service stay on the host. V(0) leaves nothing to go back to.
@@ -264,6 +270,7 @@ ARGUMENT_SPEC = {
     },
     "verdict": {"type": "str", "default": ""},
     "evidence": {"type": "dict", "default": {}},
+    "leaving": {"type": "list", "elements": "str", "default": []},
     "keep_images": {"type": "int", "default": 1},
     "remove_images": {"type": "bool", "default": False},
     "state_dir": {"type": "path", "default": "/var/lib/aikit-fleet"},
@@ -298,7 +305,7 @@ def prepare(service, observed, params, check_mode):
     spec = params["spec"]
     decision = release.prepare(observed, spec["spec"], spec["image"])
     if decision.start_container:
-        release.check_ports(service.name, service.port_owners(spec["ports"]))
+        release.check_ports(service.name, service.port_owners(spec["ports"], params["leaving"] if check_mode else ()))
     return decision.steps, {"decision": decision.name, "start_container": decision.start_container, "proof_due": decision.due}
 
 

@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--gib", type=float, default=2.0, help="size of the model of the build benchmark")
     arguments = parser.parse_args()
+    support.sweep("aikit-benchmark")
     if arguments.what in ("build", "all"):
         build(arguments.runs, int(arguments.gib * GIB))
     if arguments.what in ("quickstart", "all"):

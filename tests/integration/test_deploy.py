@@ -39,7 +39,8 @@ def test_the_image_works_with_the_bare_command(quickstart):
     port = support.free_port()
     docker("run", "--rm", "--detach", "--name=aikit-e2e-bare", f"--publish=127.0.0.1:{port}:8080", image)
     try:
-        support.wait(lambda: completion(port), (OSError, urllib.error.HTTPError))
+        answer = support.wait(lambda: completion(port), (OSError, urllib.error.HTTPError))
+        assert answer["usage"]["completion_tokens"] > 0
     finally:
         docker("rm", "--force", "aikit-e2e-bare")
 
@@ -222,8 +223,44 @@ def test_a_key_is_asked_for_and_shown_nowhere(deployed):
     with pytest.raises(urllib.error.HTTPError, match="401"):
         completion(port)
     assert project.run().changed == 0
+    # A release that fails leaves the old one with the old key
+    project.service("aikit-e2e", port, api_key="b4ttery-staple", environment={"LLAMA_ARG_DEVICE": "CUDA0"})
+    failed = project.run()
+    assert failed.code != 0 and "answers again" in failed.messages(), failed.output[-3000:]
+    assert completion(port, key="c0rrect-horse")["choices"]
+    # So does a rollback over a change of the key, which keeps the service closed all the time
+    project.service("aikit-e2e", port, api_key="b4ttery-staple")
+    assert project.run().code == 0 and completion(port, key="b4ttery-staple")["choices"]
+    back = project.run("aikit.fleet.rollback")
+    assert back.code == 0, back.output[-3000:]
+    assert completion(port, key="c0rrect-horse")["choices"]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        completion(port)
+    unknown = project.run("aikit.fleet.rollback", "-e", '{"inference_rollback_services": ["aikit-e2f"]}')
+    assert unknown.code != 0 and "aikit-e2f" in unknown.messages() and "aikit-e2e" in unknown.messages()
     project.service("aikit-e2e", port)
     assert project.run().code == 0
+    # Without a key none is left behind, but that of the release to go back to
+    assert len(list((project.state / "aikit-e2e").glob("api-key-*"))) == 1
+
+
+def test_a_renamed_service_takes_over_the_port(deployed):
+    project, port = deployed
+    project.service("aikit-e2e-renamed", port)
+    # The old name stands below the new one
+    project.services = [*[entry for entry in project.services if entry["name"] != "aikit-e2e"], {"name": "aikit-e2e", "state": "absent"}]
+    project.write()
+    check = project.run("deploy.yml", "--check")
+    assert check.code == 0 and check.changed > 0 and inspect("aikit-e2e"), check.output[-3000:]
+    run = project.run("deploy.yml", "--skip-tags", "build")
+    assert run.code == 0 and completion(port)["choices"], run.output[-3000:]
+    assert docker("ps", "--all", "--quiet", "--filter=name=^aikit-e2e$") == ""
+    project.services = [{"name": "aikit-e2e-renamed", "state": "absent"}]
+    project.service("aikit-e2e", port)
+    run = project.run()
+    assert run.code == 0 and completion(port)["choices"], run.output[-3000:]
+    project.services = [entry for entry in project.services if entry["name"] == "aikit-e2e"]
+    project.write()
 
 
 def test_stopped_and_absent(deployed):

@@ -148,7 +148,8 @@ def container_spec(
     env.update(service.get("environment") or {})
     api_key_file = ""
     if api_key:
-        api_key_file = posixpath.join(directory, "api-key")
+        # Named by the key: the container that is kept, and a rollback, still have theirs
+        api_key_file = posixpath.join(directory, f"api-key-{key_digest(name, api_key)[:12]}")
         if server == "llama_cpp":
             env["LLAMA_ARG_API_KEY_FILE"] = API_KEY_TARGET
         mounts.append(_bind(api_key_file, API_KEY_TARGET if server == "llama_cpp" else LOCALAI_ENV_TARGET))
@@ -296,6 +297,13 @@ def api_key_content(server: str, api_key: str) -> str:
     if "'" in api_key or "\n" in api_key:
         raise AikitError("api_key holds a quote or a line break, which LocalAI's environment file cannot.", "Choose another key.")
     return f"LOCALAI_API_KEY='{api_key}'\n"
+
+
+def api_key_of(text: str) -> str:
+    """The key in the text that :func:`api_key_content` made; the first one where a person wrote several."""
+    line = (text.strip().splitlines() or [""])[0]
+    name, equals, value = line.partition("=")
+    return value.strip("'") if equals and name == "LOCALAI_API_KEY" else line
 
 
 def key_digest(name: str, api_key: str) -> str:

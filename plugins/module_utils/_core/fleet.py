@@ -98,6 +98,11 @@ def release_failure(name: str, failure: str, restored: Mapping[str, Any], answer
     return f"{name}: {failure}\nThe earlier release was put back and answers again (verdict {answers['verdict']})."
 
 
+def service_names(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Every service that is present somewhere, each once."""
+    return sorted({str(service["name"]) for plan in plans.values() for service in plan.get("services") or () if service["state"] == "present"})
+
+
 def plan_table(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What would run where."""
     rows = []

@@ -329,7 +329,7 @@ def commit(
         # Written last: an interrupted removal is then tried again
         steps.append(_write(observed, {**state, "retired": kept}))
     releases = [entry.get("release") or {} for entry in (state["current"], state["previous"]) if entry]
-    named = {item["path"] for entry in releases for item in entry.get("files") or ()}
+    named = {item["path"] for entry in releases for item in entry.get("files") or ()} | {entry.get("api_key_file") for entry in releases}
     steps += [Step("delete", path) for path in sorted(files) if path not in named]
     return tuple(steps)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -19,7 +20,7 @@ from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.plan import Action, Plan, report
 from . import files
 from .engine import Engine, open_engine, present_image
-from .image import archive_is_current, find_models, layer_digest, load, read_base, verified_chunks, write_archive
+from .image import archive_is_current, find_models, layer_digest, load, read_base, require_engine_space, verified_chunks, write_archive
 
 REASON = "no step of this image runs a command, so its layers are assembled directly"
 
@@ -157,6 +158,10 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
     engine = open_engine(engine_name)
     named = engine.image(name)
     found = present_image(engine, name, *ids)
+    diff_ids = [str(layer["digest"]) for layer in image.get("layers") or ()]
+    missing = [] if found else list(missing_layers(engine.images(), diff_ids))
+    # Before anything travels
+    require_engine_space(engine, sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing))
     actions = []
     if found is None and archive:
         actions.append(Action("load", name, engine.name))
@@ -167,17 +172,17 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
             engine.tag(found.id, name)
         elif found is None and archive:
             found = _load(engine, name, ids, archive)
-    diff_ids = [str(layer["digest"]) for layer in image.get("layers") or ()]
     return report(
         Plan(tuple(actions), {"image": named.id if named else None}, {"image": ids[0] if actions else named.id if named else None}),
         present=found is not None,
         id=found.id if found else "",
-        missing=[] if found else list(missing_layers(engine.images(), diff_ids)),
+        missing=[] if found else missing,
         engine=engine.name,
     )
 
 
 def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState:
+    require_engine_space(engine, os.path.getsize(archive))
     try:
         engine.load(verified_chunks(archive))
     except AikitError:

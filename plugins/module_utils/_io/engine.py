@@ -41,6 +41,8 @@ class Engine(Protocol):
 
     def version(self) -> dict[str, Any]: ...
 
+    def data_root(self) -> str: ...
+
     def image(self, ref: str) -> Optional[ImageState]: ...
 
     def images(self) -> list[ImageState]: ...
@@ -125,6 +127,10 @@ class DockerEngine:
             ),
             "cgroup_version": str(info.get("CgroupVersion") or "1"),
         }
+
+    def data_root(self) -> str:
+        """The folder that images go to, as the daemon sees it."""
+        return str(self._call("info", self._client.info).get("DockerRootDir") or "")
 
     def image(self, ref: str) -> Optional[ImageState]:
         found = self._find(self._client.inspect_image, ref)
@@ -252,6 +258,10 @@ class PodmanEngine:
             "containerd_store": False,
             "cgroup_version": "",
         }
+
+    def data_root(self) -> str:
+        """The folder that images go to."""
+        return self._run("info", "--format", "{{.Store.GraphRoot}}").strip()
 
     def image(self, ref: str) -> Optional[ImageState]:
         found = self._inspect("image", ref)

@@ -80,8 +80,9 @@ def other_states(directory: str, service: str) -> list[tuple[str, str]]:
 
 
 def service_files(directory: str, service: str) -> list[str]:
-    """Configuration files that the role wrote for a service; the API key is not among them, it belongs to every release."""
-    return sorted(glob.glob(os.path.join(glob.escape(os.path.join(directory, service)), "config-*.yaml")))
+    """Files of single releases that the role wrote for a service: configuration and API keys."""
+    folder = glob.escape(os.path.join(directory, service))
+    return sorted(path for pattern in ("config-*.yaml", "api-key-*") for path in glob.glob(os.path.join(folder, pattern)))
 
 
 def delete(path: str) -> None:

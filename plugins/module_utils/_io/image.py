@@ -23,6 +23,9 @@ from .._core.tar import FileRef, Segment, total_size
 from . import files, transfer
 from .engine import Engine
 
+# An engine unpacks what it is sent into a temporary folder of its own, and then into its store
+LOAD_COPIES = 2
+
 CHUNK_BYTES = 1 << 20
 
 
@@ -133,6 +136,13 @@ def stream(parts: Iterable[Segment]) -> Iterator[bytes]:
                 raise AikitError(f"{part.path} became longer while it was read.", "Leave the file alone during a build, and run again.")
 
 
+def require_engine_space(engine: Engine, size_bytes: int) -> None:
+    """Fail before anything is sent when ``size_bytes`` of layers do not fit into ``engine``. A daemon elsewhere is not looked at."""
+    root = engine.data_root()
+    if root and os.path.isdir(root):
+        files.require_space(root, LOAD_COPIES * size_bytes, f"loading an image into {engine.name}")
+
+
 def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
     """Load ``image`` into ``engine``; returns the bytes sent and the digests of the layers that it had already.
 
@@ -144,6 +154,7 @@ def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
     sent = 0
     for omit in [present, set()] if present else [set()]:
         parts = archive(image, omit)
+        require_engine_space(engine, total_size(parts))
         sent += total_size(parts)
         try:
             engine.load(stream(parts))

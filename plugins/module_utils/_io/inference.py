@@ -13,6 +13,7 @@ import time
 from typing import Any, Callable, Mapping, Optional
 
 from .._core import check
+from .._core.container import api_key_of
 from .._core.engine import ContainerState
 from .._core.errors import AikitError
 from .._core.offload import Evidence, evidence
@@ -161,6 +162,17 @@ def gpu_processes() -> Optional[str]:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
+def find_api_key(key: Optional[str], path: Optional[str], hidden: set[str]) -> str:
+    """The key that was given, or the one in the file that the role wrote on this host; the latter is added to ``hidden``."""
+    if not path:
+        return key or ""
+    with open(path, encoding="utf-8") as handle:
+        found = api_key_of(handle.read())
+    if found:
+        hidden.add(found)
+    return found
 
 
 def read_log(log: str) -> str:

@@ -36,10 +36,11 @@ class ServiceHost:
             state,
         )
 
-    def port_owners(self, ports: Sequence[Mapping[str, Any]]) -> tuple[release.PortOwner, ...]:
+    def port_owners(self, ports: Sequence[Mapping[str, Any]], leaving: Sequence[str] = ()) -> tuple[release.PortOwner, ...]:
+        """Who holds ``ports``, but for this service and those that are ``leaving``."""
         if not ports:
             return ()
-        own = (self.name, self.name + release.PREVIOUS_SUFFIX)
+        own = [word for name in (self.name, *leaving) for word in (name, name + release.PREVIOUS_SUFFIX)]
         sockets = host.listening(int(port["port"]) for port in ports)
         return release.port_owners(ports, own, self.engine.containers(""), sockets)
 

@@ -186,6 +186,7 @@ row("error", "models[0].source", "is no valid address", model(source="https:///o
 row("error", "models[0].source", "is no valid address", model(source="https://[::1/one.gguf"))
 row("error", "models[0].source", "names no file", model(source="https://example/models/"))
 row("error", "models[0].source", "user name or password", model(source="https://me:secret@example/one.gguf"))
+row("error", "models[0].source", "looks like a credential", model(source="https://example/one.gguf?token=supersecret123"))
 row("error", "models[0].source", "write /resolve/", model(source="https://huggingface.co/n/r/blob/main/one.gguf"))
 row("error", "models[0].source", "must be huggingface://", model(source="huggingface://n"))
 row("error", "models[0].source", "would fetch n/r/a", model(source="huggingface://n/r/a/b/one.gguf"))

@@ -347,12 +347,15 @@ def test_localai_is_known_by_entrypoint_or_environment(image):
 def test_the_api_key_is_a_file_and_in_nothing_that_is_shown(image, target, variable):
     found = container_spec(service(), image, NO_GPU, api_key="correct-horse", state_dir="/srv/state")
     assert "correct-horse" not in json.dumps(found)
-    assert found["api_key_file"] == "/srv/state/llama/api-key"
-    assert {"type": "bind", "source": "/srv/state/llama/api-key", "target": target, "read_only": True} in found["container"]["mounts"]
+    path = found["api_key_file"]
+    assert path.startswith("/srv/state/llama/api-key-")
+    assert {"type": "bind", "source": path, "target": target, "read_only": True} in found["container"]["mounts"]
     assert variable.items() <= found["container"]["env"].items()
     other = container_spec(service(), image, NO_GPU, api_key="correct-horse-2", state_dir="/srv/state")
     assert other["spec"] != found["spec"]
-    assert {**other["container"], "labels": {}} == {**found["container"], "labels": {}}
+    # A file of its own: the container that is kept, and a rollback, still have their key
+    assert other["api_key_file"] != path
+    assert {**other["container"], "labels": {}, "mounts": []} == {**found["container"], "labels": {}, "mounts": []}
 
 
 def test_the_text_of_the_key_file():
@@ -360,6 +363,9 @@ def test_the_text_of_the_key_file():
     assert container.api_key_content("localai", "a$b\\") == "LOCALAI_API_KEY='a$b\\'\n"
     with pytest.raises(AikitError):
         container.api_key_content("localai", "a'b")
+    for server, key in (("llama_cpp", "a'b=c"), ("localai", "a$b\\=")):
+        assert container.api_key_of(container.api_key_content(server, key)) == key
+    assert container.api_key_of("first\nsecond\n") == "first" and container.api_key_of("") == ""
 
 
 @pytest.mark.parametrize(

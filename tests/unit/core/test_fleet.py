@@ -139,3 +139,13 @@ def test_checks_table_shows_hints_only_where_needed():
     checks = [{"name": "a", "ok": True, "detail": "fine", "hint": ""}, {"name": "b", "ok": False, "detail": "bad\nmore", "hint": "mend it"}]
     lines = fleet.checks_table({"h": checks})
     assert lines[2].split() == ["h", "a", "yes", "fine", "-"] and lines[3].endswith("mend it") and "more" not in lines[3]
+
+
+def test_the_names_of_all_services():
+    plans = {
+        "h1": {"services": [{"name": "b", "state": "present"}, {"name": "gone", "state": "absent"}]},
+        "h2": {"services": [{"name": "a", "state": "present"}, {"name": "b", "state": "present"}]},
+        "h3": {},
+    }
+    assert fleet.service_names(plans) == ["a", "b"]
+    assert fleet.service_names({}) == []

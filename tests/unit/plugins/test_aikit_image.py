@@ -16,7 +16,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
-from ansible_collections.aikit.fleet.plugins.module_utils._io import build
+from ansible_collections.aikit.fleet.plugins.module_utils._io import build, files
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image, aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.plugins.plugin_utils import yaml_source
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
@@ -44,6 +44,7 @@ class FakeEngine:
         self.stored = {}
         self.loads = []
         self.refuse_thin = False
+        self.root = "/"
         self.containers_made = 0
 
     def image(self, ref):
@@ -61,6 +62,9 @@ class FakeEngine:
     def image_file(self, ref, path):
         self.containers_made += 1
         return b"- name: tiny\n" if path == "/config.yaml" else None
+
+    def data_root(self):
+        return self.root
 
     def load(self, chunks):
         data = b"".join(chunks)
@@ -280,10 +284,36 @@ def test_check_mode_before_the_context_is_there_says_what_it_cannot_know(engine,
     assert run(load=["docker"], parsed=parsed)["failed"]
 
 
+def test_two_models_do_not_hide_each_other(engine, run, folder):
+    for name in ("x", "y"):
+        (folder / name).mkdir()
+        (folder / name / "tiny.gguf").write_bytes(gguf_bytes())
+    text = "apiVersion: v1alpha1\nmodels:\n" + "".join(f"  - name: {name}\n    source: {name}/*.gguf\n" for name in ("x", "y"))
+    (folder / "two.yaml").write_text(text)
+    failed = run(load=["docker"], parsed=yaml_source.from_file(str(folder / "two.yaml"), "two.yaml"))
+    assert "Models x and y would both lie at /models/tiny.gguf" in failed["msg"] and not engine.loads
+
+
+def test_an_engine_without_room_is_sent_nothing(engine, run, folder, monkeypatch):
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
+    failed = run(load=["docker"])
+    assert "Not enough disk space for loading an image into docker: / needs" in failed["msg"] and not engine.loads
+    # A daemon on another machine has its folders there
+    engine.root = "/nowhere/at/all"
+    assert run(load=["docker"])["changed"]
+
+
 @pytest.fixture
 def archive(engine, run, folder):
     path = folder / "image.tar"
     return path, run(archive=str(path))["image"]
+
+
+def test_a_host_without_room_is_known_before_anything_travels(engine, run, archive, monkeypatch):
+    _path, image = archive
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
+    failed = run(aikit_image_load, name="localhost/tiny:1", image=image)
+    assert "Not enough disk space for loading an image into docker" in failed["msg"]
 
 
 def test_load_check_real_again(engine, run, archive):

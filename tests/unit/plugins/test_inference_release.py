@@ -171,16 +171,16 @@ def test_commit_writes_the_state_and_cleans_up(call, engine, state, tmp_path):
     engine.add("new")
     folder = tmp_path / "state" / "llama"
     folder.mkdir()
-    for name in ("config-1.yaml", "config-2.yaml", "api-key"):
+    for name in ("config-1.yaml", "config-2.yaml", "api-key-1", "api-key-2", "notes"):
         (folder / name).write_text("x", encoding="utf-8")
-    new = {**spec("new"), "files": [{"path": str(folder / "config-2.yaml")}]}
+    new = {**spec("new"), "files": [{"path": str(folder / "config-2.yaml")}], "api_key_file": str(folder / "api-key-2")}
     engine.calls.clear()
     checked = call("commit", check=True, spec=new, verdict="cpu")
     assert checked["changed"] and engine.calls == [] and state()["pending"]
     result = call("commit", spec=new, verdict="cpu", evidence={"layers_total": 19})
     assert result["changed"]
     assert engine.calls == [("remove", "llama--previous")]
-    assert sorted(os.listdir(folder)) == ["api-key", "config-2.yaml"]
+    assert sorted(os.listdir(folder)) == ["api-key-2", "config-2.yaml", "notes"]
     found = state()
     assert (found["pending"], found["previous"]["spec"]) == (None, "old")
     assert {key: value for key, value in found["current"].items() if key != "release"} == {
