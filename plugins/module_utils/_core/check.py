@@ -81,6 +81,7 @@ class Step:
     llama_cpp: bool = False
     loaded: bool = False
     size_bytes: int = 0
+    router: bool = False
 
 
 def server_message(reply: Reply) -> str:
@@ -147,7 +148,7 @@ def judge_models(reply: Reply, url: str, wanted: str = "", aliases: Sequence[str
     if value in ("loading", "downloading"):
         return Step("wait", f"model {entry['id']} is {value}")
     size = _mapping(entry.get("meta")).get("size")
-    return Step("ready", "", wanted or entry["id"], llama_cpp, value == "loaded", size if isinstance(size, int) else 0)
+    return Step("ready", "", wanted or entry["id"], llama_cpp, value == "loaded", size if isinstance(size, int) else 0, bool(status))
 
 
 def _not_ours(url: str, reply: Reply) -> AikitError:
@@ -394,8 +395,10 @@ def add_reason(found: Evidence, words: str) -> Evidence:
 
 
 def _add_reason(found: Evidence, words: str) -> Evidence:
+    # Stored evidence holds what the driver said at an earlier check; its newest word counts
+    kept = [reason for reason in found.reasons if not (reason.startswith("The GPU driver ") and words.startswith("The GPU driver "))]
     return Evidence(
-        found.verdict, (*found.reasons, words), found.layers_offloaded, found.layers_total, found.devices, found.buffers, found.failure
+        found.verdict, (*kept, words), found.layers_offloaded, found.layers_total, found.devices, found.buffers, found.failure
     )
 
 

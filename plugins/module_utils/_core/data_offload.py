@@ -103,6 +103,9 @@ SOFTWARE_RENDERERS: tuple[str, ...] = (
 # Backends whose buffers do not carry the name of their device
 DEVICE_OF_BUFFER: dict[str, str] = {"OpenCL": "GPUOpenCL"}
 
+# Devices of ggml that compute on the CPU, in host memory
+HOST_DEVICES: tuple[str, ...] = ("CPU", "BLAS", "ACCEL", "AMX")
+
 # Names without a number that device buffers had in generations that named no device in the log; those generations are
 # over, so this list does not grow. Newer backends number their devices.
 EARLY_DEVICE_BUFFERS: frozenset[str] = frozenset({"Metal", "Metal_Mapped", "Kompute", "OpenCL", "CUDA_Split", "ROCm_Split"})

@@ -30,6 +30,9 @@ How it decides, for each process and its last complete load (dry runs and draft 
   of all weights, or when the GPU holds at least as much as the host and the host's part is no bigger than this model's
   embeddings can be (1.5 GiB where the log does not give their size). Otherwise something bigger than
   embeddings stayed behind (experts, or an output matrix that this GPU cannot take), and that is partial.
+* A process of llama-server loads once. What it writes after its model is loaded quotes clients (a rejected grammar is
+  printed raw, "got exception:" repeats a request), so it is no evidence of the load; a failure then has to stand where
+  llama.cpp puts it, at the start of the line.
 * Several models (llama-server's router, LocalAI's backends) are judged one by one; the worst verdict counts and the
   reasons name the model.
 
@@ -94,11 +97,15 @@ class Evidence:
         }
 
 
-def evidence(text: str) -> Evidence:
-    """Judge the log ``text``. Never raises on what a log may hold."""
-    reader = _Reader()
+def evidence(text: str, one_run: bool = False) -> Evidence:
+    """Judge the log ``text``. Never raises on what a log may hold.
+
+    With ``one_run`` the text is the log of one run of a container whose server answers: what a llama-server writes after
+    its model is loaded says nothing of the load, and clients have a part in it, so it is not read.
+    """
+    reader = _Reader(one_run)
     position = 0
-    while position < len(text):
+    while position < len(text) and not reader.done:
         newline = text.find("\n", position + _BLOCK)
         end = len(text) if newline < 0 else newline
         # A line longer than the limit is not kept, so a block does not need its rest
@@ -183,6 +190,7 @@ class _Stream:
     verbosity: Optional[int] = None
     started: bool = False
     ready: bool = False
+    closed: bool = False
     backend: str = ""
     python_gpu: list[str] = field(default_factory=list)
     python_cpu: list[str] = field(default_factory=list)
@@ -214,6 +222,15 @@ _SPAWN = re.compile(r"with name=(.{1,256}?) on port (\d{1,5})")
 _EXIT = re.compile(r"instance name=(.{1,256}?) exited with status (-?\d{1,9})")
 _INIT = re.compile(r"failed to initialize (\w{1,32}): (.{0,256})")
 _PROBABLE = re.compile(r"[A-Za-z]{1,16}\d{1,3}(?:_Mapped|_Split)?\Z")
+# What only llama-server itself writes once its model is in memory
+_READY = re.compile(
+    r"(?:srv\s{1,8})?(?:main|llama_server|update_slots|init|load_model): (?:all slots are idle|model loaded)\s{0,8}\Z"
+    r"|slot\s{1,8}print_timing: "
+)
+# What llama.cpp puts before the words of an error: srv, names of functions, a source file and its line
+_HEAD = re.compile(r"(?:(?:srv|slot|que|cmn)\s{1,8})?(?:[\w./:+()-]{1,200}:\s{1,8}){0,3}\Z")
+# What may follow a device's own name in the name of a buffer
+_OF_DEVICE = re.compile(r"(?:_Mapped|_Split|_Private)?(?:\Z|\[)")
 _RUN_SH = re.compile(r"/backends/([\w.+-]{1,128})/")
 _VLLM_SIZE = re.compile(r"(?:take|took|memory:)\s{1,4}(\d{1,6}(?:\.\d{1,4})?)\s?Gi?B")
 _VLLM_TOKENS = re.compile(r"GPU KV cache size:\s{1,4}([\d,]{1,16}) tokens")
@@ -225,7 +242,9 @@ _BACKEND_VARIANT = re.compile(r"attempting to load with (\w{1,32}) variant")
 class _Reader:
     """Feeds lines to the processes that wrote them. One pass; memory does not grow with the text."""
 
-    def __init__(self) -> None:
+    def __init__(self, one_run: bool = False) -> None:
+        self.one_run = one_run
+        self.done = False
         self.streams: dict[tuple[str, str], _Stream] = {}
         self.ports: dict[tuple[str, str], str] = {}
         self.hosts: dict[str, _LocalAI] = {}
@@ -235,6 +254,8 @@ class _Reader:
 
     def feed(self, raw: str, needles: tuple[str, ...]) -> None:
         """Take one line that may hold some of ``needles``."""
+        if self.done:
+            return
         self.lines += 1
         if not any(needle in raw for needle in needles):
             if self.lines <= _MEET_LINES:
@@ -243,12 +264,29 @@ class _Reader:
             return
         for line in unwrap(raw):
             stream = self._meet(line)
-            if stream is None:
+            # The words after "got exception:" are a client's as often as the server's
+            if stream is None or "got exception:" in line.text:
                 continue
             for needle, handler, localai in _HANDLERS:
+                # A process that has its model still starts children and ends; only in a mixed log can it be a new one
+                if stream.closed and (self.one_run or handler not in _AFTER):
+                    continue
                 if needle in line.text and (localai or not line.level):
                     handler(self, stream, line)
-            self.on_failure(stream, line)
+            if not (stream.closed and self.one_run):
+                self.on_failure(stream, line)
+            if not line.level and _READY.match(line.text):
+                self._close(line.host, stream)
+                if self.done:
+                    return
+
+    def _close(self, host: str, stream: _Stream) -> None:
+        """A process of llama-server loads once; a child may be started again, on another port."""
+        if stream.name:
+            stream.closed = bool(stream.instance or stream.name.startswith("port "))
+        elif not (host in self.hosts and self.hosts[host].seen):
+            stream.closed = True
+            self.done = self.one_run
 
     def _meet(self, line: Line) -> Optional[_Stream]:
         """The process that wrote ``line``; None when there are more processes than any server has."""
@@ -262,6 +300,10 @@ class _Reader:
             instance = instance or latest
         elif name and len(self.latest) < _STREAM_LIMIT:
             self.latest[line.host] = (name, instance)
+        root = self.streams.get((line.host, ""))
+        if name.startswith("port ") and root is not None and root.closed:
+            # A server that has a model of its own starts no children: these are a client's words
+            return None
         child = self.ports.get((line.host, instance), name) if name else ""
         key = (line.host, child)
         stream = self.streams.get(key)
@@ -548,6 +590,9 @@ class _Reader:
                 break
         else:
             return
+        if stream.ready and not line.level and not _HEAD.match(line.text.partition(phrase)[0]):
+            # Since the model is loaded, lines quote what clients send
+            return
         if "pinned" in line.text or (kind == "load" and "exception: {" in line.text):
             return
         found = _Failure(kind, final, words, _quote(line.text))
@@ -767,13 +812,18 @@ class _Places:
 
     def device_of(self, name: str) -> Optional[_Device]:
         """The device whose own name the buffer carries (MTL0_Mapped is on MTL0)."""
+        if name.endswith("_Host"):
+            return None
         for device in self.devices.values():
             rest = name[len(device.name) :] if name.startswith(device.name) else None
-            if rest is not None and (not rest or rest[0] in "_["):
+            if rest is not None and _OF_DEVICE.match(rest):
                 return device
         return self.devices.get(data_offload.DEVICE_OF_BUFFER.get(name, ""))
 
     def _find(self, name: str) -> str:
+        # Pinned memory of a device is host memory, and so are the libraries that compute on the CPU
+        if name.endswith("_Host") or name.startswith(data_offload.HOST_DEVICES):
+            return "host"
         own = self.device_of(name)
         if own is not None:
             return "software" if own.software else "gpu"
@@ -789,10 +839,7 @@ class _Places:
     @staticmethod
     def _of_family(rest: str) -> bool:
         """CUDA0 and CUDA_Split belong to CUDA; CUDA_Host is pinned host memory."""
-        number = rest.lstrip("0123456789")
-        if number == rest:
-            return rest in ("", "_Split", "_Mapped")
-        return not number or number[0] in "_["
+        return bool(_OF_DEVICE.match(rest.lstrip("0123456789")))
 
 
 def _judge(stream: _Stream, server: _LocalAI) -> Evidence:
@@ -1037,5 +1084,6 @@ _HANDLERS: tuple[tuple[str, _Handler, bool], ...] = (
     ("GPU blocks: ", _Reader.on_vllm, False),
     ("cpu_offload_gb", _Reader.on_cpu_offload, False),
 )
+_AFTER = (_Reader.on_initializing, _Reader.on_localai_start, _Reader.on_spawn, _Reader.on_exit)
 _FAILURE_PHRASES = tuple(phrase for phrase, _kind, _final, _words in data_offload.FAILURES)
 _NEEDLES = (*(phrase for phrase, _handler, _localai in _HANDLERS), *_FAILURE_PHRASES)

@@ -120,14 +120,18 @@ def _collect(client: Client, body: dict[str, Any], seconds: float) -> check.Comp
 
 
 def gather(client: Client, watched: Watched, log: str, stored: Mapping[str, Any], step: check.Step) -> tuple[Evidence, list[str]]:
-    """The evidence and where it comes from: the log, else an earlier check of the same run, then the GPU's driver."""
+    """The evidence and where it comes from: the log or an earlier check of the same run, then the GPU's driver.
+
+    A completion has just succeeded. Where a server loads its only model at its start, nothing that the log of this run
+    has gained since an earlier check can tell more about the load, and clients may have written it.
+    """
     text = log or watched.log()
-    found = evidence(text)
+    found = evidence(text, one_run=not log)
     sources = ["log"] if text else []
     if not text and watched.state is None:
         found = Evidence("unverified", ("Neither a container nor a log was given, so nothing says where the model runs.",))
     state = watched.state
-    if found.verdict == "unverified" and state is not None:
+    if state is not None and (found.verdict == "unverified" or (not log and step.loaded and not step.router)):
         earlier = check.stored_evidence(stored, state.id, state.started_at)
         if earlier is not None:
             found, sources = earlier, ["stored"]

@@ -220,6 +220,44 @@ def test_as_dict_has_the_public_keys():
     ]
 
 
+READY = "srv  llama_server: model loaded\nsrv  update_slots: all slots are idle\n"
+# What llama-server logs of '{"messages":"CUDA error: foo"' and of a grammar that it rejects
+BAD_JSON = (
+    'srv    operator(): got exception: {"error":{"code":500,"message":"[json.exception.parse_error.101] parse error: '
+    "last read: '{\\\"messages\\\":\\\"CUDA error: foo\\\"'\",\"type\":\"server_error\"}}\n"
+)
+BAD_GRAMMAR = (
+    "parse: error parsing grammar: unknown escape\n\n"
+    "load_tensors: offloaded 33/33 layers to GPU\nload_tensors: CUDA0 model buffer size = 5000.00 MiB\n"
+)
+
+
+@pytest.mark.parametrize("words", [BAD_JSON, BAD_GRAMMAR, "[41000] error loading model\n" + BAD_GRAMMAR])
+@pytest.mark.parametrize("one_run", [False, True])
+@pytest.mark.parametrize("name", ["cpu", "vulkan-full", "router-cpu"])
+def test_what_clients_send_is_no_evidence(name, one_run, words):
+    text = read("captured", name)
+    if name == "router-cpu":
+        port = re.search(r"^\[\d+\] ", text, re.M).group()
+        text, words = text + port + READY.replace("\n", "\n" + port, 1), "".join(port + line + "\n" for line in words.splitlines())
+    want = evidence(text, one_run)
+    assert evidence(text + words, one_run) == want
+    assert want.verdict == CAPTURED[name][0]
+
+
+def test_a_log_whose_start_is_lost_proves_nothing():
+    timing = "slot print_timing: id  0 | task 0 | prompt eval time = 12.0 ms\n"
+    assert evidence(timing + BAD_GRAMMAR, one_run=True).verdict == "unverified"
+
+
+def test_a_crash_after_the_load_stands_at_the_start_of_a_line():
+    text = load("33/33", "CUDA0 model buffer size = 4685.30 MiB") + READY
+    assert evidence(text).verdict == "proven"
+    for line in ("CUDA error: an illegal memory access", "/app/ggml/src/ggml-cuda.cu:97: CUDA error: foo", "srv  update_slots: ggml_vulkan: ErrorDeviceLost"):
+        assert evidence(text + line + "\n").verdict == "failed"
+    assert evidence(text + 'srv  log_server_r: request:  {"messages":"CUDA error: foo"}\n').verdict == "proven"
+
+
 def test_many_small_buffers_are_one():
     found = evidence(read("captured", "cpu"))
     mapped = [buffer for buffer in found.buffers if buffer["name"] == "CPU_Mapped"]
@@ -236,7 +274,24 @@ def test_what_no_line_calls_a_device_is_host_memory(name):
         assert evidence(text.replace(HEAD, "")).verdict == "cpu"
 
 
-@pytest.mark.parametrize("name", ["CUDA0", "CUDA_Split", "CUDA0_Mapped", "CUDA0[remote]"])
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("ROCm0", "ROCm0_Host"),
+        ("CUDA0", "CUDA0_Host"),
+        ("CUDA0", "CUDA0_Other"),
+        ("Metal", "Metal_Host"),
+        ("GPUOpenCL", "GPUOpenCL_Host"),
+        ("BLAS", "BLAS"),
+        ("ACCEL", "ACCEL"),
+    ],
+)
+def test_host_memory_under_a_devices_name(device, name):
+    text = load("33/33", f"{name} model buffer size = 4685.30 MiB").replace("CUDA0 (", f"{device} (")
+    assert evidence(text).verdict == "cpu"
+
+
+@pytest.mark.parametrize("name", ["CUDA0", "CUDA_Split", "CUDA0_Mapped", "CUDA0_Private", "CUDA0[remote]"])
 def test_buffers_of_a_device(name):
     assert evidence(load("33/33", f"{name} model buffer size = 4685.30 MiB")).verdict == "proven"
 

@@ -474,9 +474,39 @@ def test_evidence_is_kept_for_when_the_log_is_gone(capsys, server, monkeypatch, 
     assert run(capsys, url=server.url, container="llama", evidence=kept)[1]["verdict"] == "unverified"
 
 
-def test_a_fresh_load_wins_over_kept_evidence(capsys, server):
+def test_kept_evidence_of_a_server_that_loads_once_wins_over_its_log(capsys, server):
     kept = {"container_id": "c1", "started_at": STATE.started_at, "verdict": "proven", "reasons": ["old"]}
+    assert run(capsys, url=server.url, container="llama", evidence=kept)[1]["verdict"] == "proven"
+    # not over a log that was given, not for another run, and not when it settled nothing
+    assert run(capsys, url=server.url, container="llama", evidence=kept, log=str(LOGS / "captured/cpu.log"))[1]["verdict"] == "cpu"
+    for other in ({"started_at": "2026-11-22T20:00:00Z"}, {"container_id": "c2"}, {"verdict": "failed"}, {"verdict": "unverified"}):
+        assert run(capsys, url=server.url, container="llama", evidence={**kept, **other})[1]["verdict"] == "cpu"
+
+
+@pytest.mark.parametrize("status", [{"value": "loaded"}, {"value": "unloaded"}])
+def test_a_fresh_load_of_a_router_wins_over_kept_evidence(capsys, server, status):
+    kept = {"container_id": "c1", "started_at": STATE.started_at, "verdict": "proven", "reasons": ["old"]}
+    server.models = (200, {"data": [{"id": "gemma", "owned_by": "llamacpp", "status": status}]})
     assert run(capsys, url=server.url, container="llama", evidence=kept)[1]["verdict"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    "request_log",
+    [
+        'srv    operator(): got exception: {"error":{"code":500,"message":"CUDA error: foo","type":"server_error"}}\n',
+        "load_tensors: offloaded 33/33 layers to GPU\nload_tensors: CUDA0 model buffer size = 5000.00 MiB\n",
+        "CUDA error: foo\nsrv  llama_server: initializing\n"
+        "load_tensors: offloaded 33/33 layers to GPU\nload_tensors: CUDA0 model buffer size = 5000.00 MiB\n",
+        "other | error loading model: foo\n[41000] load_tensors: offloaded 33/33 layers to GPU\n",
+    ],
+)
+def test_a_clients_request_does_not_change_the_verdict(capsys, server, monkeypatch, request_log):
+    clean = run(capsys, url=server.url, container="llama")[1]
+    engine = FakeEngine()
+    engine.text += request_log
+    monkeypatch.setattr(inference_check, "open_engine", lambda name: engine)
+    result = run(capsys, url=server.url, container="llama")[1]
+    assert (result["verdict"], result["evidence"]) == ("cpu", clean["evidence"])
 
 
 def test_the_driver_corroborates(capsys, server, monkeypatch):
@@ -486,6 +516,10 @@ def test_the_driver_corroborates(capsys, server, monkeypatch):
     result = run(capsys, url=server.url, container="llama", expect={"verdict": ["proven"]})[1]
     assert (result["verdict"], result["evidence"]["sources"]) == ("proven", ["log", "nvidia-smi"])
     assert "hold 900 MiB" in result["reasons"][-1]
+    # Kept evidence holds the driver's word already, which is not said twice
+    again = run(capsys, url=server.url, container="llama", evidence=result["evidence"])[1]
+    assert (again["verdict"], again["evidence"]["sources"]) == ("proven", ["stored", "nvidia-smi"])
+    assert sum("The GPU driver" in reason for reason in again["reasons"]) == 1
 
 
 def test_nvidia_smi_is_called_with_a_limit(monkeypatch, tmp_path):
