@@ -88,7 +88,7 @@ EXAMPLES = r"""
     name: docker.service
     state: "{{ 'restarted' if daemon_config.restart_needed else 'reloaded' }}"
   become: true
-  when: daemon_config.changed
+  when: daemon_config.restart_needed or daemon_config.reload_enough
 """
 
 RETURN = r"""
@@ -108,7 +108,8 @@ validated:
   type: bool
   sample: true
 restart_needed:
-  description: Whether something changed that only a restart of Docker applies.
+  description:
+    - Whether something was written that only a restart of Docker applies, by this run, or by an earlier one if the daemon has not been restarted since.
   returned: success
   type: bool
   sample: true
@@ -119,7 +120,7 @@ restart_keys:
   elements: str
   sample: [features.cdi]
 reload_enough:
-  description: Whether something changed, and a reload applies all of it.
+  description: Whether something changed, and a reload applies all that Docker does not follow yet.
   returned: success
   type: bool
   sample: false

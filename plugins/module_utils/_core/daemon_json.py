@@ -27,11 +27,16 @@ _MEND = "Nothing was changed: mend the file by hand, then run again."
 
 @dataclass(frozen=True)
 class Process:
-    """A dockerd that runs here: its command line, and whether it is root's."""
+    """A dockerd that runs here: its command line, whether it is root's, and when it began."""
 
     pid: int
     argv: tuple[str, ...]
     root: bool = True
+    started: str = ""
+
+    @property
+    def identity(self) -> str:
+        return f"{self.pid}@{self.started}"
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,6 @@ class Change:
     text: str
     restart_keys: tuple[str, ...]
     keys: tuple[str, ...]
-
-    @property
-    def restart_needed(self) -> bool:
-        return bool(self.restart_keys)
-
-    @property
-    def reload_enough(self) -> bool:
-        return self.plan.changed and not self.restart_keys
 
 
 def parse(text: Optional[str], path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import shutil
 import tempfile
@@ -19,10 +20,12 @@ from .._core import daemon_json
 from .._core.daemon_json import Change, Process
 from .._core.errors import AikitError
 from .._core.plan import report
-from .files import sync_directory
+from .files import read_json, sync_directory, write_atomic
 
 UNIT = "docker.service"
 SELINUX = "security.selinux"
+# Gone after a reboot, as the daemon it speaks of
+REMEMBERED = "run/aikit-fleet/docker-restart.json"
 
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
@@ -44,6 +47,7 @@ def ensure(request: Request, run: Run, check_mode: bool, root: str = "/") -> dic
     change = daemon_json.plan(text, path, request.settings, request.absent)
     processes = [process for process in _processes(root) if daemon_json.config_file(process) in (request.path, path)]
     backup_file, validated = "", False
+    pending = _pending(path, processes, root)
     if change.plan.changed:
         lines = [(f"the running dockerd (pid {process.pid})", process.argv) for process in processes]
         daemon_json.refuse_flags(change, request.settings, path, [*lines, (UNIT, _unit(path, run, root))])
@@ -51,14 +55,16 @@ def ensure(request: Request, run: Run, check_mode: bool, root: str = "/") -> dic
         if not check_mode:
             backup_file = _keep(path) if request.backup and text is not None else ""
             _replace(path, change.text)
+            _remember(path, processes, (*pending, *change.restart_keys), root)
+    restart_keys = sorted({*pending, *change.restart_keys})
     return report(
         change.plan,
         path=path,
         backup_file=backup_file,
         validated=validated,
-        restart_needed=change.restart_needed,
-        restart_keys=list(change.restart_keys),
-        reload_enough=change.reload_enough,
+        restart_needed=bool(restart_keys),
+        restart_keys=restart_keys,
+        reload_enough=change.plan.changed and not restart_keys,
         running=bool(processes),
     )
 
@@ -89,8 +95,32 @@ def _processes(root: str) -> list[Process]:
             with open(os.path.join(directory, "cmdline"), "rb") as handle:
                 argv = tuple(word.decode(errors="replace") for word in handle.read().split(b"\0")[:-1])
             if argv and os.path.basename(argv[0]) == "dockerd" and os.path.samefile(os.path.join(directory, "root"), root):
-                found.append(Process(int(os.path.basename(directory)), argv, os.stat(directory).st_uid == 0))
+                found.append(Process(int(os.path.basename(directory)), argv, os.stat(directory).st_uid == 0, _started(directory)))
     return sorted(found, key=lambda process: process.pid)
+
+
+def _started(directory: str) -> str:
+    """When a process began, in ticks since boot: with its number, what tells it from a later one."""
+    with open(os.path.join(directory, "stat"), encoding="utf-8", errors="replace") as handle:
+        # The second field is the program's name in brackets, and may hold anything
+        return handle.read().rpartition(")")[2].split()[19]
+
+
+def _pending(path: str, processes: Sequence[Process], root: str) -> tuple[str, ...]:
+    """What an earlier run wrote that still waits for a restart: it may have ended before it came to that."""
+    found = read_json(os.path.join(root, REMEMBERED))
+    running = [process.identity for process in processes]
+    if found.get("path") != path or not any(identity in running for identity in found.get("daemons") or ()):
+        return ()
+    return tuple(found.get("keys") or ())
+
+
+def _remember(path: str, processes: Sequence[Process], keys: Sequence[str], root: str) -> None:
+    content = {"path": path, "daemons": [process.identity for process in processes], "keys": sorted(set(keys))}
+    if keys and processes:
+        # An ordinary user's rootless Docker has no right to write there, and does without
+        with contextlib.suppress(OSError):
+            write_atomic(os.path.join(root, REMEMBERED), json.dumps(content).encode(), durable=False)
 
 
 def _unit(path: str, run: Run, root: str) -> tuple[str, ...]:

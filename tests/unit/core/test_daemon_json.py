@@ -95,7 +95,7 @@ def test_what_is_not_named_stays():
 )
 def test_the_same_meaning_is_not_written_again(text, settings, absent):
     change = plan(text, settings, absent)
-    assert not change.plan.changed and change.text == (text or "") and not change.restart_needed and not change.reload_enough
+    assert not change.plan.changed and change.text == (text or "") and change.restart_keys == ()
 
 
 def test_what_was_written_is_not_written_again():
@@ -160,7 +160,6 @@ def test_a_list_is_replaced_by_taking_it_out_first():
 def test_what_needs_a_restart(text, settings, absent, restart):
     change = plan(text, settings, absent)
     assert change.plan.changed and change.restart_keys == restart
-    assert change.restart_needed is bool(restart) and change.reload_enough is not change.restart_needed
 
 
 @pytest.mark.parametrize(

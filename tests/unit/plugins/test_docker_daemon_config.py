@@ -35,9 +35,10 @@ class Host:
         self.answers = {"--validate": (0, "", "configuration OK\n"), "show": (0, UNIT, "")}
         monkeypatch.setattr(daemon_json, "_program", lambda name: f"/usr/sbin/{name}" if "--validate" in self.answers else None)
 
-    def process(self, pid, *argv, root=None):
+    def process(self, pid, *argv, root=None, started=100):
         folder = self.root / "proc" / str(pid)
         folder.mkdir()
+        (folder / "stat").write_text(f"{pid} (dock) erd) S " + " ".join(str(number) for number in range(1, 19)) + f" {started} 0 0\n")
         (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in argv))
         (folder / "root").symlink_to(root or self.root)
 
@@ -113,6 +114,22 @@ def test_a_reload_is_enough(host):
     host.write(FOREIGN)
     result = host.call({"live-restore": True})
     assert (result["restart_needed"], result["reload_enough"], result["restart_keys"]) == (False, True, [])
+
+
+def test_a_restart_that_an_earlier_run_did_not_come_to(host, monkeypatch):
+    monkeypatch.setattr(daemon_json.daemon_json.data, "CONFIG_FILE", str(host.file))
+    host.process(7, "dockerd")
+    assert host.call(CDI, check=True)["restart_keys"] and not (host.root / "run/aikit-fleet").exists()
+    assert host.call(CDI)["restart_needed"]
+    again = host.call(CDI)
+    assert (again["changed"], again["restart_needed"], again["restart_keys"], again["reload_enough"]) == (False, True, ["features.cdi"], False)
+    # What a reload would apply comes with the restart
+    more = host.call({"debug": True})
+    assert (more["changed"], more["restart_keys"], more["reload_enough"]) == (True, ["features.cdi"], False)
+    # The same number, another process
+    (host.root / "proc/7/stat").write_text("7 (dockerd) S " + " ".join(str(number) for number in range(1, 19)) + " 200 0 0\n")
+    assert host.call(CDI)["restart_keys"] == []
+    assert host.call({"debug": False})["reload_enough"]
 
 
 def test_a_link_stays_a_link(host):
