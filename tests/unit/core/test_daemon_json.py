@@ -29,7 +29,8 @@ def plan(text, settings=None, absent=()):
 @pytest.mark.parametrize(
     ("text", "line", "column", "words"),
     [
-        ('{\n  "debug": true,\n}\n', 3, 1, "line 3, column 1"),
+        # Pythons differ in where they see a comma too many; all see one too few
+        ('{\n  "debug": true\n  "dns": []\n}\n', 3, 3, "line 3, column 3"),
         ('{"debug": tru}', 1, 11, "is no JSON"),
         ('{"a": 1} {"b": 2}', 1, 10, "Extra data"),
         ('{\n  // no comments\n}', 2, 3, "line 2, column 3"),
