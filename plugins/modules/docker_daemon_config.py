@@ -61,10 +61,10 @@ options:
       - Keep a copy of the file beside it when it is changed.
     type: bool
     default: true
+notes:
+  - Role P(aikit.fleet.container_engine#role) uses it, and restarts Docker as needed.
 seealso:
   - module: aikit.fleet.container_engine_info
-  - plugin: aikit.fleet.container_engine
-    plugin_type: role
 """
 
 EXAMPLES = r"""

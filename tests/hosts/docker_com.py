@@ -93,7 +93,8 @@ class Repository:
         return f"{control}Filename: pool/{file.name}\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n"
 
     def _release(self, dist: Path, architecture: str) -> None:
-        lines = [f"Origin: Docker\nSuite: {CODENAME}\nCodename: {CODENAME}\nComponents: stable\nArchitectures: {architecture}\nDate: Wed, 25 Nov 2026 00:00:00 UTC\nSHA256:"]
+        lines = ["Origin: Docker", f"Suite: {CODENAME}", f"Codename: {CODENAME}", "Components: stable", f"Architectures: {architecture}"]
+        lines += ["Date: Wed, 25 Nov 2026 00:00:00 UTC", "SHA256:"]
         for path in sorted(dist.rglob("Packages*")):
             data = path.read_bytes()
             lines.append(f" {hashlib.sha256(data).hexdigest()} {len(data)} {path.relative_to(dist)}")

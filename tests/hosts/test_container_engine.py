@@ -199,12 +199,12 @@ def test_podman_under_dockers_name(host, suite):
     mirrors = ["https://mirror.example/hub", "http://10.0.0.1:5000"]
     assert made.ok("--check", container_engine_registry_mirrors=mirrors).changed == 1
     made.ok(container_engine_registry_mirrors=mirrors, container_engine_data_root=storage, changed=2)
-    about = json.loads(made.sh("podman info --format json"))
+    about = json.loads(made.sh("podman info --format json 2>/dev/null"))
     assert [mirror["Location"] for mirror in about["registries"]["docker.io"]["Mirrors"]] == ["mirror.example/hub", "10.0.0.1:5000"]
     assert about["store"]["graphRoot"] == storage
     made.ok(container_engine_registry_mirrors=mirrors, container_engine_data_root=storage, changed=0)
     made.ok(changed=1)
-    assert "docker.io" not in json.loads(made.sh("podman info --format json"))["registries"]
+    assert "docker.io" not in json.loads(made.sh("podman info --format json 2>/dev/null"))["registries"]
 
 
 def test_packages_of_docker_com(host, tmp_path):
@@ -220,7 +220,8 @@ def test_packages_of_docker_com(host, tmp_path):
         made.install("containerd")
         made.refused("containerd and runc of the distribution are installed: the one would remove the other", **wishes)
         made.sh("apt-get purge -y -qq containerd runc")
-        assert made.ok("--check", **wishes).changed == 1
+        made.ok("--check", **wishes, changed=2)
+        assert made.sh("ls /etc/apt/keyrings/docker.asc 2>/dev/null", check=False) == ""
         made.ok(**wishes)
         assert made.sh("dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n' docker-ce containerd.io docker.io 2>/dev/null", check=False).split("\n") == [
             "containerd.io ii ",

@@ -223,12 +223,14 @@ def refuse_mixture(engine: str, origin_of: str, host: Host) -> None:
         )
     if engine == "docker" and host.snap:
         raise AikitError(
-            "Docker is installed as a snap on this host. It cannot use the host's GPUs or files outside of home folders, and reads no /etc/docker/daemon.json.",
+            "Docker is installed as a snap on this host. It cannot use the host's GPUs or files outside of home folders,"
+            " and reads no /etc/docker/daemon.json.",
             "Save what its volumes hold, run snap remove docker, and run again; or set container_engine_name to podman.",
         )
     if engine == "docker" and (host.desktop or data.DESKTOP in host.packages):
         raise AikitError(
-            "Docker Desktop is installed on this host. Its engine runs in a virtual machine that has none of the host's GPUs, and another Docker is not put beside it.",
+            "Docker Desktop is installed on this host. Its engine runs in a virtual machine that has none of the host's GPUs,"
+            " and another Docker is not put beside it.",
             "Remove the package docker-desktop and run again, or set container_engine_name to podman.",
         )
     if engine != "docker":
@@ -238,7 +240,8 @@ def refuse_mixture(engine: str, origin_of: str, host: Host) -> None:
     if found:
         mine, theirs = ("docker.com", "the distribution") if origin_of == DOCKER_COM else ("the distribution", "docker.com")
         raise AikitError(
-            f"Docker would come from {mine}, and {' and '.join(found)} of {theirs} {'is' if len(found) == 1 else 'are'} installed: the one would remove the other.",
+            f"Docker would come from {mine}, and {' and '.join(found)} of {theirs} {'is' if len(found) == 1 else 'are'} installed:"
+            " the one would remove the other.",
             f"Set container_engine_source to {DISTRIBUTION if origin_of == DOCKER_COM else DOCKER_COM}, or remove {' and '.join(found)} first"
             " (containers stop; images and volumes stay in /var/lib/docker).",
         )
@@ -448,7 +451,8 @@ def refuse_move(engine: Mapping[str, Any], data_root: str) -> None:
         return
     stop = "systemctl stop docker.socket docker.service" if engine["name"] == "docker" else "podman stop --all"
     raise AikitError(
-        f"{name} has {engine['containers']} containers and {engine['images']} images in {now}: with container_engine_data_root {data_root} it would see none of them.",
+        f"{name} has {engine['containers']} containers and {engine['images']} images in {now}:"
+        f" with container_engine_data_root {data_root} it would see none of them.",
         f"Move them first: {stop}; rsync -aHAXS --numeric-ids {now}/ {data_root}/; mv {now} {now}.old; then run again. Or remove what is there.",
     )
 

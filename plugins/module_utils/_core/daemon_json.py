@@ -96,8 +96,7 @@ def _refuse_duplicates(text: str, path: str) -> None:
         elif word in ",:":
             key_next = word == "," and seen[-1] is not None
         elif key_next:
-            keys, key = seen[-1], json.loads(word)
-            assert keys is not None
+            keys, key = seen[-1] or {}, json.loads(word)
             line, column = _position(text, token.start())
             if key in keys:
                 raise AikitError(
@@ -107,6 +106,7 @@ def _refuse_duplicates(text: str, path: str) -> None:
                     column=column,
                 )
             keys[key] = line
+            seen[-1] = keys
 
 
 def _same(one: Any, other: Any) -> bool:

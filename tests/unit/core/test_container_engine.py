@@ -349,7 +349,8 @@ def test_settings_of_docker():
 
 
 def test_settings_of_podman():
-    found = engine.configuration(observed("podman", data_root=""), registry_mirrors=["https://m.example/hub/", "http://n.example:5000"], data_root="/srv/c")["podman"]
+    mirrors = ["https://m.example/hub/", "http://n.example:5000"]
+    found = engine.configuration(observed("podman", data_root=""), registry_mirrors=mirrors, data_root="/srv/c")["podman"]
     assert found["mirrors"] == (
         "# Written by aikit.fleet.container_engine: mirrors of Docker Hub\n"
         '[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n\n'
