@@ -133,12 +133,12 @@ def origin(probe: Probe, host: Host) -> str:
         return DISTRIBUTION if "podman" in host.packages else ""
     if "Docker Desktop" in probe.product:
         return DESKTOP
+    if probe.root.startswith(data.SNAP_DATA) or (host.snap and not probe.installed and not probe.answers):
+        return SNAP
     if any(name in host.packages for name in data.DOCKER_CE.telling):
         return DOCKER_COM
     if any(name in host.packages for name in data.DISTRIBUTION.telling):
         return DISTRIBUTION
-    if host.snap and (probe.answers or not probe.installed):
-        return SNAP
     return ""
 
 
@@ -221,7 +221,7 @@ def refuse_mixture(engine: str, origin_of: str, host: Host) -> None:
             "The package podman-docker is installed: docker on this host is Podman under another name, and the two exclude each other.",
             "Set container_engine_name to podman, or remove podman-docker and run again.",
         )
-    if engine == "docker" and host.snap:
+    if engine == "docker" and (host.snap or origin_of == SNAP):
         raise AikitError(
             "Docker is installed as a snap on this host. It cannot use the host's GPUs or files outside of home folders,"
             " and reads no /etc/docker/daemon.json.",

@@ -120,4 +120,5 @@ PODMAN_STORAGE = "/etc/containers/storage.conf"
 
 # Left by a snap and by Docker Desktop.
 SNAP_PATHS = ("/snap/docker/current", "/var/lib/snapd/snap/docker/current")
+SNAP_DATA = "/var/snap/"
 DESKTOP_PATHS = ("/opt/docker-desktop",)

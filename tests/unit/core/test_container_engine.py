@@ -246,11 +246,13 @@ def test_what_no_docker_is_put_beside(changes, words):
 
 
 def test_a_snap_that_answers_will_not_do():
-    with pytest.raises(AikitError, match="snap remove docker"):
-        engine.result(Wishes(), [replace(DOCKER, installed=False), NO_PODMAN], system("ubuntu", "24.04", "noble", snap=True))
-    # Docker from packages beside what a removed snap left
+    snap = replace(DOCKER, installed=False, root="/var/snap/docker/common/var-lib-docker")
+    for packages in ({}, {"docker.io": "27"}):
+        with pytest.raises(AikitError, match="snap remove docker"):
+            engine.result(Wishes(), [snap, NO_PODMAN], system("ubuntu", "24.04", "noble", snap=True, packages=packages))
+    # Another Docker beside an idle snap
     host = system("ubuntu", "24.04", "noble", snap=True, packages={"docker.io": "27"})
-    assert engine.result(Wishes(), [DOCKER, NO_PODMAN], host)["engine"]["source"] == "distribution"
+    assert engine.result(Wishes(), [replace(DOCKER, root="/var/lib/docker"), NO_PODMAN], host)["engine"]["source"] == "distribution"
 
 
 def test_podman_behind_dockers_socket_is_podman():
