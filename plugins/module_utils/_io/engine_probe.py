@@ -13,10 +13,12 @@ import os
 import shutil
 import socket
 import sys
+import urllib.parse
 from typing import Any, Callable, Sequence
 
 from .._core import container_engine
-from .._core.container_engine import Host, Probe
+from .._core import data_container_engine as data
+from .._core.container_engine import Host, Probe, Service, Wishes
 from .._core.data_container_engine import PYTHON_PACKAGES
 
 TIMEOUT_SECONDS = 20
@@ -39,10 +41,10 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def observe(wanted: str, docker_socket: str, run: Run) -> dict[str, Any]:
-    """The result of module container_engine_info."""
-    probes = [_docker(docker_socket), _podman(run)]
-    return container_engine.result(wanted, probes, _host())
+def observe(wishes: Wishes, docker_socket: str, run: Run, storage: bool = False) -> dict[str, Any]:
+    """The result of module container_engine_info. ``storage``: ask Podman what it holds, which takes it a while."""
+    probes = [_docker(docker_socket), _podman(run, storage)]
+    return container_engine.result(wishes, probes, _host(run))
 
 
 def _program(name: str) -> bool:
@@ -51,43 +53,95 @@ def _program(name: str) -> bool:
 
 
 def _docker(path: str) -> Probe:
-    answer, problem = docker_answer(path, "/version")
-    version = str(answer.get("Version") or "")
-    return Probe("docker", _program("docker"), version, path, problem or ("" if version else f"{path} does not answer: no version"))
+    installed = _program("docker")
+    label = urllib.parse.quote(json.dumps({"label": [data.SERVICE_LABEL]}))
+    (found, about, services), problem = docker_answers(path, "/version", "/info", f"/containers/json?all=1&filters={label}")
+    try:
+        parts = [str(part.get("Name", "")) for part in found.get("Components") or ()]
+        product = next((name for name in parts if name.startswith("Podman")), str((found.get("Platform") or {}).get("Name", "")))
+        return Probe(
+            "docker",
+            installed,
+            "" if problem else str(found["Version"]),
+            path,
+            problem,
+            product=product,
+            root=str(about.get("DockerRootDir", "")),
+            containers=int(about.get("Containers") or 0),
+            images=int(about.get("Images") or 0),
+            services=tuple(Service(str(one["Names"][0]).lstrip("/"), one.get("State") == "running") for one in services if one.get("Names")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        return Probe("docker", installed, "", path, problem or f"{path} does not answer: {exc}")
 
 
-def docker_answer(path: str, page: str, timeout: float = TIMEOUT_SECONDS) -> tuple[dict[str, Any], str]:
-    """What Docker says on ``page`` of its API, and why it says nothing: one of the two is empty."""
+def docker_answers(path: str, *pages: str, timeout: float = TIMEOUT_SECONDS) -> tuple[list[Any], str]:
+    """What Docker says on ``pages`` of its API, over one connection; empty answers, and why, where it does not say all."""
     connection = _Connection(path, timeout)
     try:
         # An idle daemon that is started by its socket answers late; one that hangs must not hang us
-        connection.request("GET", page)
-        answer = connection.getresponse()
-        body = answer.read(1024 * 1024)
-        if answer.status != 200:
-            return {}, f"{path} answers with status {answer.status}"
-        found = json.loads(body)
+        return [_get(connection, page) for page in pages], ""
     except FileNotFoundError:
-        return {}, f"{path} does not exist"
+        problem = f"{path} does not exist"
     except PermissionError:
-        return {}, f"{path} may not be used by this user: set become: true"
+        problem = f"{path} may not be used by this user: set become: true"
+    except _Status as exc:
+        problem = f"{path} answers with status {exc}"
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as exc:
-        return {}, f"{path} does not answer: {exc}"
+        problem = f"{path} does not answer: {exc}"
     finally:
         connection.close()
-    return (found, "") if isinstance(found, dict) else ({}, f"{path} does not answer: no mapping")
+    return [{} for _page in pages], problem
 
 
-def _podman(run: Run) -> Probe:
+class _Status(Exception):
+    """An answer that is not 200."""
+
+
+def _get(connection: _Connection, path: str) -> Any:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read(16 * 1024 * 1024)
+    if answer.status != 200:
+        raise _Status(answer.status)
+    return json.loads(body)
+
+
+def _podman(run: Run, storage: bool) -> Probe:
     if not _program("podman"):
         return Probe("podman", False, problem="podman is not installed")
     status, output, errors = run(list(PODMAN_VERSION))
     if status != 0 or not output.strip():
         return Probe("podman", True, problem=f"podman version fails: {(errors or output).strip()}")
-    return Probe("podman", True, output.strip())
+    version = output.strip()
+    if not storage:
+        return Probe("podman", True, version)
+    status, output, errors = run(["podman", "info", "--format", "json"])
+    try:
+        store = json.loads(output)["store"]
+        return Probe(
+            "podman", True, version, root=store["graphRoot"], containers=int(store["containerStore"]["number"]), images=int(store["imageStore"]["number"])
+        )
+    except (ValueError, KeyError, TypeError):
+        return Probe("podman", True, problem=f"podman info fails: {(errors or output).strip()[:500]}")
 
 
-def _host() -> Host:
+def _installed(run: Run) -> dict[str, str]:
+    """Version of each watched package that is installed."""
+    for program, argv in (
+        ("dpkg-query", ["--show", "--showformat=${db:Status-Abbrev} ${Package} ${Version}\n", *data.WATCHED]),
+        # Lines of what is not installed begin with other words
+        ("rpm", ["--query", "--queryformat", "ii  %{NAME} %{VERSION}-%{RELEASE}\n", *data.WATCHED]),
+    ):
+        if shutil.which(program) is None:
+            continue
+        _status, output, _errors = run([program, *argv])
+        words = [line.split() for line in output.splitlines()]
+        return {line[1]: line[2] for line in words if len(line) == 3 and line[0] == "ii"}
+    return {}
+
+
+def _host(run: Run) -> Host:
     return Host(
         os_release=container_engine.parse_os_release(_read("/etc/os-release") or _read("/usr/lib/os-release")),
         service_manager=service_manager(),
@@ -95,6 +149,9 @@ def _host() -> Host:
         python=sys.executable,
         python_is_systems=sys.prefix == sys.base_prefix and os.path.dirname(os.path.realpath(sys.executable)) == "/usr/bin",
         missing_python_modules=tuple(name for name in PYTHON_PACKAGES if importlib.util.find_spec(name) is None),
+        packages=_installed(run),
+        snap=any(os.path.exists(path) for path in data.SNAP_PATHS),
+        desktop=any(os.path.exists(path) for path in data.DESKTOP_PATHS),
     )
 
 

@@ -248,8 +248,7 @@ def _docker(tree: Tree, programs: Programs) -> EngineAnswer:
     installed = bool(programs.where("dockerd"))
     # The socket itself may be a link out of another root, to the daemon that is meant
     path = os.path.join(tree.resolve("var/run") or tree.root, "docker.sock")
-    answer, problem = engine_probe.docker_answer(path, "/version", TIMEOUT_SECONDS)
-    info, _why = engine_probe.docker_answer(path, "/info", TIMEOUT_SECONDS) if answer else ({}, "")
+    (answer, info), problem = engine_probe.docker_answers(path, "/version", "/info", timeout=TIMEOUT_SECONDS)
     options = info.get("SecurityOptions")
     return EngineAnswer(
         "docker",
