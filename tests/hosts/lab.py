@@ -182,10 +182,9 @@ class GpuHost:
         command = [str(support.ROOT / "tests/tools/host"), "create", self.name, self.suite, "--restart=unless-stopped", "--stop-signal=SIGRTMIN+3"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         self._copy()
-        self.sh(
-            f"mkdir -p {FAKE_ROOT} /lib/modules; cd {FAKE_ROOT}; for name in usr etc bin sbin lib lib64 var dev boot run opt home root tmp; do [ ! -e /$name ] || ln -sfn /$name $name; done"
-            "; systemctl daemon-reload; systemctl enable --quiet fake-nvidia-boot.service"
-        )
+        # Below another root than / programs are taken from usr/bin alone
+        self.sh("mkdir -p /lib/modules; for name in modinfo dockerd; do ln -s ../sbin/$name /usr/bin/$name; done")
+        self.sh("systemctl daemon-reload; systemctl enable --quiet fake-nvidia-boot.service")
         self._apt_sources()
         names = ["kmod", f"linux-image-{self.kernel}", "initramfs-tools", *self.scenario.get("packages", ())]
         names.append("linux-image-generic" if self.distribution.startswith("ubuntu") else "linux-image-amd64")
