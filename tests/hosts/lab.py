@@ -128,6 +128,18 @@ class GpuHost:
     def apt(self, *words: str, check: bool = True) -> str:
         return self.run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q=2", "--yes", "--no-install-recommends", *words, check=check)
 
+    def module(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """The result of one module, run as Ansible runs it."""
+        environment = support.environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1")
+        command = [str(support.BIN / "ansible"), self.name, "--inventory", f"{self.name},", "--connection", "community.docker.docker"]
+        command += ["--extra-vars", "ansible_python_interpreter=/usr/bin/python3", "--module-name", name, *(["--args", json.dumps(arguments)] if arguments else [])]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout, done.stderr
+        (play,) = json.loads(done.stdout[done.stdout.index("{\n") :])["plays"]
+        result = dict(play["tasks"][0]["hosts"][self.name])
+        assert not result.get("failed") and not result.get("unreachable"), result
+        return result
+
     def install_driver(self, version: str, open_modules: bool = True) -> None:
         """NVIDIA's packages of one version, as someone else would have installed them, and a reboot."""
         self.add_cuda_repository()
