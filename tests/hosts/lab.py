@@ -4,8 +4,8 @@
 
 """GPU hosts without GPUs: fixture repositories over HTTP, and real systemd hosts with a fake /proc and /sys. By hand:
 
-    python tests/hosts/lab.py serve DIRECTORY                      serve repositories until Ctrl-C; DIRECTORY/repository.json says where
-    python tests/hosts/lab.py host NAME DIRECTORY [SUITE] [JSON]   make a host that knows them; JSON holds gpu_host's further arguments
+python tests/hosts/lab.py serve DIRECTORY                      serve repositories until Ctrl-C; DIRECTORY/repository.json says where
+python tests/hosts/lab.py host NAME DIRECTORY [SUITE] [JSON]   make a host that knows them; JSON holds gpu_host's further arguments
 """
 
 from __future__ import annotations
@@ -132,7 +132,13 @@ class GpuHost:
         """The result of one module, run as Ansible runs it."""
         environment = support.environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1")
         command = [str(support.BIN / "ansible"), self.name, "--inventory", f"{self.name},", "--connection", "community.docker.docker"]
-        command += ["--extra-vars", "ansible_python_interpreter=/usr/bin/python3", "--module-name", name, *(["--args", json.dumps(arguments)] if arguments else [])]
+        command += [
+            "--extra-vars",
+            "ansible_python_interpreter=/usr/bin/python3",
+            "--module-name",
+            name,
+            *(["--args", json.dumps(arguments)] if arguments else []),
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.stdout, done.stderr
         (play,) = json.loads(done.stdout[done.stdout.index("{\n") :])["plays"]
@@ -148,7 +154,9 @@ class GpuHost:
         if self.distribution.startswith("ubuntu"):
             tail = f"-{version.partition('.')[0]}" if version < "590" else ""
             flavour = "-open" if open_modules else ""
-            names = f"libnvidia-compute{tail} libnvidia-cfg1{tail} nvidia-utils{tail} nvidia-kernel-common{tail} nvidia-firmware{tail} nvidia-kernel-source{tail}{flavour} nvidia-dkms{tail}{flavour} nvidia-headless-no-dkms{tail}{flavour} nvidia-persistenced"
+            both = ("libnvidia-compute", "libnvidia-cfg1", "nvidia-utils", "nvidia-kernel-common", "nvidia-firmware")
+            kernel = ("nvidia-kernel-source", "nvidia-dkms", "nvidia-headless-no-dkms")
+            names = " ".join([*(f"{name}{tail}" for name in both), *(f"{name}{tail}{flavour}" for name in kernel), "nvidia-persistenced"])
         suffix = "-1ubuntu1" if self.distribution.startswith("ubuntu") else "-1"
         self.apt("install", f"linux-headers-{self.kernel}", *(f"{name}={version}{suffix}" for name in names.split()))
         self.sh("! command -v update-initramfs >/dev/null || update-initramfs -u -k all")
@@ -243,7 +251,7 @@ class GpuHost:
         lines = []
         for index, kind in enumerate(scenario.get("gpus", ("h100",))):
             device, pci_class, name, memory, capability, architecture = GPUS[kind]
-            slot = f"0000:{0x3b + 2 * index:02x}:00.0"
+            slot = f"0000:{0x3B + 2 * index:02x}:00.0"
             uuid = f"GPU-{index:08x}-fa4e-fa4e-fa4e-{int(device, 16):012x}"
             lines.append(f"{index};{uuid};{name};0000{slot.upper()};{memory};{capability};{architecture}")
             found.update(_pci(slot, "0x10de", f"0x{device}", pci_class))
@@ -269,7 +277,8 @@ class GpuHost:
         found[f"{proc}/cmdline"] = f"BOOT_IMAGE=/boot/vmlinuz-{self.kernel} ro\n"
         if self.distribution in OS_RELEASE:
             identity, number, pretty, codename = OS_RELEASE[self.distribution]
-            found["usr/lib/os-release"] = f'PRETTY_NAME="{pretty}"\nNAME="Ubuntu"\nVERSION_ID="{number}"\nVERSION_CODENAME={codename}\nID={identity}\nID_LIKE=debian\n'
+            lines = [f'PRETTY_NAME="{pretty}"', 'NAME="Ubuntu"', f'VERSION_ID="{number}"', f"VERSION_CODENAME={codename}", f"ID={identity}", "ID_LIKE=debian"]
+            found["usr/lib/os-release"] = "".join(f"{line}\n" for line in lines)
         found.update({path.lstrip("/"): text for path, text in scenario.get("files", {}).items()})
         return found
 

@@ -17,14 +17,23 @@ GPUS = {"gpus": True}
 WELL = {
     "gpus": [{"vendor": "nvidia", "name": "NVIDIA H100 80GB HBM3", "pci_bus_id": f"0000:{bus}:00.0", "driver_in_use": "nvidia"} for bus in ("3b", "3d")],
     "driver": {
-        "state": "loaded", "version": "580.159.03", "installed_version": "580.159.03", "flavour": "open", "cuda_version": "13.0", "branch": 580,
-        "source": "nvidia_repository", "floor": "580.159.03", "below_floor": False,
+        "state": "loaded",
+        "version": "580.159.03",
+        "installed_version": "580.159.03",
+        "flavour": "open",
+        "cuda_version": "13.0",
+        "branch": 580,
+        "source": "nvidia_repository",
+        "floor": "580.159.03",
+        "below_floor": False,
     },
     "toolkit": {"version": "1.19.1", "floor": "1.19.1", "below_floor": False, "packages": {}},
     "cdi": {"devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all"], "spec_version": "0.7.0", "files": ["/var/run/cdi/nvidia.yaml"]},
     "engines": [{"name": "docker", "version": "26.1.5", "cdi": True, "gpus_flag": True, "cdi_spec_max": "0.7.0", "rootless": False}],
     "host": {
-        "secure_boot": False, "kernel": "6.12.1", "headers": True,
+        "secure_boot": False,
+        "kernel": "6.12.1",
+        "headers": True,
         "kernels": [{"release": "6.12.1", "headers": True, "image": True, "nvidia_module": "580.159.03"}],
         "fabric_manager": {"needed": False, "installed": False, "active": False, "version": "", "state": ""},
         "unattended_upgrades": False,
@@ -34,8 +43,19 @@ WELL = {
     "problems": [],
 }
 NAMES = [
-    "engine", "gpus", "driver", "driver floor", "cuda floor", "secure boot", "kernel headers", "next kernel", "night upgrades", "toolkit",
-    "cdi devices", "cdi in engine", "cdi specification",
+    "engine",
+    "gpus",
+    "driver",
+    "driver floor",
+    "cuda floor",
+    "secure boot",
+    "kernel headers",
+    "next kernel",
+    "night upgrades",
+    "toolkit",
+    "cdi devices",
+    "cdi in engine",
+    "cdi specification",
 ]
 
 
@@ -103,7 +123,11 @@ CASES = {
     "old toolkit": (with_("toolkit.below_floor", True, ["toolkit_below_floor"]), ["toolkit"], "toolkit_below_floor was found"),
     "no devices": (with_("cdi", {"devices": [], "spec_version": ""}), ["cdi devices"], "no CDI specification offers a GPU"),
     "another maker's devices": (with_("cdi.devices", ["amd.com/gpu=0"]), ["cdi devices"], "no CDI specification offers a GPU"),
-    "CDI is off": (with_("engines", [{"name": "docker", "version": "26.1.5", "cdi": False}]), ["cdi in engine"], "docker 26.1.5 does not hand out CDI devices"),
+    "CDI is off": (
+        with_("engines", [{"name": "docker", "version": "26.1.5", "cdi": False}]),
+        ["cdi in engine"],
+        "docker 26.1.5 does not hand out CDI devices",
+    ),
     "too new": (with_("engines", [{**WELL["engines"][0], "cdi_spec_max": "0.5.0"}]), ["cdi specification"], "0.7.0; docker 26.1.5 reads 0.5.0 and older"),
     "a card is gone": (with_(problems=["gpus_missing"]), ["gpus"], "gpus_missing was found"),
     "another problem": (with_(problems=["row_remap_pending"]), ["row remap pending"], "row_remap_pending was found"),
