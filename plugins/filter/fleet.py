@@ -20,6 +20,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "archive_plan": fleet.archive_plan,
+            "checks_report": fleet.checks_report,
             "checks_table": fleet.checks_table,
             "from_hosts": from_hosts,
             "host_checks": host_checks.host_checks,

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: docker_daemon_config
 short_description: Set keys in Docker's daemon.json and leave the rest as it is
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
 description:

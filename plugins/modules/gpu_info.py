@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gpu_info
 short_description: Say which GPUs a host has, what drives them, and what is wrong with them
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
 description:

@@ -134,6 +134,12 @@ def checks_table(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]
     return table(rows, ("host", "check", "ok", "detail", "hint"))
 
 
+def checks_report(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """The doctor's checks for programs: ``{ok, hosts: {host: [{name, ok, detail, hint}]}}``."""
+    hosts = {host: [{key: check[key] for key in ("name", "ok", "detail", "hint")} for check in checks[host]] for host in sorted(checks)}
+    return {"ok": all(check["ok"] for found in hosts.values() for check in found), "hosts": hosts}
+
+
 def _origin(service: Mapping[str, Any]) -> str:
     if not service.get("built"):
         return "pre-made image"

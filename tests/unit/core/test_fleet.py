@@ -149,3 +149,10 @@ def test_the_names_of_all_services():
     }
     assert fleet.service_names(plans) == ["a", "b"]
     assert fleet.service_names({}) == []
+
+
+def test_the_checks_for_programs():
+    good = {"name": "engine", "ok": True, "detail": "docker 28.2.2", "hint": ""}
+    bad = {"name": "driver", "ok": False, "detail": "absent", "hint": "Run aikit.fleet.provision."}
+    assert fleet.checks_report({"b": [good, bad], "a": [good]}) == {"ok": False, "hosts": {"a": [good], "b": [good, bad]}}
+    assert fleet.checks_report({"a": [good], "b": []})["ok"] is True
