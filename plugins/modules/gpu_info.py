@@ -233,7 +233,9 @@ driver:
       type: str
       sample: nvidia_repository
     floor:
-      description: The first version of its branch without known vulnerabilities, or of the next branch that gets fixes. Empty for a branch newer than all bulletins.
+      description:
+        - The first version of its branch without known vulnerabilities, or of the next branch that gets fixes.
+        - Empty for a branch newer than all bulletins.
       returned: always
       type: str
       sample: 580.159.03

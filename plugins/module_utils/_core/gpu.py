@@ -171,16 +171,20 @@ def merge_smi(by_csv: Sequence[SmiGpu], by_xml: Sequence[SmiGpu], listed: Mappin
     found = {gpu.pci_bus_id: gpu for gpu in by_xml}
     for gpu in by_csv:
         more = found.get(gpu.pci_bus_id)
-        found[gpu.pci_bus_id] = gpu if more is None else replace(
-            more,
-            index=gpu.index if gpu.index is not None else more.index,
-            uuid=gpu.uuid or more.uuid,
-            name=gpu.name or more.name,
-            driver_version=gpu.driver_version,
-            memory_total_mib=gpu.memory_total_mib or more.memory_total_mib,
-            memory_free_mib=gpu.memory_free_mib if gpu.memory_total_mib else more.memory_free_mib,
-            compute_capability=gpu.compute_capability,
-            mig_current=gpu.mig_current or more.mig_current,
+        found[gpu.pci_bus_id] = (
+            gpu
+            if more is None
+            else replace(
+                more,
+                index=gpu.index if gpu.index is not None else more.index,
+                uuid=gpu.uuid or more.uuid,
+                name=gpu.name or more.name,
+                driver_version=gpu.driver_version,
+                memory_total_mib=gpu.memory_total_mib or more.memory_total_mib,
+                memory_free_mib=gpu.memory_free_mib if gpu.memory_total_mib else more.memory_free_mib,
+                compute_capability=gpu.compute_capability,
+                mig_current=gpu.mig_current or more.mig_current,
+            )
         )
     return {address: replace(gpu, mig_devices=_named(gpu.mig_devices, listed.get(gpu.uuid, ()))) for address, gpu in found.items()}
 
@@ -304,12 +308,7 @@ def _amd(gpu: Gpu, kfd: Mapping[str, str]) -> Gpu:
         None if value is None else value // _MIB
         for value in (decimal(gpu.values.get(f"mem_info_{key}")) for key in ("vram_total", "vram_used", "gtt_total", "gtt_used"))
     )
-    unified = bool(
-        vram is not None
-        and gtt is not None
-        and vram <= data.APU_VRAM_MOST_MIB
-        and gtt >= max(data.APU_GTT_LEAST_MIB, data.APU_GTT_TIMES * vram)
-    )
+    unified = bool(vram is not None and gtt is not None and vram <= data.APU_VRAM_MOST_MIB and gtt >= max(data.APU_GTT_LEAST_MIB, data.APU_GTT_TIMES * vram))
     total, used = vram, vram_used
     if unified and vram is not None and gtt is not None:
         total = vram + gtt

@@ -33,7 +33,10 @@ _DRIVER_PACKAGES = (
     re.compile(r"nvidia-dkms(-\d+)?(-server)?(-open)?"),
     re.compile(r"kmod-nvidia(-open)?-dkms|kmod-nvidia-latest-dkms|nvidia-open-kmod|dkms-nvidia"),
 )
-_OPEN_PACKAGE = re.compile(r"nvidia-(kernel-open|open-kernel)-dkms|nvidia-dkms(-\d+)?(-server)?-open|kmod-nvidia-open-dkms|nvidia-open-kmod|nvidia-open.*-kmp-.*|linux-modules-nvidia-.*-open-.*")
+_OPEN_PACKAGE = re.compile(
+    r"nvidia-(kernel-open|open-kernel)-dkms|nvidia-dkms(-\d+)?(-server)?-open|kmod-nvidia-open-dkms|nvidia-open-kmod"
+    r"|nvidia-open.*-kmp-.*|linux-modules-nvidia-.*-open-.*"
+)
 _CLOSED_PACKAGE = re.compile(r"nvidia-kernel-dkms|nvidia-dkms(-\d+)?(-server)?|kmod-nvidia-(latest-)?dkms|linux-modules-nvidia-.*")
 # What roles decide from: the driver, its repositories, and what modules are built with
 _LISTED_PACKAGE = re.compile(
@@ -230,11 +233,7 @@ def observe(raw: Raw, gpus: Sequence[Gpu], packages: Mapping[str, Package], csv:
     any_module = module or next((modules[kernel.modules[0]] for kernel in raw.kernels if kernel.modules and kernel.modules[0] in modules), None)
     installed = library or (any_module.version if any_module else "") or (upstream(package.version) if package else "")
     there = bool(installed or package or any(kernel.modules for kernel in raw.kernels))
-    parts = tuple(
-        (name, value)
-        for name, value in (("loaded", loaded), ("library", library), ("module", module.version if module else ""))
-        if value
-    )
+    parts = tuple((name, value) for name, value in (("loaded", loaded), ("library", library), ("module", module.version if module else "")) if value)
     flavour = flavour or (module_flavour(any_module.licence) if any_module else "") or _package_flavour(packages)
     floor, below = floor_of(loaded or installed)
     return Driver(

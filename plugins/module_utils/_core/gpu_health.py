@@ -90,7 +90,12 @@ def _smi(raw: Raw, driver: Driver, unreadable: Sequence[str], timeout: float) ->
         return
     # A driver may lack one field of the list; what it says in the other way counts then
     if raw.smi_csv.status == DAMAGED:
-        yield Problem("inforom_corrupted", f"nvidia-smi says: {_said(Output(text=raw.smi_csv.text[raw.smi_csv.text.find('WARNING:') :]))}", "Have the card looked at.", "warning")
+        yield Problem(
+            "inforom_corrupted",
+            f"nvidia-smi says: {_said(Output(text=raw.smi_csv.text[raw.smi_csv.text.find('WARNING:') :]))}",
+            "Have the card looked at.",
+            "warning",
+        )
     if raw.smi_csv.status not in (*GOOD, 127) and raw.smi_xml.status not in GOOD:
         yield Problem(
             "nvidia_smi_failed", f"{raw.smi_path} ends with status {raw.smi_csv.status}: {_said(raw.smi_csv)}", "Look at the kernel log (dmesg | grep NVRM)."
@@ -111,7 +116,8 @@ def _driver(raw: Raw, nvidia: Sequence[Gpu], driver: Driver) -> Iterator[Problem
         yield Problem(
             "driver_mismatch",
             f"The parts of the NVIDIA driver have different versions: {parts}.{said}",
-            "Reboot the host; or stop all that uses the GPUs, and load the new modules: modprobe -r nvidia_drm nvidia_modeset nvidia_uvm nvidia && modprobe nvidia.",
+            "Reboot the host; or stop all that uses the GPUs, and load the new modules:"
+            " modprobe -r nvidia_drm nvidia_modeset nvidia_uvm nvidia && modprobe nvidia.",
         )
     for gpu in nvidia:
         if gpu.driver_in_use == "nouveau":
@@ -154,9 +160,13 @@ def _flavours(nvidia: Sequence[Gpu], driver: Driver) -> Iterator[Problem]:
                 f"Install branch {data.LAST_BRANCH_BEFORE_TURING} with proprietary modules, the last one for this GPU.",
             )
         elif driver.flavour == "open" and gpu.open_modules == "no":
-            yield Problem("driver_flavour_wrong", f"{name} is older than Turing, which the open kernel modules do not drive.", "Install the proprietary modules.")
+            yield Problem(
+                "driver_flavour_wrong", f"{name} is older than Turing, which the open kernel modules do not drive.", "Install the proprietary modules."
+            )
         elif driver.flavour == "proprietary" and gpu.open_modules == "only":
-            yield Problem("driver_flavour_wrong", f"{name} is driven by the open kernel modules only; the proprietary ones are here.", "Install the open modules.")
+            yield Problem(
+                "driver_flavour_wrong", f"{name} is driven by the open kernel modules only; the proprietary ones are here.", "Install the open modules."
+            )
 
 
 def _host(nvidia: Sequence[Gpu], driver: Driver, host: Mapping[str, Any], log: str) -> Iterator[Problem]:
@@ -318,7 +328,9 @@ def _log(log: str) -> Iterator[Problem]:
         switches.setdefault((match["address"], match["sxid"]), match["rest"].strip())
     for (address, sxid), rest in switches.items():
         fatal = not rest.startswith("Non-fatal")
-        yield Problem("sxid", f"The kernel log has SXid {sxid} for NVSwitch {address}: {rest[:160]}", f"Look it up: {data.XID_CATALOG}.", "error" if fatal else "warning")
+        yield Problem(
+            "sxid", f"The kernel log has SXid {sxid} for NVSwitch {address}: {rest[:160]}", f"Look it up: {data.XID_CATALOG}.", "error" if fatal else "warning"
+        )
     legacy = _LEGACY.search(log)
     if legacy:
         yield Problem(
@@ -362,7 +374,8 @@ def _containers(
         if spec and engine["cdi"] and most and not _readable(spec, most):
             yield Problem(
                 "cdi_spec_too_new",
-                f"The CDI specification of NVIDIA's GPUs has version {spec}; {engine['name']} {engine['version']} reads {most} at most and calls the devices unresolvable.",
+                f"The CDI specification of NVIDIA's GPUs has version {spec}; {engine['name']} {engine['version']} reads {most} at most"
+                " and calls the devices unresolvable.",
                 "Set NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=no-additional-gids-for-device-nodes in /etc/nvidia-container-toolkit/nvidia-cdi-refresh.env and"
                 " restart nvidia-cdi-refresh, or upgrade the engine.",
             )

@@ -185,8 +185,16 @@ XML = """<?xml version="1.0" ?>
         ("<gpu_reset_status><reset_required>Yes</reset_required></gpu_reset_status>", "recovery_action", "Reset"),
         ("<gpu_reset_status><drain_and_reset_recommended>Yes</drain_and_reset_recommended></gpu_reset_status>", "recovery_action", "Drain and Reset"),
         ("<gpu_reset_status><reset_required>Requested functionality has been deprecated</reset_required></gpu_reset_status>", "recovery_action", ""),
-        ("<ecc_errors><volatile><dram_uncorrectable>3</dram_uncorrectable><sram_uncorrectable_parity>1</sram_uncorrectable_parity></volatile></ecc_errors>", "ecc_uncorrected", 4),
-        ("<ecc_errors><volatile><sram_uncorrectable>2</sram_uncorrectable><dram_uncorrectable>0</dram_uncorrectable></volatile></ecc_errors>", "ecc_uncorrected", 2),
+        (
+            "<ecc_errors><volatile><dram_uncorrectable>3</dram_uncorrectable><sram_uncorrectable_parity>1</sram_uncorrectable_parity></volatile></ecc_errors>",
+            "ecc_uncorrected",
+            4,
+        ),
+        (
+            "<ecc_errors><volatile><sram_uncorrectable>2</sram_uncorrectable><dram_uncorrectable>0</dram_uncorrectable></volatile></ecc_errors>",
+            "ecc_uncorrected",
+            2,
+        ),
         ("<ecc_errors><volatile><double_bit><total>5</total></double_bit></volatile></ecc_errors>", "ecc_uncorrected", 5),
         ("<ecc_errors><volatile><dram_uncorrectable>N/A</dram_uncorrectable></volatile></ecc_errors>", "ecc_uncorrected", None),
         ("<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>", "memory_flags", frozenset({"remapped_row_pending"})),
@@ -235,7 +243,8 @@ def test_warnings_after_the_xml_do_no_harm():
 
 
 def test_list():
-    text = f"GPU 0: NVIDIA A100 (UUID: {UUID})\n  MIG 3g.20gb     Device  0: (UUID: MIG-1)\n  MIG 1g.5gb      Device  1: (UUID: MIG-2)\nGPU 1: NVIDIA A100 (UUID: GPU-2)\n"
+    text = f"GPU 0: NVIDIA A100 (UUID: {UUID})\n"
+    text += "  MIG 3g.20gb     Device  0: (UUID: MIG-1)\n  MIG 1g.5gb      Device  1: (UUID: MIG-2)\nGPU 1: NVIDIA A100 (UUID: GPU-2)\n"
     assert gpu_smi.parse_list(text) == {UUID: ((0, "3g.20gb", "MIG-1"), (1, "1g.5gb", "MIG-2"))}
     assert gpu_smi.parse_list("  MIG 3g.20gb Device 0: (UUID: MIG-1)\n") == {}
 
@@ -354,13 +363,15 @@ def test_packages():
     found = gpu_driver.parse_packages(DPKG)
     assert set(found) == {"nvidia-driver-cuda", "dkms", "bash"} and found["dkms"].held
     assert gpu_driver.listed(found) == {"nvidia-driver-cuda": "580.159.03-1", "dkms": "3.2.2-1"}
-    rpm = "ii \tkernel-devel\t0:5.14.0-100.el9\tx86_64\tRocky\nii \tkernel-devel\t0:5.14.0-570.el9\tx86_64\tRocky\nii \tnvidia-open\t3:610.57.04-1.el9\tnoarch\t(none) (none)\n"
+    rpm = "ii \tkernel-devel\t0:5.14.0-100.el9\tx86_64\tRocky\n"
+    rpm += "ii \tkernel-devel\t0:5.14.0-570.el9\tx86_64\tRocky\nii \tnvidia-open\t3:610.57.04-1.el9\tnoarch\t(none) (none)\n"
     found = gpu_driver.parse_packages(rpm)
     assert (found["kernel-devel"].version, found["nvidia-open"].version, found["nvidia-open"].maker) == ("5.14.0-570.el9", "3:610.57.04-1.el9", "")
 
 
 def test_dpkg_status_reads_as_dpkg_query_prints():
-    text = "Package: a\nStatus: install ok installed\nMaintainer: M <m@x>\nArchitecture: amd64\nVersion: 1:2-3\nDescription: x\n y\n\nPackage: b\nStatus: deinstall ok config-files\nVersion: 1\n"
+    text = "Package: a\nStatus: install ok installed\nMaintainer: M <m@x>\nArchitecture: amd64\nVersion: 1:2-3\nDescription: x\n y\n\n"
+    text += "Package: b\nStatus: deinstall ok config-files\nVersion: 1\n"
     assert gpu_driver.parse_dpkg_status(text) == "ii \ta\t1:2-3\tamd64\tM <m@x>"
     assert gpu_driver.parse_dpkg_status(text.replace("install ok", "hold ok", 1)).startswith("hi ")
 
@@ -468,7 +479,8 @@ def test_driver_source_without_a_package():
 
 
 def test_modinfo_of_several_files():
-    text = "filename:       /a/nvidia.ko\nversion:        1.2\nlicense:        NVIDIA\nfilename:       /b/nvidia.ko\nversion:        3.4\nsigner:         DKMS module signing key\n"
+    text = "filename:       /a/nvidia.ko\nversion:        1.2\nlicense:        NVIDIA\n"
+    text += "filename:       /b/nvidia.ko\nversion:        3.4\nsigner:         DKMS module signing key\n"
     found = gpu_driver.parse_modinfo(text)
     assert (found["/a/nvidia.ko"].version, found["/b/nvidia.ko"].version, found["/b/nvidia.ko"].signer) == ("1.2", "3.4", "DKMS module signing key")
 
@@ -562,9 +574,7 @@ def test_unattended_upgrades(periodic, packages, dnf, expected):
     assert gpu_host.unattended_upgrades(Raw(apt_periodic=periodic, dnf_automatic=dnf), gpu_driver.parse_packages(packages)) is expected
 
 
-@pytest.mark.parametrize(
-    ("enforce", "config", "expected"), [("1", True, "enforcing"), ("0\n", True, "permissive"), ("", True, "disabled"), ("", False, "")]
-)
+@pytest.mark.parametrize(("enforce", "config", "expected"), [("1", True, "enforcing"), ("0\n", True, "permissive"), ("", True, "disabled"), ("", False, "")])
 def test_selinux(enforce, config, expected):
     assert gpu_host.selinux(Raw(selinux_enforce=enforce, selinux_config=config)) == expected
 
@@ -589,9 +599,48 @@ NOISE = st.one_of(st.text(max_size=400), st.binary(max_size=400).map(lambda data
 # Words that lead parsers further in than noise does
 WORDS = st.lists(
     st.sampled_from(
-        ["0, ", UUID, ", ", "00000000:3B:00.0", "<nvidia_smi_log>", "</nvidia_smi_log>", "<gpu id='0000:3b:00.0'>", "</gpu>", "&x;", "<!DOCTYPE a [", "]>", "\n", "\t"]
-        + ["filename: ", "version: ", "ii \tnvidia-smi\t", "Package: a\n", "Status: hold ok installed\n", "{", "[", '"SPDisplaysDataType"', ":", "NVRM: Xid (PCI:0000:3b:00): ", "79"]
-        + ["cdiVersion: ", "kind: nvidia.com/gpu\n", "devices:\n", "- name: ", "gfx_target_version 90402\n", "vendor_id 4098\n", "MemTotal: ", " kB", "10de", "ID='", "9" * 400, "\0"]
+        [
+            "0, ",
+            UUID,
+            ", ",
+            "00000000:3B:00.0",
+            "<nvidia_smi_log>",
+            "</nvidia_smi_log>",
+            "<gpu id='0000:3b:00.0'>",
+            "</gpu>",
+            "&x;",
+            "<!DOCTYPE a [",
+            "]>",
+            "\n",
+            "\t",
+        ]
+        + [
+            "filename: ",
+            "version: ",
+            "ii \tnvidia-smi\t",
+            "Package: a\n",
+            "Status: hold ok installed\n",
+            "{",
+            "[",
+            '"SPDisplaysDataType"',
+            ":",
+            "NVRM: Xid (PCI:0000:3b:00): ",
+            "79",
+        ]
+        + [
+            "cdiVersion: ",
+            "kind: nvidia.com/gpu\n",
+            "devices:\n",
+            "- name: ",
+            "gfx_target_version 90402\n",
+            "vendor_id 4098\n",
+            "MemTotal: ",
+            " kB",
+            "10de",
+            "ID='",
+            "9" * 400,
+            "\0",
+        ]
     ),
     max_size=40,
 ).map("".join)
@@ -609,7 +658,11 @@ def test_nothing_but_an_error_of_ours_comes_out_of_noise(text, more):
         system="Linux",
         kernel=more,
         os_release=text,
-        pci=[record("2330"), {"address": text, "vendor": more, "device": text, "class": more}, record("74a1", "1002", "120000", mem_info_vram_total=text, mem_info_gtt_total=more)],
+        pci=[
+            record("2330"),
+            {"address": text, "vendor": more, "device": text, "class": more},
+            record("74a1", "1002", "120000", mem_info_vram_total=text, mem_info_gtt_total=more),
+        ],
         pci_ids=text,
         kfd=[text, more],
         meminfo=text,
@@ -625,7 +678,11 @@ def test_nothing_but_an_error_of_ours_comes_out_of_noise(text, more):
         packages=more,
         ctk_version=Output(0, text),
         cdi={"/etc/cdi/a.yaml": text, "/var/run/cdi/b.json": "{" + more},
-        engines=[EngineAnswer("docker", True, text, {"CDISpecDirs": more}), EngineAnswer("podman", True, more), EngineAnswer("containerd", True, text, config=more)],
+        engines=[
+            EngineAnswer("docker", True, text, {"CDISpecDirs": more}),
+            EngineAnswer("podman", True, more),
+            EngineAnswer("containerd", True, text, config=more),
+        ],
         secure_boot=text.encode()[:8],
         apt_periodic=text,
         selinux_enforce=more,

@@ -65,7 +65,8 @@ def link(current, most, port=None, **more):
 
 
 def widths(current, most):
-    return f"<pci><pci_gpu_link_info><link_widths><max_link_width>{most}x</max_link_width><current_link_width>{current}x</current_link_width></link_widths></pci_gpu_link_info></pci>"
+    inner = f"<max_link_width>{most}x</max_link_width><current_link_width>{current}x</current_link_width>"
+    return f"<pci><pci_gpu_link_info><link_widths>{inner}</link_widths></pci_gpu_link_info></pci>"
 
 
 SWITCHED = {"pci": [CARD, {"address": "0000:07:00.0", "vendor": "0x10de", "device": "0x22a3", "class": "0x068000"}]}
@@ -101,8 +102,16 @@ CASES = [
     ("too old for CUDA 12", {**NO_SMI, "libraries": ["libnvidia-ml.so.470.256.02"], "packages": ""}, ["driver_below_floor", "cuda_below_floor"]),
     ("open modules and Volta", {"pci": VOLTA}, ["driver_flavour_wrong"]),
     ("R595 and Volta", {"pci": VOLTA, "proc_version": OPEN % "595.91.07", "libraries": []}, ["gpu_too_old_for_driver"]),
-    ("proprietary modules and Blackwell", {"pci": BLACKWELL, "proc_version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.03  x\n"}, ["driver_flavour_wrong"]),
-    ("Secure Boot", {**NO_SMI, "pci": [{**CARD, "driver": ""}], "secure_boot": b"\x06\0\0\0\1", **log(REJECTED)}, ["secure_boot_rejects_module", "driver_not_loaded"]),
+    (
+        "proprietary modules and Blackwell",
+        {"pci": BLACKWELL, "proc_version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.03  x\n"},
+        ["driver_flavour_wrong"],
+    ),
+    (
+        "Secure Boot",
+        {**NO_SMI, "pci": [{**CARD, "driver": ""}], "secure_boot": b"\x06\0\0\0\1", **log(REJECTED)},
+        ["secure_boot_rejects_module", "driver_not_loaded"],
+    ),
     ("Secure Boot, another's module", {"secure_boot": b"\x06\0\0\0\1", **log(REJECTED)}, []),
     ("rejected, Secure Boot off", {**NOTHING, "pci": [{**CARD, "driver": ""}], **log(REJECTED)}, []),
     ("headers missing", {"kernels": [Kernel("6.1.0")], "packages": DKMS}, ["headers_missing"]),
@@ -138,7 +147,11 @@ CASES = [
     ("Xid unknown", log("NVRM: Xid (PCI:0000:3b:00): 999, what"), ["xid"]),
     ("no Xid", log("some program talks of NVRM: Xid problems"), []),
     ("SXid", log("nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 20034, Fatal, Link 29 LTSSM Fault Up"), ["sxid"]),
-    ("legacy", log("NVRM: The NVIDIA Tesla V100 GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers."), ["gpu_ignored_by_driver"]),
+    (
+        "legacy",
+        log("NVRM: The NVIDIA Tesla V100 GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers."),
+        ["gpu_ignored_by_driver"],
+    ),
     ("init", log("NVRM: GPU 0000:3b:00.0: RmInitAdapter failed! (0x26:0x56:1474)"), ["gpu_init_failed"]),
     ("toolkit", {"packages": PACKAGES + TOOLKIT, "cdi": {"/var/run/cdi/nvidia.yaml": SPEC % "0.7.0"}}, []),
     ("toolkit old", {"packages": PACKAGES + OLD_TOOLKIT, "cdi": {"/var/run/cdi/nvidia.yaml": SPEC % "0.5.0"}}, ["toolkit_below_floor"]),

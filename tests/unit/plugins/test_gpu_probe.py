@@ -96,7 +96,11 @@ def test_a_whole_host(make):
         "open_modules": "yes",
     }
     assert found["driver"]["cuda_version"] == "13.0" and found["driver"]["source"] == "nvidia_repository"
-    assert found["cdi"] == {"devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all"], "spec_version": "0.5.0", "files": ["/var/run/cdi/nvidia.yaml"]}
+    assert found["cdi"] == {
+        "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all"],
+        "spec_version": "0.5.0",
+        "files": ["/var/run/cdi/nvidia.yaml"],
+    }
     host = found["host"]
     assert host["kernels"] == [{"release": "6.12.48+deb13-amd64", "headers": True, "image": True, "nvidia_module": "580.159.03"}]
     assert (host["kernel"], host["headers"], host["secure_boot"], host["service_manager"]) == ("6.12.48+deb13-amd64", True, False, "systemd")
@@ -107,7 +111,10 @@ def test_a_whole_host(make):
 def test_divided_and_shared(make):
     divided = observe(make("a100-mig"))["gpus"][0]["mig"]
     assert divided["current"] == "enabled"
-    assert [(device["profile"], device["memory_total_mib"], device["gpu_instance_id"]) for device in divided["devices"]] == [("3g.20gb", 19968, 1), ("3g.20gb", 19968, 2)]
+    assert [(device["profile"], device["memory_total_mib"], device["gpu_instance_id"]) for device in divided["devices"]] == [
+        ("3g.20gb", 19968, 1),
+        ("3g.20gb", 19968, 2),
+    ]
     (shared,) = observe(make("gb10"))["gpus"]
     assert shared["unified_memory"] and shared["memory_total_mib"] == 128747
     assert [gpu["gfx"] for gpu in observe(make("mi300"))["gpus"]] == ["gfx942", "gfx942"]
