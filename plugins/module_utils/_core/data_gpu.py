@@ -5,7 +5,7 @@
 """What GPUs are behind PCI ids, and what their errors mean; read in November 2026.
 
 Sources: the table of supported GPUs in NVIDIA's open-gpu-kernel-modules (README, 595.45.04) and the PCI id database for the ranges,
-NVIDIA's Xid catalog for the errors, LLVM's AMDGPU guide and the amdgpu driver for AMD's names.
+the names of NVIDIA's Xid catalog with what operators commonly do about them, LLVM's AMDGPU guide and the amdgpu driver for AMD's names.
 """
 
 from __future__ import annotations
