@@ -143,7 +143,7 @@ def test_no_document_names_a_variable_that_does_not_exist(path):
 
     prefixes = tuple(f"{role.name}_" for role in ROLES)
     known = known_variables() | set(data_variables.PLAYBOOK_VARIABLES) | {path.stem for path in MODULES}
-    facts = {f"{role.name}_{word}" for role in ROLES for word in ("result", "facts")}
+    facts = {f"{role.name}_{word}" for role in ROLES for word in data_variables.RESULT_SUFFIXES}
     words = set(re.findall(r"(?<![\w./:#-])[a-z][a-z0-9_]+(?![\w/-])", path.read_text()))
     strange = {word for word in words if word.startswith(prefixes)} - known - facts
     assert not strange

@@ -25,4 +25,4 @@ PLAYBOOK_VARIABLES = {
 PLAYBOOK_PREFIXES = ("aikit_",)
 
 # A role leaves what it found in variables of these names
-RESULT_SUFFIXES = ("facts", "result", "results", "checks")
+RESULT_SUFFIXES = ("facts", "result", "results", "checks", "reboot_required")

@@ -1,0 +1,32 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which of our services hold GPUs, so that they are stopped before the driver under them changes."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Mapping
+
+from .container import SERVICE_LABEL
+
+
+def gpu_services(containers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the running containers of aikit.fleet that were given a GPU; of containers as ``docker inspect`` shows them."""
+    return sorted(str(container["Name"]).lstrip("/") for container in containers if _ours(container) and _running(container) and _has_gpu(container))
+
+
+def _ours(container: Mapping[str, Any]) -> bool:
+    return SERVICE_LABEL in ((container.get("Config") or {}).get("Labels") or {})
+
+
+def _running(container: Mapping[str, Any]) -> bool:
+    # One that crashes again and again runs too, as soon as it can
+    state = container.get("State") or {}
+    return bool(state.get("Running") or state.get("Restarting"))
+
+
+def _has_gpu(container: Mapping[str, Any]) -> bool:
+    settings = container.get("HostConfig") or {}
+    devices = [str(device.get("PathOnHost") or "") for device in settings.get("Devices") or ()]
+    return bool(settings.get("DeviceRequests")) or any(path.startswith("/dev/nvidia") for path in devices)
