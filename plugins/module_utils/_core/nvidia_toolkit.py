@@ -251,11 +251,12 @@ def _pin(full: str) -> str:
 
 def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
     """What the engines of the host need."""
-    engines = found["engines"]
     host = found["host"]
+    names = [engine["name"] for engine in found["engines"]]
+    # containerd beside Docker is Docker's own: Docker reads specifications itself, before containerd sees the container
+    engines = [engine for engine in found["engines"] if engine["name"] != "containerd" or "docker" not in names]
     systemd = host.get("service_manager") == "systemd"
     refresh = systemd and at_least(result.version, data.REFRESH_SINCE) is True
-    names = [engine["name"] for engine in engines]
     for engine in engines:
         _judge_engine(result, engine)
     limited = [engine for engine in engines if engine["cdi_spec_max"] and not at_least(engine["cdi_spec_max"], "0.7.0")]
@@ -279,7 +280,6 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
         },
         "docker": _docker(result, engines, systemd),
         "podman": {"remove": [data.PODMAN_HOOK] if "podman" in names else []},
-        # Beside Docker it is Docker's own, and Docker reads specifications itself
         "containerd": _containerd() if "containerd" in names and "docker" not in names else {},
         "ordering": {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh else {},
         "selinux": {"boolean": data.SELINUX_BOOLEAN} if selinux else {},
@@ -291,7 +291,7 @@ def _judge_engine(result: _Result, engine: Mapping[str, Any]) -> None:
     name, version = engine["name"], engine["version"]
     if name == "podman" and not engine["cdi_spec_max"]:
         result.problem("podman too old", f"Podman {version} reads no CDI specification, so it cannot hand out GPUs", "Podman 4.1 is the first that does.")
-    if name == "docker" and at_least(version, nvidia.DOCKER_CDI_DEFAULT) and not engine["cdi"]:
+    if name == "docker" and at_least(version, nvidia.DOCKER_CDI_DEFAULT) and engine.get("answers", True) and not engine["cdi"]:
         result.problem(
             "CDI is off in docker",
             f"Docker {version} hands out CDI devices unless it is told not to, and it does not",
