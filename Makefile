@@ -20,12 +20,13 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-faults test-matrix benchmark constraints clean
+.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-hosts test-faults test-matrix benchmark constraints clean
 
 help:
 	@echo 'make quickstart     a running, proven inference service on this machine (the first run takes some minutes)'
 	@echo 'make setup          what quickstart needs: $(VENV) with pinned packages, this checkout linked in it as aikit.fleet'
 	@echo 'make test           all tests that gate a change: unit, lint, sanity, importer, e2e, molecule; each has a target test-NAME'
+	@echo 'make test-hosts     GPU hosts: real systemd hosts, fake GPUs, signed repositories with packages that behave like NVIDIA'\''s; one real DKMS build'
 	@echo 'make test-faults    kill deployments at many moments and run them again; faulty images'
 	@echo 'make test-matrix    unit tests of the pure code on every Python from 3.9 to 3.13 that is here'
 	@echo 'make benchmark      the figures of docs/benchmarks.md'
@@ -85,6 +86,9 @@ test-e2e: prepare
 
 test-molecule: prepare
 	@tests/tools/molecule $(ARGS)
+
+test-hosts: prepare
+	@pytest tests/hosts $(ARGS)
 
 test-faults: prepare
 	@pytest tests/faults $(ARGS)
