@@ -26,6 +26,18 @@ def devices(text: str) -> tuple[str, ...]:
     return tuple(f"{kind}={name}" for name in names) if kind else ()
 
 
+def spec_version(text: str) -> str:
+    """The version of the specification that a file claims to follow; empty for what is none."""
+    if text.lstrip().startswith("{"):
+        document = _document(text)
+        return str(document.get("cdiVersion") or "")
+    for raw in text.splitlines():
+        match = _LINE.fullmatch(raw.rstrip())
+        if match and match["key"] == "cdiVersion" and not match["indent"] and not match["dash"]:
+            return _scalar(match["value"] or "")
+    return ""
+
+
 def nvidia_gpus(found: Iterable[str]) -> tuple[str, ...]:
     """The names after ``nvidia.com/gpu=``, without doubles, in the order found."""
     prefix = f"{NVIDIA}="
@@ -45,14 +57,18 @@ def gpu_count(names: Iterable[str]) -> int:
     return max(len(indexes), len(ids)) or (1 if instances else 0)
 
 
-def _from_json(text: str) -> tuple[str, list[str]]:
+def _document(text: str) -> Mapping[str, Any]:
     try:
         document: Any = json.loads(text)
-    except ValueError:
-        return "", []
-    if not isinstance(document, Mapping):
-        return "", []
-    listed = document.get("devices") or ()
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, Mapping) else {}
+
+
+def _from_json(text: str) -> tuple[str, list[str]]:
+    document = _document(text)
+    devices_ = document.get("devices")
+    listed = devices_ if isinstance(devices_, list) else ()
     return str(document.get("kind") or ""), [str(entry["name"]) for entry in listed if isinstance(entry, Mapping) and "name" in entry]
 
 

@@ -21,15 +21,27 @@ CUDA_DRIVER_FLOOR = "525.60.13"
 TOOLKIT_FLOOR = "1.19.1"
 
 # Newest CDI specification that an engine reads, by the engine's first version that does. An engine refuses a whole specification
-# for its version line alone, with an error that hides why. Docker: moby's go.mod by tag. Podman: 4.3.1 was tried, 5.1 is NVIDIA's own figure.
+# for its version line alone, with an error that hides why. Docker: moby's go.mod by tag. Podman: 4.3.1 was tried, 5.1 and containerd's 1.7.16 are
+# NVIDIA's own figures.
 CDI_READABLE: Mapping[str, tuple[tuple[str, str], ...]] = {
     "docker": (("25.0", "0.6.0"), ("26.1", "0.7.0")),
     "podman": (("4.1", "0.5.0"), ("5.1", "0.7.0")),
+    "containerd": (("1.7", "0.5.0"), ("1.7.16", "0.7.0")),
 }
 
 # Docker reads CDI devices since 25.0 where features.cdi is set, and without that since 28.2.
 DOCKER_CDI = "25.0"
 DOCKER_CDI_DEFAULT = "28.2"
+
+# docker run --gpus goes by CDI since 29.2 where nvidia-cdi-hook is on the daemon's PATH; else it needs the toolkit's older hook.
+DOCKER_GPUS_BY_CDI = "29.2"
+
+# podman run --gpus is another way to write --device nvidia.com/gpu= since 5.0; before, Podman took it and did nothing.
+PODMAN_GPUS = "5.0"
+
+# containerd reads CDI devices since 1.7 where enable_cdi is set, and without that since 2.0.
+CONTAINERD_CDI = "1.7"
+CONTAINERD_CDI_DEFAULT = "2.0"
 
 # nvidia-ctk writes specifications of 0.7.0 since this version, unless it is told to leave additional groups out.
 TOOLKIT_WRITES_0_7 = "1.19.1"

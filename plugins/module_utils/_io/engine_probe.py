@@ -20,6 +20,7 @@ from .._core.container_engine import Host, Probe
 from .._core.data_container_engine import PYTHON_PACKAGES
 
 TIMEOUT_SECONDS = 20
+PODMAN_VERSION = ("podman", "version", "--format", "{{.Client.Version}}")
 PROGRAMS = {"docker": "dockerd", "podman": "podman"}
 
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
@@ -28,8 +29,8 @@ Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 class _Connection(http.client.HTTPConnection):
     """HTTP over a UNIX socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
@@ -50,31 +51,37 @@ def _program(name: str) -> bool:
 
 
 def _docker(path: str) -> Probe:
-    installed = _program("docker")
-    connection = _Connection(path)
+    answer, problem = docker_answer(path, "/version")
+    version = str(answer.get("Version") or "")
+    return Probe("docker", _program("docker"), version, path, problem or ("" if version else f"{path} does not answer: no version"))
+
+
+def docker_answer(path: str, page: str, timeout: float = TIMEOUT_SECONDS) -> tuple[dict[str, Any], str]:
+    """What Docker says on ``page`` of its API, and why it says nothing: one of the two is empty."""
+    connection = _Connection(path, timeout)
     try:
         # An idle daemon that is started by its socket answers late; one that hangs must not hang us
-        connection.request("GET", "/version")
+        connection.request("GET", page)
         answer = connection.getresponse()
         body = answer.read(1024 * 1024)
         if answer.status != 200:
-            return Probe("docker", installed, "", path, f"{path} answers with status {answer.status}")
-        version = str(json.loads(body)["Version"])
+            return {}, f"{path} answers with status {answer.status}"
+        found = json.loads(body)
     except FileNotFoundError:
-        return Probe("docker", installed, "", path, f"{path} does not exist")
+        return {}, f"{path} does not exist"
     except PermissionError:
-        return Probe("docker", installed, "", path, f"{path} may not be used by this user: set become: true")
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as exc:
-        return Probe("docker", installed, "", path, f"{path} does not answer: {exc}")
+        return {}, f"{path} may not be used by this user: set become: true"
+    except (OSError, http.client.HTTPException, ValueError, RecursionError) as exc:
+        return {}, f"{path} does not answer: {exc}"
     finally:
         connection.close()
-    return Probe("docker", installed, version, path)
+    return (found, "") if isinstance(found, dict) else ({}, f"{path} does not answer: no mapping")
 
 
 def _podman(run: Run) -> Probe:
     if not _program("podman"):
         return Probe("podman", False, problem="podman is not installed")
-    status, output, errors = run(["podman", "version", "--format", "{{.Client.Version}}"])
+    status, output, errors = run(list(PODMAN_VERSION))
     if status != 0 or not output.strip():
         return Probe("podman", True, problem=f"podman version fails: {(errors or output).strip()}")
     return Probe("podman", True, output.strip())
@@ -83,7 +90,7 @@ def _podman(run: Run) -> Probe:
 def _host() -> Host:
     return Host(
         os_release=container_engine.parse_os_release(_read("/etc/os-release") or _read("/usr/lib/os-release")),
-        service_manager=_service_manager(),
+        service_manager=service_manager(),
         apparmor=_read("/sys/module/apparmor/parameters/enabled").strip() == "Y",
         python=sys.executable,
         python_is_systems=sys.prefix == sys.base_prefix and os.path.dirname(os.path.realpath(sys.executable)) == "/usr/bin",
@@ -91,11 +98,13 @@ def _host() -> Host:
     )
 
 
-def _service_manager() -> str:
+def service_manager(root: str = "/") -> str:
+    """What starts services on a host."""
     # systemd makes this folder early at boot, and only where it is in charge
-    if os.path.isdir("/run/systemd/system"):
+    if os.path.isdir(os.path.join(root, "run/systemd/system")):
         return "systemd"
-    return "sysvinit" if shutil.which("service", path="/usr/sbin:/sbin:/usr/bin") else "none"
+    path = os.pathsep.join(os.path.join(root, folder) for folder in ("usr/sbin", "sbin", "usr/bin"))
+    return "sysvinit" if shutil.which("service", path=path) else "none"
 
 
 def _read(path: str) -> str:
