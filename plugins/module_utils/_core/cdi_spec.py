@@ -17,9 +17,7 @@ from typing import Mapping, Sequence
 from . import cdi
 from .plan import Action, Plan
 
-# In YAML as nvidia-ctk writes it, and in JSON
-_VERSION = re.compile(r'^[\s{]*"?cdiVersion"?:\s*"?([0-9][0-9.]*)', re.M)
-# Hooks have a path too, in /usr/bin
+# In YAML as nvidia-ctk writes it, and in JSON. Hooks have a path too, in /usr/bin
 _NODE = re.compile(r'"?\bpath"?:\s*"?(/dev/[^"\s,}]+)')
 _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.S)
 
@@ -32,12 +30,6 @@ class Unit:
     enabled: bool = False
     environment: tuple[str, ...] = ()
     environment_files: tuple[str, ...] = ()
-
-
-def version(text: str) -> str:
-    """The version line of a specification; empty for what is none."""
-    found = _VERSION.search(text)
-    return found.group(1).rstrip(".") if found else ""
 
 
 def nodes(text: str) -> tuple[str, ...]:
@@ -98,7 +90,7 @@ def plan(path: str, current: str, wanted: str, service: str, problem: str) -> Pl
 
 
 def _summary(text: str) -> dict[str, object]:
-    return {"cdiVersion": version(text), "devices": list(cdi.devices(text)), "nodes": list(nodes(text)), "libraries": _libraries(text)} if text else {}
+    return {"cdiVersion": cdi.spec_version(text), "devices": list(cdi.devices(text)), "nodes": list(nodes(text)), "libraries": _libraries(text)} if text else {}
 
 
 def _libraries(text: str) -> list[str]:

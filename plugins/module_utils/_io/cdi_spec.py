@@ -30,7 +30,7 @@ def ensure(path: str, service: str, more: Mapping[str, str], program: Optional[s
     path = variables.pop("NVIDIA_CTK_CDI_OUTPUT_FILE_PATH", "") or path
     command = ["env", *(f"{name}={value}" for name, value in sorted(variables.items())), program, "cdi", "generate"]
     status, wanted, errors = run([*command, "--output="])
-    problem = "" if status == 0 and cdi_spec.version(wanted) else f"nvidia-ctk cdi generate fails: {_last(errors or wanted)}"
+    problem = "" if status == 0 and cdi.spec_version(wanted) else f"nvidia-ctk cdi generate fails: {_last(errors or wanted)}"
     if problem and not check_mode:
         raise AikitError(f"{problem} (status {status}).", "nvidia-smi says whether the driver works.")
     current = _read(path)
@@ -62,7 +62,7 @@ def _result(plan: Plan, path: str, current: str, stale: bool, problem: str, unit
         plan,
         path=path,
         devices=list(cdi.devices(current)),
-        spec_version=cdi_spec.version(current),
+        spec_version=cdi.spec_version(current),
         nodes=list(cdi_spec.nodes(current)),
         stale=stale,
         # /run and what it is also called are a tmpfs

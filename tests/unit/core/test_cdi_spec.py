@@ -42,12 +42,10 @@ JSON = json.dumps({"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [
 
 @pytest.mark.parametrize("text", [JSON, json.dumps(json.loads(JSON), indent=2)])
 def test_json(text):
-    assert cdi_spec.version(text) == "0.5.0"
     assert cdi_spec.nodes(text) == ("/dev/nvidia0",)
 
 
 def test_yaml():
-    assert cdi_spec.version(SPEC) == "0.7.0" and cdi_spec.version("") == ""
     assert cdi_spec.nodes(SPEC) == ("/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap1", "/dev/nvidiactl")
 
 
