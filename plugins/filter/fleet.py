@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Mapping
 
-from ..module_utils._core import fleet, table
+from ..module_utils._core import fleet, host_checks, table
 
 
 def from_hosts(hostvars: Mapping[str, Any], hosts: Iterable[str], name: str) -> dict[str, Any]:
@@ -22,6 +22,7 @@ class FilterModule:
             "archive_plan": fleet.archive_plan,
             "checks_table": fleet.checks_table,
             "from_hosts": from_hosts,
+            "host_checks": host_checks.host_checks,
             "plan_table": fleet.plan_table,
             "release_failure": fleet.release_failure,
             "service_checks": fleet.service_checks,

@@ -4,8 +4,8 @@
 
 """GPU hosts without GPUs: fixture repositories over HTTP, and real systemd hosts with a fake /proc and /sys. By hand:
 
-    python tests/hosts/lab.py serve DIRECTORY                      serve repositories until Ctrl-C; DIRECTORY/repository.json says where
-    python tests/hosts/lab.py host NAME DIRECTORY [SUITE] [JSON]   make a host that knows them; JSON holds gpu_host's further arguments
+python tests/hosts/lab.py serve DIRECTORY                      serve repositories until Ctrl-C; DIRECTORY/repository.json says where
+python tests/hosts/lab.py host NAME DIRECTORY [SUITE] [JSON]   make a host that knows them; JSON holds gpu_host's further arguments
 """
 
 from __future__ import annotations
@@ -128,6 +128,24 @@ class GpuHost:
     def apt(self, *words: str, check: bool = True) -> str:
         return self.run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q=2", "--yes", "--no-install-recommends", *words, check=check)
 
+    def module(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """The result of one module, run as Ansible runs it."""
+        environment = support.environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1")
+        command = [str(support.BIN / "ansible"), self.name, "--inventory", f"{self.name},", "--connection", "community.docker.docker"]
+        command += [
+            "--extra-vars",
+            "ansible_python_interpreter=/usr/bin/python3",
+            "--module-name",
+            name,
+            *(["--args", json.dumps(arguments)] if arguments else []),
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout, done.stderr
+        (play,) = json.loads(done.stdout[done.stdout.index("{\n") :])["plays"]
+        result = dict(play["tasks"][0]["hosts"][self.name])
+        assert not result.get("failed") and not result.get("unreachable"), result
+        return result
+
     def install_driver(self, version: str, open_modules: bool = True) -> None:
         """NVIDIA's packages of one version, as someone else would have installed them, and a reboot."""
         self.add_cuda_repository()
@@ -136,7 +154,9 @@ class GpuHost:
         if self.distribution.startswith("ubuntu"):
             tail = f"-{version.partition('.')[0]}" if version < "590" else ""
             flavour = "-open" if open_modules else ""
-            names = f"libnvidia-compute{tail} libnvidia-cfg1{tail} nvidia-utils{tail} nvidia-kernel-common{tail} nvidia-firmware{tail} nvidia-kernel-source{tail}{flavour} nvidia-dkms{tail}{flavour} nvidia-headless-no-dkms{tail}{flavour} nvidia-persistenced"
+            both = ("libnvidia-compute", "libnvidia-cfg1", "nvidia-utils", "nvidia-kernel-common", "nvidia-firmware")
+            kernel = ("nvidia-kernel-source", "nvidia-dkms", "nvidia-headless-no-dkms")
+            names = " ".join([*(f"{name}{tail}" for name in both), *(f"{name}{tail}{flavour}" for name in kernel), "nvidia-persistenced"])
         suffix = "-1ubuntu1" if self.distribution.startswith("ubuntu") else "-1"
         self.apt("install", f"linux-headers-{self.kernel}", *(f"{name}={version}{suffix}" for name in names.split()))
         self.sh("! command -v update-initramfs >/dev/null || update-initramfs -u -k all")
@@ -182,10 +202,9 @@ class GpuHost:
         command = [str(support.ROOT / "tests/tools/host"), "create", self.name, self.suite, "--restart=unless-stopped", "--stop-signal=SIGRTMIN+3"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         self._copy()
-        self.sh(
-            f"mkdir -p {FAKE_ROOT} /lib/modules; cd {FAKE_ROOT}; for name in usr etc bin sbin lib lib64 var dev boot run opt home root tmp; do [ ! -e /$name ] || ln -sfn /$name $name; done"
-            "; systemctl daemon-reload; systemctl enable --quiet fake-nvidia-boot.service"
-        )
+        # Below another root than / programs are taken from usr/bin alone
+        self.sh("mkdir -p /lib/modules; for name in modinfo dockerd; do ln -s ../sbin/$name /usr/bin/$name; done")
+        self.sh("systemctl daemon-reload; systemctl enable --quiet fake-nvidia-boot.service")
         self._apt_sources()
         names = ["kmod", f"linux-image-{self.kernel}", "initramfs-tools", *self.scenario.get("packages", ())]
         names.append("linux-image-generic" if self.distribution.startswith("ubuntu") else "linux-image-amd64")
@@ -232,7 +251,7 @@ class GpuHost:
         lines = []
         for index, kind in enumerate(scenario.get("gpus", ("h100",))):
             device, pci_class, name, memory, capability, architecture = GPUS[kind]
-            slot = f"0000:{0x3b + 2 * index:02x}:00.0"
+            slot = f"0000:{0x3B + 2 * index:02x}:00.0"
             uuid = f"GPU-{index:08x}-fa4e-fa4e-fa4e-{int(device, 16):012x}"
             lines.append(f"{index};{uuid};{name};0000{slot.upper()};{memory};{capability};{architecture}")
             found.update(_pci(slot, "0x10de", f"0x{device}", pci_class))
@@ -258,7 +277,8 @@ class GpuHost:
         found[f"{proc}/cmdline"] = f"BOOT_IMAGE=/boot/vmlinuz-{self.kernel} ro\n"
         if self.distribution in OS_RELEASE:
             identity, number, pretty, codename = OS_RELEASE[self.distribution]
-            found["usr/lib/os-release"] = f'PRETTY_NAME="{pretty}"\nNAME="Ubuntu"\nVERSION_ID="{number}"\nVERSION_CODENAME={codename}\nID={identity}\nID_LIKE=debian\n'
+            lines = [f'PRETTY_NAME="{pretty}"', 'NAME="Ubuntu"', f'VERSION_ID="{number}"', f"VERSION_CODENAME={codename}", f"ID={identity}", "ID_LIKE=debian"]
+            found["usr/lib/os-release"] = "".join(f"{line}\n" for line in lines)
         found.update({path.lstrip("/"): text for path, text in scenario.get("files", {}).items()})
         return found
 

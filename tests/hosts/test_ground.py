@@ -92,7 +92,10 @@ def test_a_stranger_s_key_is_refused(host, nvidia_repo):
 
 def test_the_toolkit_writes_the_specification_that_it_is_told_to(host, nvidia_repo):
     host.add_toolkit_repository()
-    host.apt("install", *(f"{name}=1.19.1-1" for name in ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")))
+    host.apt(
+        "install",
+        *(f"{name}=1.19.1-1" for name in ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")),
+    )
     assert "nvidia.com/gpu=all" in host.run("nvidia-ctk", "cdi", "list")
     assert "cdiVersion: 0.7.0" in host.run("cat", "/var/run/cdi/nvidia.yaml")
     host.write("/etc/nvidia-container-toolkit/nvidia-cdi-refresh.env", "NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=no-additional-gids-for-device-nodes\n")
