@@ -50,7 +50,11 @@ def parse_os_release(text: str) -> dict[str, str]:
     for line in text.splitlines():
         key, separator, value = line.partition("=")
         if separator and re.match(r"[A-Z][A-Z0-9_]*\Z", key.strip()):
-            words = shlex.split(value, comments=True)
+            try:
+                words = shlex.split(value, comments=True)
+            except ValueError:
+                # A quote that nothing closes
+                words = [value.strip().strip("\"'")]
             found[key.strip()] = words[0] if words else ""
     return found
 

@@ -110,7 +110,8 @@ def parse_packages(text: str) -> dict[str, Package]:
         # No epoch and epoch 0 are the same, and rpm always has one
         name, version = cells[1].partition(":")[0], re.sub(r"^0:", "", cells[2])
         package = Package(name, version, cells[4].replace("(none)", "").strip() if len(cells) > 4 else "", cells[0][:1] == "h")
-        if name not in found or numbers(version) > numbers(found[name].version):
+        # Kernels of one version differ in what follows it
+        if name not in found or release_numbers(version) > release_numbers(found[name].version):
             found[name] = package
     return found
 

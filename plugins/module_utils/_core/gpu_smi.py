@@ -25,7 +25,7 @@ MOST_CHARACTERS = 16 * 1024 * 1024
 MOST_DEPTH = 32
 
 # What nvidia-smi writes where it knows nothing, in all versions
-_UNKNOWN = re.compile(r"\[?(?:n/a|not supported|not available|unknown error|unknown|gpu is lost|gpu requires reset|insufficient permissions)\]?|err!|", re.I)
+_UNKNOWN = re.compile(r"\[?(?:n/a|not supported|not available|unknown error|unknown|requested functionality has been deprecated|gpu is lost|gpu requires reset|insufficient permissions)\]?|err!|", re.I)
 _BUS_ID = re.compile(r"(?:(?P<domain>[0-9a-f]{4,8}):)?(?P<bus>[0-9a-f]{2}):(?P<device>[0-9a-f]{2})(?:\.(?P<function>[0-7]))?", re.I)
 _NUMBER = re.compile(r"(\d{1,15})(?:\.\d+)?(?: ?(?:MiB|x|W|C|%))?", re.I)
 _END = "</nvidia_smi_log>"
