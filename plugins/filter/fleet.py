@@ -23,6 +23,7 @@ class FilterModule:
             "checks_report": fleet.checks_report,
             "checks_table": fleet.checks_table,
             "from_hosts": from_hosts,
+            "hosts_table": table.hosts,
             "host_checks": host_checks.host_checks,
             "plan_table": fleet.plan_table,
             "release_failure": fleet.release_failure,

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: nvidia_cdi_spec
 short_description: Keep the CDI specification of a host what its NVIDIA driver would give now
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
 description:

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: nvidia_container_check
 short_description: Check that a container can open the GPUs of a host
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
 description:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
@@ -24,8 +24,9 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[str
     return lines
 
 
-def services(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """What runs where. ``results`` maps a host to the results of its services, as role inference collects them."""
+def services(results: Mapping[str, Sequence[Mapping[str, Any]]], waits: Optional[Mapping[str, bool]] = None) -> list[str]:
+    """What runs where. ``results`` maps a host to the results of its services, as role inference collects them; ``waits`` says of
+    a host whether it waits for a reboot."""
     rows = []
     hints: list[str] = []
     for host in sorted(results):
@@ -49,7 +50,31 @@ def services(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 hints.append(curl(str(result["url"]), bool(result.get("has_api_key"))))
     columns = ("host", "service", "model", "state", "verdict", "layers", "tokens/s", "first token s", "url")
     lines = table(rows, columns)
+    waiting = sorted(host for host, needed in (waits or {}).items() if needed)
+    if waiting:
+        lines += ["", f"Waiting for a reboot, and left out until then: {', '.join(waiting)}. Reboot them, or set nvidia_driver_reboot: if_required."]
     return lines + (["", "Try it:", *hints] if hints else [])
+
+
+def hosts(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The drivers of a fleet; ``facts`` maps a host to ``nvidia_driver_facts``."""
+    columns = ("host", "gpus", "driver", "version", "modules", "cuda", "source", "done")
+    return table(
+        (
+            {
+                "host": host,
+                "gpus": found.get("gpus"),
+                "driver": found.get("state") or None,
+                "version": found.get("version") or found.get("installed_version") or None,
+                "modules": found.get("flavour") or None,
+                "cuda": found.get("cuda_version") or None,
+                "source": found.get("source") or None,
+                "done": found.get("action") or None,
+            }
+            for host, found in sorted(facts.items())
+        ),
+        columns,
+    )
 
 
 def curl(url: str, has_api_key: bool) -> str:

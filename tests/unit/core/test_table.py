@@ -46,3 +46,21 @@ def test_services_end_with_a_line_to_paste():
 def test_the_key_is_never_printed():
     lines = table.services({"h1": [{**RESULT, "has_api_key": True, "api_key": "s3cret"}]})
     assert "YOUR-KEY" in lines[-1] and "s3cret" not in "\n".join(lines)
+
+
+def test_hosts_that_wait_for_a_reboot_are_named():
+    lines = table.services({}, {"b": True, "a": False, "c": True})
+    assert lines[-1].startswith("Waiting for a reboot, and left out until then: b, c.")
+    assert table.services({}, {"a": False}) == table.services({})
+
+
+def test_the_drivers_of_a_fleet():
+    facts = {
+        "h2": {"gpus": 0, "state": "absent", "action": "none"},
+        "h1": {"gpus": 8, "state": "loaded", "version": "580.178.04", "flavour": "open", "cuda_version": "13.0", "source": "nvidia_repository", "action": "install"},
+    }
+    lines = table.hosts(facts)
+    assert [line.split() for line in lines[2:]] == [
+        ["h1", "8", "loaded", "580.178.04", "open", "13.0", "nvidia_repository", "install"],
+        ["h2", "0", "absent", "-", "-", "-", "-", "none"],
+    ]
