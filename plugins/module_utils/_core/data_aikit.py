@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Mapping, Optional
 
+REVIEWED = "2026-11-01"
+
 Version = tuple[int, int, int]
 
 # Later than every release; what only the development branch has starts here.

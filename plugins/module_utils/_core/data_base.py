@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
+REVIEWED = "2026-11-01"
+
 # What images call an architecture → what Debian calls it.
 ARCHITECTURES: Mapping[str, str] = {"amd64": "amd64", "arm64": "arm64"}
 

@@ -10,6 +10,8 @@ llama.cpp; compared with the constants of its Python package gguf 0.19.0. Date: 
 
 from __future__ import annotations
 
+REVIEWED = "2026-11-01"
+
 # type id -> (name, elements per block, bytes per block)
 TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4),

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
+REVIEWED = "2026-11-01"
+
 _OPTIONS_0_7_0 = """
 --adaptive-decay --adaptive-target --agent --alias --api-key --api-key-file --api-prefix --backend-sampling --batch-size --cache-idle-slots
 --cache-list --cache-prompt --cache-ram --cache-reuse --cache-type-k --cache-type-k-draft --cache-type-v --cache-type-v-draft --chat-template

@@ -10,6 +10,8 @@ statements of llama.cpp from 2023 to 2026, of LocalAI v2.0 to v4.7 and of vLLM 0
 
 from __future__ import annotations
 
+REVIEWED = "2026-11-01"
+
 # (phrase, kind, ends the load?, what it means). The first phrase that a line holds wins, so exact ones come first.
 # Kinds: oom, driver, arch, init, crash, model, config, load ("load" only says that it failed, another line says why).
 # A phrase that does not end the load is forgotten when a later line shows that the load went on.

@@ -396,7 +396,8 @@ class _Planner:
         if new and target.flavour == "proprietary":
             self._refuse("open_only", f"The proprietary kernel modules do not drive {_names(new)}.", "Set nvidia_driver_flavour: auto.")
         for gpu in self.driven:
-            first = data.FIRST_BRANCHES.get(architecture(gpu), 0)
+            # What is newer than all that is known here needs at least what the newest known one needs
+            first = max(data.FIRST_BRANCHES.values()) if _is_newer_than_known(gpu) else data.FIRST_BRANCHES.get(architecture(gpu), 0)
             if target.branch < first:
                 self._refuse(
                     "gpu_too_new_for_branch",
@@ -1056,8 +1057,11 @@ def architecture(gpu: Mapping[str, Any]) -> str:
 
 def open_only(gpu: Mapping[str, Any]) -> bool:
     """Whether NVIDIA's proprietary modules do not drive a GPU: Grace Hopper, Blackwell, and what is newer than all that is known here."""
-    newest = max(last for _first, last, _name_, _capability in data_gpu.NVIDIA_RANGES)
-    return architecture(gpu) in data_gpu.OPEN_ONLY_ARCHITECTURES or _device(gpu) in data_gpu.OPEN_ONLY_DEVICES or _device(gpu) > newest
+    return architecture(gpu) in data_gpu.OPEN_ONLY_ARCHITECTURES or _device(gpu) in data_gpu.OPEN_ONLY_DEVICES or _is_newer_than_known(gpu)
+
+
+def _is_newer_than_known(gpu: Mapping[str, Any]) -> bool:
+    return _device(gpu) > max(last for _first, last, _architecture, _capability in data_gpu.NVIDIA_RANGES)
 
 
 def below_floor(version: str, branch: int) -> bool:
@@ -1066,22 +1070,6 @@ def below_floor(version: str, branch: int) -> bool:
     if branch in data_nvidia.DRIVER_FLOORS:
         return bool(version) and bool(gpu_driver.floor_of(version)[1])
     return bool(gpu_driver.floor_of(str(branch))[1]) or (branch in data.BRANCHES and data.BRANCHES[branch].status == "ended")
-
-
-def chosen_for(gpu: Mapping[str, Any], system: Platform) -> tuple[int, str]:
-    """Branch and flavour that a host with only this GPU gets; for the guide's table."""
-    info = {
-        "gpus": [gpu],
-        "driver": {"state": "absent"},
-        "host": {"os": _os_of(system), "packages": {}, "kernel": "", "secure_boot": False},
-    }
-    found = plan(info, {"state": "managed"})
-    return found["branch"], found["flavour"]
-
-
-def _os_of(system: Platform) -> dict[str, str]:
-    identity, version = next(key for key, found in data.PLATFORMS.items() if found is system)
-    return {"id": identity, "version_id": version, "pretty_name": system.name, "arch": "x86_64"}
 
 
 def _device(gpu: Mapping[str, Any]) -> int:

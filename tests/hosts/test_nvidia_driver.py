@@ -1,0 +1,304 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Role nvidia_driver on systemd hosts: packages are the fixture's, apt, dpkg, systemd and reboots are real."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import support
+
+STATE = "/var/lib/aikit-fleet/host/nvidia_driver.json"
+WRITTEN = (
+    "/etc/apt/preferences.d/aikit-fleet-nvidia-driver",
+    "/etc/apt/apt.conf.d/52aikit-fleet-nvidia-driver",
+    "/etc/modprobe.d/aikit-fleet-nouveau.conf",
+    "/etc/systemd/system/nvidia-persistenced.service.d/aikit-fleet.conf",
+)
+# What a run may change on a host that it only looks at
+PLAYBOOK = """\
+- name: Driver
+  hosts: aikit_hosts
+  gather_facts: false
+  tasks:
+    - name: Run the role
+      ansible.builtin.include_role:
+        name: aikit.fleet.nvidia_driver
+        tasks_from: "{{ entry | default('main') }}"
+    - name: Facts
+      ansible.builtin.debug:
+        msg:
+          facts: "{{ nvidia_driver_facts }}"
+          reboot: "{{ nvidia_driver_reboot_required }}"
+"""
+
+
+@pytest.fixture
+def role(tmp_path, nvidia_repo):
+    """``role(host, *arguments, **variables)`` runs the role there; packages come from the fixture, which is a mirror."""
+    (tmp_path / "driver.yml").write_text(PLAYBOOK)
+
+    def run(host, *arguments, **variables):
+        facts = nvidia_repo.facts["cuda"][host.distribution]
+        preset = {
+            "nvidia_driver_source": "mirror",
+            "nvidia_driver_mirror_url": facts["url"],
+            "nvidia_driver_mirror_key": facts["keyring_url"],
+            "nvidia_driver_mirror_key_sha256": facts["keyring_sha256"],
+            "__nvidia_driver_root": host.root,
+        }
+        inventory = host.inventory(tmp_path)
+        return support.playbook("driver.yml", "-i", str(inventory), "-e", json.dumps({**preset, **variables}), *arguments, cwd=tmp_path)
+
+    return run
+
+
+def good(run):
+    assert run.code == 0, run.messages() or run.output[-2000:]
+    return run
+
+
+def facts(run):
+    (found,) = run.results("Facts")
+    return found["msg"]
+
+
+def snapshot(host):
+    """All that a refusal must leave as it is: packages, apt's settings, what this collection writes."""
+    return host.sh(
+        "dpkg-query -W; apt-mark showhold; find /etc /var/lib/aikit-fleet /usr/share/keyrings -type f 2>/dev/null"
+        " | grep -v -e /etc/mtab -e ld.so.cache | sort | xargs -r sha256sum"
+    )
+
+
+def installed(host, name):
+    return host.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Version}", name, check=False)
+
+
+@pytest.mark.parametrize("suite", ["trixie", "bookworm"])
+class TestLife:
+    """One host from its first driver to none, as its owner would take it."""
+
+    @pytest.fixture
+    def host(self, gpu_host, suite):
+        return gpu_host(f"driver-{suite}", suite, nouveau=True)
+
+    def test_check_mode_on_a_virgin_host_says_what_would_be_done(self, role, host):
+        before = snapshot(host)
+        run = good(role(host, "--check", "--diff", nvidia_driver_state="managed"))
+        assert run.changed == 1 and snapshot(host) == before
+        (said,) = run.results("Say what would be done")
+        assert "newest version of branch 580" in said["msg"][0] and "nvidia-kernel-open-dkms" in said["msg"][1]
+
+    def test_fresh_install_waits_for_a_reboot_that_nobody_allowed(self, role, host):
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_version="580.159.03"))
+        assert facts(run)["reboot"] is True and facts(run)["facts"]["installed_version"] == "580.159.03"
+        assert installed(host, "nvidia-kernel-open-dkms") == "ii 580.159.03-1"
+        assert "nouveau" in host.run("lsmod")
+        assert all(host.sh(f"test -e {path} && echo there") == "there" for path in (*WRITTEN, STATE))
+
+    def test_another_run_changes_nothing_and_still_says_so(self, role, host):
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_version="580.159.03"))
+        assert run.changed == 0, [name for name in run.output.splitlines() if "changed" in name][:20]
+        assert facts(run)["reboot"] is True
+
+    def test_the_reboot_that_is_allowed(self, role, host):
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_version="580.159.03", nvidia_driver_reboot="if_required"))
+        assert facts(run)["reboot"] is False and facts(run)["facts"]["state"] == "loaded"
+        assert "nouveau" not in host.run("lsmod") and "GPU 0" in host.run("nvidia-smi", "-L")
+        assert host.run("systemctl", "is-active", "nvidia-persistenced") == "active"
+
+    @pytest.mark.parametrize("state", ["managed", "ensure"])
+    def test_then_nothing_is_left_to_do(self, role, host, state):
+        run = good(role(host, nvidia_driver_state=state, nvidia_driver_reboot="if_required"))
+        assert run.changed == 0 and facts(run)["facts"]["action"] == "none"
+
+    def test_a_night_upgrade_leaves_the_driver_alone(self, host):
+        host.apt("install", "unattended-upgrades")
+        host.run("unattended-upgrade")
+        host.apt("upgrade")
+        assert installed(host, "nvidia-kernel-open-dkms") == "ii 580.159.03-1"
+        assert "GPU 0" in host.run("nvidia-smi", "-L")
+
+    def test_what_someone_took_away_comes_back(self, role, host):
+        host.run("rm", WRITTEN[0])
+        assert good(role(host, nvidia_driver_state="managed")).changed == 1
+        assert "580.159.03" in host.run("cat", WRITTEN[0])
+
+    def test_a_package_that_is_held_is_named_and_nothing_stops(self, role, host):
+        host.run("apt-mark", "hold", "nvidia-driver-cuda")
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_version="580.178.04")
+        assert run.code != 0 and "nvidia-driver-cuda is held" in run.messages() and "apt-mark unhold" in run.messages()
+        assert installed(host, "nvidia-kernel-open-dkms") == "ii 580.159.03-1"
+        host.run("apt-mark", "unhold", "nvidia-driver-cuda")
+
+    def test_upgrade_without_a_reboot_where_nothing_holds_the_module(self, role, host):
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_version="580.178.04"))
+        assert facts(run)["facts"]["version"] == "580.178.04" and facts(run)["reboot"] is False
+        remembered = json.loads(host.run("cat", STATE))
+        assert remembered["previous"]["version"] == "580.159.03" and remembered["current"]["version"] == "580.178.04"
+        assert good(role(host, nvidia_driver_state="managed", nvidia_driver_version="580.178.04")).changed == 0
+
+    def test_rollback(self, role, host):
+        run = good(role(host, entry="rollback"))
+        assert facts(run)["facts"]["version"] == "580.159.03"
+        assert "580.159.03" in host.run("cat", WRITTEN[0])
+        assert good(role(host, nvidia_driver_state="managed")).changed == 0
+
+    def test_a_kernel_without_the_module_is_never_booted(self, role, host):
+        host.control("no-module", "99.0.0-fake\n")
+        host.apt("install", "linux-image-99.0.0-fake", "linux-headers-99.0.0-fake")
+        host.control("in-use")
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_version="580.178.04", nvidia_driver_reboot="if_required")
+        host.control("in-use", None)
+        host.control("no-module", None)
+        host.apt("purge", "linux-image-99.0.0-fake", "linux-headers-99.0.0-fake")
+        assert run.code != 0 and "99.0.0-fake" in run.messages() and "leave the host without its GPU" in run.messages()
+        assert not run.results("Reboot")
+
+    def test_absent_takes_only_what_this_role_brought(self, role, host):
+        host.apt("install", "unattended-upgrades")
+        run = good(role(host, nvidia_driver_state="absent"))
+        assert facts(run)["facts"]["action"] == "remove"
+        left = host.sh("dpkg-query -W -f '${db:Status-Abbrev}${Package}\\n' | grep '^ii.*nvidia' || true")
+        assert left == ""
+        gone = (*WRITTEN, STATE, "/etc/apt/sources.list.d/aikit-fleet-nvidia-driver.sources", "/usr/share/keyrings/aikit-fleet-nvidia-driver.gpg")
+        assert host.sh(f"ls {' '.join(gone)} 2>/dev/null | wc -l") == "0"
+        assert "ii" in installed(host, "unattended-upgrades")
+        assert good(role(host, nvidia_driver_state="absent")).changed == 0
+
+
+class TestServices:
+    """A container of ours that holds the GPU, as role inference makes it; what runs inside does not matter here."""
+
+    @pytest.fixture
+    def host(self, gpu_host):
+        packages = ("docker.io", "docker-cli", "iptables", "busybox-static", "python3-requests")
+        host = gpu_host("driver-services", driver="580.159.03", packages=packages)
+        if not host.run("docker", "ps", "-aq"):
+            host.sh("systemctl start docker; tar -C / -c bin/busybox usr/bin/busybox 2>/dev/null | docker import - busybox || true")
+            options = "--detach --restart=unless-stopped --entrypoint=/usr/bin/busybox"
+            host.sh(f"docker run {options} --name=llama --label=io.aikit.fleet.service=llama --device=/dev/nvidia0 busybox sleep 100000")
+            host.sh(f"docker run {options} --name=cpu --label=io.aikit.fleet.service=cpu busybox sleep 100000")
+            host.sh(f"docker run {options} --name=foreign --device=/dev/nvidia0 busybox sleep 100000")
+        return host
+
+    def started(self, host):
+        return {name: host.run("docker", "inspect", "-f", "{{.State.Running}} {{.State.StartedAt}}", name) for name in ("llama", "cpu", "foreign")}
+
+    def test_check_mode_stops_nothing(self, role, host):
+        before = self.started(host)
+        run = good(role(host, "--check", nvidia_driver_state="managed", nvidia_driver_source="auto", nvidia_driver_version="580.178.04"))
+        assert "would be stopped before and started after" in run.output and self.started(host) == before
+
+    def test_an_upgrade_stops_ours_that_hold_the_gpu_and_starts_them_again(self, role, host):
+        before = self.started(host)
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto", nvidia_driver_version="580.178.04"))
+        after = self.started(host)
+        assert facts(run)["facts"]["version"] == "580.178.04"
+        assert after["llama"].startswith("true") and after["llama"] != before["llama"]
+        assert after["cpu"] == before["cpu"] and after["foreign"] == before["foreign"]
+        assert "drained" not in json.loads(host.run("cat", STATE))
+
+    def test_an_upgrade_that_fails_starts_them_again(self, role, host):
+        before = self.started(host)
+        host.control("module-build-fails")
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_source="auto", nvidia_driver_version="580.159.03")
+        host.control("module-build-fails", None)
+        assert run.code != 0
+        # The module of the old driver is still loaded, but what is installed beside it is half of the new one: a reboot, or a good run, decides
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto", nvidia_driver_version="580.159.03"))
+        after = self.started(host)
+        assert facts(run)["facts"]["version"] == "580.159.03"
+        assert after["llama"].startswith("true") and after["llama"] != before["llama"]
+        assert "drained" not in json.loads(host.run("cat", STATE))
+
+    def test_what_holds_the_module_makes_services_wait_for_the_reboot(self, role, host):
+        host.control("in-use")
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto", nvidia_driver_version="580.178.04"))
+        assert facts(run)["reboot"] is True and self.started(host)["llama"].startswith("false")
+        assert json.loads(host.run("cat", STATE))["drained"] == ["llama"]
+        host.control("in-use", None)
+        host.reboot()
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto"))
+        assert facts(run)["reboot"] is False and self.started(host)["llama"].startswith("true")
+        assert good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto")).changed == 0
+
+
+def test_a_host_without_a_gpu(role, gpu_host):
+    host = gpu_host("driver-none", gpus=())
+    before = snapshot(host)
+    run = good(role(host, nvidia_driver_state="managed"))
+    assert run.changed == 0 and snapshot(host) == before
+    assert "No NVIDIA GPU was found: nothing to do." in run.output
+
+
+@pytest.mark.parametrize(
+    "scenario, wishes, words",
+    [
+        ({"gpus": ("v100",)}, {"nvidia_driver_branch": "595"}, ["Branch 595 does not drive Tesla V100", "nvidia_driver_branch: auto"]),
+        ({"gpus": ("b200",)}, {"nvidia_driver_flavour": "proprietary"}, ["The proprietary kernel modules do not drive NVIDIA B200"]),
+        ({"gpus": ("h100",), "secure_boot": True}, {}, ["Secure Boot is on", "mokutil --import", "firmware"]),
+        ({"gpus": ("h100",)}, {"nvidia_driver_branc": "580"}, ["nvidia_driver_branch"]),
+    ],
+    ids=["volta with 595", "blackwell proprietary", "secure boot", "misspelt"],
+)
+def test_refusals_change_nothing(role, gpu_host, request, scenario, wishes, words):
+    host = gpu_host("driver-" + request.node.callspec.id.replace(" ", "-"), **scenario)
+    before = snapshot(host)
+    run = role(host, nvidia_driver_state="managed", **wishes)
+    assert run.code != 0 and all(word in run.messages() for word in words), run.output[-2000:]
+    assert snapshot(host) == before
+    host.destroy()
+
+
+def test_volta_gets_the_proprietary_580(role, gpu_host):
+    host = gpu_host("driver-volta", gpus=("v100",))
+    run = good(role(host))
+    assert facts(run)["facts"]["state"] == "loaded" and facts(run)["facts"]["flavour"] == "proprietary"
+    assert facts(run)["facts"]["branch"] == 580 and facts(run)["reboot"] is False
+
+
+class TestForeignDriver:
+    """NVIDIA's packages, installed by someone else, below the floor."""
+
+    @pytest.fixture
+    def host(self, gpu_host):
+        return gpu_host("driver-foreign", driver="580.142")
+
+    def test_ensure_leaves_it_and_names_what_is_wrong(self, role, host):
+        before = snapshot(host)
+        run = good(role(host, nvidia_driver_source="auto"))
+        assert run.changed == 0 and snapshot(host) == before
+        assert [problem["name"] for problem in facts(run)["facts"]["problems"]] == ["below_floor"]
+
+    def test_absent_leaves_it_too(self, role, host):
+        run = good(role(host, nvidia_driver_state="absent"))
+        assert run.changed == 0 and "not installed by this role" in run.output
+
+    def test_managed_upgrades_it_from_where_it_came(self, role, host):
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto"))
+        assert facts(run)["facts"]["version"] == "580.178.04"
+        assert host.sh("dpkg-query -W -f '${Package} ${Version}\\n' | grep -e nvidia -e libcuda | grep -v 580.178.04-1 || true") == ""
+
+    def test_a_mismatch_after_a_night_upgrade_asks_for_a_reboot(self, role, host):
+        host.run("rm", WRITTEN[0])
+        host.apt("install", "--allow-downgrades", "libnvidia-ml1=580.159.03-1", "libcuda1=580.159.03-1", "nvidia-driver-cuda=580.159.03-1")
+        run = good(role(host, nvidia_driver_source="auto"))
+        assert facts(run)["facts"]["state"] == "mismatch" and facts(run)["reboot"] is True
+
+
+def test_a_wrong_key_and_a_dead_repository_change_no_driver(role, gpu_host, nvidia_repo):
+    host = gpu_host("driver-broken")
+    facts_ = nvidia_repo.facts["cuda"][host.distribution]
+    run = role(host, nvidia_driver_state="managed", nvidia_driver_mirror_key_sha256="0" * 64)
+    assert run.code != 0 and "checksum" in run.messages().lower()
+    stranger = f"{nvidia_repo.facts['url']}/stranger.asc"
+    run = role(host, nvidia_driver_state="managed", nvidia_driver_mirror_key=stranger, nvidia_driver_mirror_key_sha256="")
+    assert run.code != 0 and "nvidia" not in host.sh("dpkg-query -W -f '${Package}\\n'").replace("fake-nvidia", "")
+    run = role(host, nvidia_driver_state="managed", nvidia_driver_mirror_url=facts_["url"].replace("/repos/", "/nowhere/"))
+    assert run.code != 0 and "nvidia" not in host.sh("dpkg-query -W -f '${Package}\\n'").replace("fake-nvidia", "")
+    good(role(host, nvidia_driver_state="managed"))
