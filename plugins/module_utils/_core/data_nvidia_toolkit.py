@@ -78,6 +78,8 @@ RECORDS = "/etc/aikit-fleet/nvidia_container_toolkit"
 # The toolkit's own units, since 1.18. The specification lies on a tmpfs; they write it at boot and after an upgrade.
 REFRESH_SINCE = "1.18.0"
 REFRESH_SERVICE = "nvidia-cdi-refresh.service"
+# From the first of these on, and before the second, that unit waits for multi-user.target, which waits for Docker: systemd would leave one of them out.
+REFRESH_AFTER_ALL = ("1.19.0", "1.19.1")
 REFRESH_ENVIRONMENT = "/etc/nvidia-container-toolkit/nvidia-cdi-refresh.env"
 REFRESH_DROP_IN = "/etc/systemd/system/nvidia-cdi-refresh.service.d/aikit-fleet.conf"
 SPEC_PATH = "/var/run/cdi/nvidia.yaml"

@@ -252,6 +252,8 @@ def _pin(full: str) -> str:
 def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
     """What the engines of the host need."""
     host = found["host"]
+    first, fixed = data.REFRESH_AFTER_ALL
+    late = at_least(result.version, first) is True and at_least(result.version, fixed) is False
     names = [engine["name"] for engine in found["engines"]]
     # containerd beside Docker is Docker's own: Docker reads specifications itself, before containerd sees the container
     engines = [engine for engine in found["engines"] if engine["name"] != "containerd" or "docker" not in names]
@@ -281,7 +283,7 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
         "docker": _docker(result, engines, systemd),
         "podman": {"remove": [data.PODMAN_HOOK] if "podman" in names else []},
         "containerd": _containerd() if "containerd" in names and "docker" not in names else {},
-        "ordering": {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh else {},
+        "ordering": {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh and not late else {},
         "selinux": {"boolean": data.SELINUX_BOOLEAN} if selinux else {},
         "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines if engine["name"] in ("docker", "podman")],
     }
@@ -495,8 +497,14 @@ def facts(
         "restart_pending": pending,
         "checks": made,
         "failures": failures,
-        "summary": f"NVIDIA Container Toolkit: {planned['reason']}. {notes}".strip(),
+        "summary": f"NVIDIA Container Toolkit: {_done(planned)}. {notes}".strip(),
     }
+
+
+def _done(planned: Mapping[str, Any]) -> str:
+    if planned["action"] in ("install", "upgrade"):
+        return f"{planned['action']} of {planned['version']}, because {planned['reason']}"
+    return f"{planned['reason']}"
 
 
 def _checks(planned: Mapping[str, Any], toolkit: Mapping[str, Any], spec: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from .._core import cdi, cdi_spec
 from .._core.cdi_spec import Unit
 from .._core.errors import AikitError
-from .._core.plan import Plan, report
+from .._core.plan import Action, Plan, report
 
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
@@ -24,7 +24,8 @@ def ensure(path: str, service: str, more: Mapping[str, str], program: Optional[s
     if program is None:
         if not check_mode:
             raise AikitError("There is no nvidia-ctk on this host.", "Role aikit.fleet.nvidia_container_toolkit installs it.")
-        return _result(Plan(), path, "", True, "there is no nvidia-ctk", Unit())
+        later = Plan((Action("refresh", path, "when nvidia-ctk is there"),))
+        return _result(later, path, "", True, "there is no nvidia-ctk", Unit())
     unit = cdi_spec.parse_unit(run(["systemctl", "show", service, _PROPERTIES])[1]) if service else Unit()
     variables = cdi_spec.environment(unit, [_read(name) for name in unit.environment_files], more)
     path = variables.pop("NVIDIA_CTK_CDI_OUTPUT_FILE_PATH", "") or path

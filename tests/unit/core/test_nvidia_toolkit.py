@@ -268,6 +268,12 @@ def test_order_of_docker():
     assert plan(host(service_manager="none"))["ordering"] == {}
 
 
+@pytest.mark.parametrize(("version", "ordered"), [("1.17.8", False), ("1.18.2", True), ("1.19.0", False), ("1.19.1", True), ("1.20.0", True)])
+def test_docker_is_not_ordered_after_what_waits_for_docker(version, ordered):
+    # The unit of 1.19.0 has After=multi-user.target, and Docker belongs to that target
+    assert bool(plan(host(toolkit=at(version)))["ordering"]) == ordered
+
+
 @pytest.mark.parametrize(
     ("selinux", "wish", "boolean", "note"),
     [("enforcing", "boolean", True, False), ("permissive", "boolean", True, False), ("enforcing", "none", False, True), ("disabled", "boolean", False, False), ("", "boolean", False, False)],
