@@ -45,9 +45,8 @@ options:
       - Variables for C(nvidia-ctk) on hosts without the service.
     type: dict
     default: {}
-seealso:
-  - plugin: aikit.fleet.nvidia_container_toolkit
-    plugin_type: role
+notes:
+  - Role P(aikit.fleet.nvidia_container_toolkit#role) acts on what it returns.
 """
 
 EXAMPLES = r"""

@@ -114,7 +114,10 @@ def work(module):
     options = module.params
     if module.check_mode:
         return {"changed": False, "engine": options["engine"], "ok": True, "detail": "not tried in check mode", "hint": "", "nodes": options["nodes"]}
-    run = lambda argv: module.run_command(list(argv))  # noqa: E731
+
+    def run(argv):
+        return module.run_command(list(argv))
+
     return probe(options["engine"], options["arguments"], options["nodes"], options["daemon_reload"], module.tmpdir, run)
 
 

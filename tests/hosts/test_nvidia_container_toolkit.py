@@ -158,7 +158,9 @@ def test_containers_see_the_gpu_after_a_restart_of_the_host(new):
     new.host.reboot()
     run = new(entry="verify")
     assert run.failed == 0, run.messages()
-    assert {"nvidia-cdi-refresh.service", "nvidia-persistenced.service"} <= set(new.host.run("systemctl", "show", "docker", "--property=After", "--value").split())
+    assert {"nvidia-cdi-refresh.service", "nvidia-persistenced.service"} <= set(
+        new.host.run("systemctl", "show", "docker", "--property=After", "--value").split()
+    )
 
 
 def test_a_specification_that_is_not_the_drivers_is_renewed(new):
@@ -184,7 +186,9 @@ def test_absent_takes_back_what_was_done_and_no_more(new):
     run = new(nvidia_container_toolkit_state="absent")
     assert run.failed == 0, run.messages()
     assert new.installed() == {} and new.daemon_json() == json.loads(DAEMON)
-    left = new.host.sh("ls /etc/aikit-fleet/nvidia_container_toolkit /etc/apt/preferences.d /etc/apt/sources.list.d /etc/systemd/system/docker.service.d 2>/dev/null || true")
+    left = new.host.sh(
+        "ls /etc/aikit-fleet/nvidia_container_toolkit /etc/apt/preferences.d /etc/apt/sources.list.d /etc/systemd/system/docker.service.d 2>/dev/null || true"
+    )
     assert "toolkit" not in left and "aikit" not in left
     assert "580.159.03" in new.host.run("nvidia-smi"), "the driver is not the toolkit's"
     run = new(nvidia_container_toolkit_state="absent")
@@ -227,7 +231,7 @@ def test_the_specification_is_one_that_podman_4_3_reads(old):
     assert "nvidia" in old.host.run("docker", "info", "--format", "{{json .Runtimes}}")
     assert old.host.run("docker", "info", "--format", "{{.DefaultRuntime}}") == "runc"
     # What the flag is for
-    old.host.sh(f"rm /etc/systemd/system/nvidia-cdi-refresh.service.d/aikit-fleet.conf; systemctl daemon-reload; systemctl restart nvidia-cdi-refresh")
+    old.host.sh("rm /etc/systemd/system/nvidia-cdi-refresh.service.d/aikit-fleet.conf; systemctl daemon-reload; systemctl restart nvidia-cdi-refresh")
     run = old(entry="verify")
     assert {"CDI specification is readable", "GPU in a container of podman"} <= set(old.bad(run))
     assert "reads up to 0.5.0" in run.messages()

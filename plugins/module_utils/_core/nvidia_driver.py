@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
+from typing import Any, Collection, Iterable, Mapping, Optional, Sequence, cast
 
 from . import data_gpu, data_nvidia, gpu_driver
 from . import data_nvidia_driver as data
@@ -281,15 +281,15 @@ class _Planner:
         return recommended
 
     def _recommended(self, source: str) -> int:
-        assert self.platform is not None
-        if source == "distribution" and self.platform.distribution_branch:
-            return self.platform.distribution_branch
+        system = cast(Platform, self.platform)
+        if source == "distribution" and system.distribution_branch:
+            return system.distribution_branch
         if self._old_gpus():
             return data_gpu.LAST_BRANCH_BEFORE_TURING
-        if (self.platform.family, source) == ("almalinux", "distribution"):
+        if (system.family, source) == ("almalinux", "distribution"):
             # It has the newest one alone; which that is, the repository says
             return max(data.BRANCHES)
-        return data.DEFAULT_BRANCHES.get(self.platform.key, data.DEFAULT_BRANCH)
+        return data.DEFAULT_BRANCHES.get(system.key, data.DEFAULT_BRANCH)
 
     def _flavour(self, flavours: Sequence[str], branch: int, source: str) -> str:
         wanted = self.wishes.get("flavour") or "auto"
@@ -325,9 +325,9 @@ class _Planner:
         return True
 
     def _check_branch(self, target: Target) -> None:
-        assert self.platform is not None
+        system = cast(Platform, self.platform)
         known = ", ".join(str(branch) for branch in data.BRANCHES)
-        only = self.platform.distribution_branch if target.source == "distribution" else None
+        only = system.distribution_branch if target.source == "distribution" else None
         if target.branch not in data.BRANCHES:
             self._refuse(
                 "unknown_branch",
@@ -343,20 +343,20 @@ class _Planner:
         if only and target.branch != only:
             self._refuse(
                 "branch_unpublished",
-                f"{self.platform.name} has branch {only} alone in its archive, wanted is {target.branch}.",
+                f"{system.name} has branch {only} alone in its archive, wanted is {target.branch}.",
                 "Set nvidia_driver_source to nvidia_repository.",
             )
-        if target.source == "nvidia_repository" and target.branch in data.UNPUBLISHED.get(self.platform.key, ()):
+        if target.source == "nvidia_repository" and target.branch in data.UNPUBLISHED.get(system.key, ()):
             self._refuse(
                 "branch_unpublished",
-                f"NVIDIA publishes no branch {target.branch} for {self.platform.name}.",
-                f"Set nvidia_driver_branch to {data.DEFAULT_BRANCHES[self.platform.key]}, or nvidia_driver_source to distribution.",
+                f"NVIDIA publishes no branch {target.branch} for {system.name}.",
+                f"Set nvidia_driver_branch to {data.DEFAULT_BRANCHES[system.key]}, or nvidia_driver_source to distribution.",
             )
-        names = package_names(self.platform, target.source)
+        names = package_names(system, target.source)
         if names is not None and target.flavour not in _fitting(names, target.branch):
             self._refuse(
                 "no_such_flavour",
-                f"{self.platform.name} has no {target.flavour} modules in its archive.",
+                f"{system.name} has no {target.flavour} modules in its archive.",
                 "Set nvidia_driver_source to nvidia_repository.",
             )
         if target.version and self._below(target.version, target.branch):
@@ -406,18 +406,18 @@ class _Planner:
                 )
 
     def _check_secure_boot(self, target: Target) -> None:
-        assert self.platform is not None
-        if not self.host.get("secure_boot") or (self.platform.family, target.source) in data.SIGNED_SOURCES:
+        system = cast(Platform, self.platform)
+        if not self.host.get("secure_boot") or (system.family, target.source) in data.SIGNED_SOURCES:
             return
         now = self._current()
         if self.state == "loaded" and now and now.source == target.source:
             # Modules built here load already, so their key is enrolled
             return
         signed = (
-            f"(1) Take the modules that {self.platform.name} signs: nvidia_driver_source: distribution"
-            + (" (open modules alone). " if self.platform.family == "almalinux" else ". ")
-            if self.platform.signed_modules
-            else f"(1) Use a system whose modules are signed, such as Ubuntu or AlmaLinux: {self.platform.name} has none. "
+            f"(1) Take the modules that {system.name} signs: nvidia_driver_source: distribution"
+            + (" (open modules alone). " if system.family == "almalinux" else ". ")
+            if system.signed_modules
+            else f"(1) Use a system whose modules are signed, such as Ubuntu or AlmaLinux: {system.name} has none. "
         )
         self._refuse(
             "secure_boot",
@@ -664,8 +664,8 @@ class _Planner:
             return []
         old = set()
         other = {"open": "proprietary", "proprietary": "open"}[target.flavour]
-        for flavour in {other, target.flavour}:
-            for branch in {now.branch, target.branch}:
+        for flavour in (other, target.flavour):
+            for branch in dict.fromkeys((now.branch, target.branch)):
                 names = _packages(system, now.source, branch, flavour, self._kernel_flavour())
                 old |= {*names.exact, *names.plain}
         if now.source != target.source:
@@ -681,8 +681,8 @@ class _Planner:
         return sorted(name for name, found in self.installed.items() if version and _is_driver(name) and numbers(found) == version and name not in known)
 
     def _offered_at(self, version: str, names: Iterable[str], system: Platform) -> list[str]:
-        assert self.offers is not None
-        offered = parse_candidates(self.offers.get("candidates", ""), system.apt)
+        offers = cast("Mapping[str, str]", self.offers)
+        offered = parse_candidates(offers.get("candidates", ""), system.apt)
         found = {name: _newest(full for full in offered.get(name, ()) if numbers(full) == numbers(version)) for name in names}
         return [f"{name}{'=' if system.apt else '-'}{full}" for name, full in found.items() if full]
 
@@ -707,9 +707,9 @@ class _Planner:
 
     def _chosen(self, system: Platform, target: Target, exact: Sequence[str], outdated: Sequence[str]) -> tuple[str, list[str]]:
         """The version to install, and each package with it. Refuses what the package manager cannot install."""
-        assert self.offers is not None
-        offered = parse_candidates(self.offers.get("candidates", ""), system.apt)
-        held = sorted(set(self.offers.get("held", "").split()) & {*exact, *outdated})
+        offers = cast("Mapping[str, str]", self.offers)
+        offered = parse_candidates(offers.get("candidates", ""), system.apt)
+        held = sorted(set(offers.get("held", "").split()) & {*exact, *outdated})
         if held:
             self._refuse(
                 "held",

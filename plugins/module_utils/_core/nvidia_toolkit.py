@@ -528,7 +528,8 @@ def _checks(planned: Mapping[str, Any], toolkit: Mapping[str, Any], spec: Mappin
             "CDI devices",
             ALL in devices,
             f"{', '.join(cdi.nvidia_gpus(devices)) or 'none'} in {spec.get('path') or planned['cdi']['path']}",
-            f"{spec.get('problem') or 'The specification names no GPU'}. nvidia-smi says whether the driver works, journalctl -u nvidia-cdi-refresh what was tried.",
+            f"{spec.get('problem') or 'The specification names no GPU'}. nvidia-smi says whether the driver works, "
+            "journalctl -u nvidia-cdi-refresh what was tried.",
         ),
         _check(
             "CDI specification is current",

@@ -37,7 +37,9 @@ containerEdits:
         - hostPath: /usr/lib/x86_64-linux-gnu/libcuda.so.580.159.03
           containerPath: /usr/lib/x86_64-linux-gnu/libcuda.so.580.159.03
 """
-JSON = json.dumps({"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0"}]}}]})
+JSON = json.dumps(
+    {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [{"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0"}]}}]}
+)
 
 
 @pytest.mark.parametrize("text", [JSON, json.dumps(json.loads(JSON), indent=2)])

@@ -383,7 +383,9 @@ def test_a_driver_that_waits_for_a_reboot_is_not_installed_twice():
 
 
 def test_sources_are_switched_only_when_asked():
-    on = host(("ubuntu", "24.04"), packages={"nvidia-utils-580-server": "580.159.03-0ubuntu0.24.04.1", "libnvidia-compute-580-server": "580.159.03-0ubuntu0.24.04.1"})
+    on = host(
+        ("ubuntu", "24.04"), packages={"nvidia-utils-580-server": "580.159.03-0ubuntu0.24.04.1", "libnvidia-compute-580-server": "580.159.03-0ubuntu0.24.04.1"}
+    )
     found = loaded(source="distribution")
     assert driver.plan(info(found=found, on=on), {"state": "managed"})["source"] == "distribution"
     plan = driver.plan(info(found=found, on=on), {"state": "managed", "source": "nvidia_repository"})
@@ -400,7 +402,9 @@ def test_a_switch_of_flavours_takes_the_other_modules_out():
 
 
 def test_a_new_branch_takes_packages_of_the_old_name_out():
-    on = host(("ubuntu", "24.04"), packages={"nvidia-dkms-580-open": "580.159.03-1", "libnvidia-compute-580": "580.159.03-1", "libnvidia-container1": "1.20.0-1"})
+    on = host(
+        ("ubuntu", "24.04"), packages={"nvidia-dkms-580-open": "580.159.03-1", "libnvidia-compute-580": "580.159.03-1", "libnvidia-container1": "1.20.0-1"}
+    )
     plan = driver.plan(info(found=loaded(), on=on), {"state": "managed", "branch": "595"})
     assert plan["remove_packages"] == ["libnvidia-compute-580", "nvidia-dkms-580-open"]
 
@@ -694,7 +698,11 @@ def test_services_that_hold_gpus():
     ("kernels", "safe", "words"),
     [
         ([{"release": "6.12.41-amd64", "nvidia_module": "580.159.03"}], True, ""),
-        ([{"release": "6.12.9-amd64", "nvidia_module": "580.159.03"}, {"release": "6.12.41-amd64", "nvidia_module": ""}], False, "Kernel 6.12.41-amd64 has no module"),
+        (
+            [{"release": "6.12.9-amd64", "nvidia_module": "580.159.03"}, {"release": "6.12.41-amd64", "nvidia_module": ""}],
+            False,
+            "Kernel 6.12.41-amd64 has no module",
+        ),
         ([{"release": "6.12.9-amd64", "nvidia_module": ""}, {"release": "6.12.41-amd64", "nvidia_module": "unknown"}], True, ""),
         ([{"release": "6.12.41-amd64", "nvidia_module": "580.142"}], False, "has NVIDIA's module 580.142, installed is 580.159.03"),
         ([{"release": "9.0", "nvidia_module": "", "image": False}, {"release": "6.12", "nvidia_module": "580.159.03", "image": True}], True, ""),
@@ -743,7 +751,9 @@ def guide_table():
     for title, kinds in ROWS:
         cells = []
         for key in reversed(list(systems.values())):
-            found = {(plan["branch"], plan["flavour"], plan["source"]) for plan in (driver.plan(info((kind,), on=host(key)), {"state": "managed"}) for kind in kinds)}
+            found = {
+                (plan["branch"], plan["flavour"], plan["source"]) for plan in (driver.plan(info((kind,), on=host(key)), {"state": "managed"}) for kind in kinds)
+            }
             ((branch, flavour, source),) = found
             cells.append(f"{branch}, {flavour}" + (", from Ubuntu's archive" if source == "distribution" else ""))
         lines.append(f"| {title} | {' | '.join(cells)} |")

@@ -114,7 +114,14 @@ def test_below_the_floor_is_a_problem_in_ensure_only():
 
 @pytest.mark.parametrize(
     ("driver", "check_mode", "waits_for"),
-    [("loaded", False, ""), ("wsl", False, ""), ("installed_not_loaded", False, "reboot"), ("mismatch", False, "reboot"), ("absent", True, "driver"), ("nouveau", True, "driver")],
+    [
+        ("loaded", False, ""),
+        ("wsl", False, ""),
+        ("installed_not_loaded", False, "reboot"),
+        ("mismatch", False, "reboot"),
+        ("absent", True, "driver"),
+        ("nouveau", True, "driver"),
+    ],
 )
 def test_what_waits_for_the_driver(driver, check_mode, waits_for):
     made = plan(host(driver=driver), check_mode=check_mode)
@@ -276,7 +283,13 @@ def test_docker_is_not_ordered_after_what_waits_for_docker(version, ordered):
 
 @pytest.mark.parametrize(
     ("selinux", "wish", "boolean", "note"),
-    [("enforcing", "boolean", True, False), ("permissive", "boolean", True, False), ("enforcing", "none", False, True), ("disabled", "boolean", False, False), ("", "boolean", False, False)],
+    [
+        ("enforcing", "boolean", True, False),
+        ("permissive", "boolean", True, False),
+        ("enforcing", "none", False, True),
+        ("disabled", "boolean", False, False),
+        ("", "boolean", False, False),
+    ],
 )
 def test_selinux(selinux, wish, boolean, note):
     made = plan(host(selinux=selinux), selinux=wish)
@@ -312,7 +325,11 @@ def test_absent_takes_back_only_what_was_done(owned, toolkit, action, packages, 
 
 @pytest.mark.parametrize(
     ("wishes", "message"),
-    [({"stat": "ensure"}, "knows no wish stat"), ({"state": "present"}, "state is 'present'"), ({"version": "latest"}, "'latest', which is no version. Write it like")],
+    [
+        ({"stat": "ensure"}, "knows no wish stat"),
+        ({"state": "present"}, "state is 'present'"),
+        ({"version": "latest"}, "'latest', which is no version. Write it like"),
+    ],
 )
 def test_bad_wishes(wishes, message):
     with pytest.raises(AikitError, match=message):
@@ -326,7 +343,11 @@ OTHER = "0" * 40
 def listing(*keys):
     lines = []
     for key in keys:
-        lines += ["pub:-:4096:1:DDCAE044F796ECB0:1522280423:::-:::scSC::::::23::0:", f"fpr:::::::::{key}:", "uid:-::::1522280423::AB::NVIDIA CORPORATION (Open Source)::::::::::0:"]
+        lines += [
+            "pub:-:4096:1:DDCAE044F796ECB0:1522280423:::-:::scSC::::::23::0:",
+            f"fpr:::::::::{key}:",
+            "uid:-::::1522280423::AB::NVIDIA CORPORATION (Open Source)::::::::::0:",
+        ]
         lines += ["sub:e:4096:1:6ED91CA3AC1160CD:1528310544:1623850000:::::e::::::23:", f"fpr:::::::::{'F' * 40}:"]
     return "\n".join(lines)
 
@@ -372,7 +393,14 @@ def test_restart_of_docker(wish, live_restore, containers, restart, reason):
     assert found["restart"] is restart and reason in found["reason"]
 
 
-SPEC = {"path": "/var/run/cdi/nvidia.yaml", "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=all"], "spec_version": "0.7.0", "stale": False, "survives_reboot": True, "problem": ""}
+SPEC = {
+    "path": "/var/run/cdi/nvidia.yaml",
+    "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=all"],
+    "spec_version": "0.7.0",
+    "stale": False,
+    "survives_reboot": True,
+    "problem": "",
+}
 SEEN = {"engine": "docker", "ok": True, "detail": "2 device nodes open", "hint": ""}
 
 

@@ -57,7 +57,15 @@ def test_hosts_that_wait_for_a_reboot_are_named():
 def test_the_drivers_of_a_fleet():
     facts = {
         "h2": {"gpus": 0, "state": "absent", "action": "none"},
-        "h1": {"gpus": 8, "state": "loaded", "version": "580.178.04", "flavour": "open", "cuda_version": "13.0", "source": "nvidia_repository", "action": "install"},
+        "h1": {
+            "gpus": 8,
+            "state": "loaded",
+            "version": "580.178.04",
+            "flavour": "open",
+            "cuda_version": "13.0",
+            "source": "nvidia_repository",
+            "action": "install",
+        },
     }
     lines = table.hosts(facts)
     assert [line.split() for line in lines[2:]] == [

@@ -15,7 +15,9 @@ from ansible_collections.aikit.fleet.plugins.filter.nvidia_toolkit import Filter
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._io import cdi_spec, container_probe
 
-SPEC = "---\ncdiVersion: 0.7.0\nkind: nvidia.com/gpu\ndevices:\n    - name: all\n      containerEdits:\n        deviceNodes:\n            - path: /dev/nvidia0\n"
+SPEC = (
+    "---\ncdiVersion: 0.7.0\nkind: nvidia.com/gpu\ndevices:\n    - name: all\n      containerEdits:\n        deviceNodes:\n            - path: /dev/nvidia0\n"
+)
 SERVICE = "nvidia-cdi-refresh.service"
 CTK = "/usr/bin/nvidia-ctk"
 
@@ -34,7 +36,7 @@ class Host:
             return (0, state if self.unit else "LoadState=not-found\n", "")
         if "generate" in words:
             if not self.spec:
-                return (1, "", "level=error msg=\"failed to initialize NVML\"\n")
+                return (1, "", 'level=error msg="failed to initialize NVML"\n')
             if words[-1] == "--output=":
                 self.environment = [word for word in words if word.startswith("NVIDIA_")]
                 return (0, self.spec, "level=info\n")
