@@ -83,11 +83,12 @@ EXAMPLES = r"""
     absent: [registry-mirrors]
   become: true
 
-- name: Restart Docker where a reload would not do
-  ansible.builtin.systemd_service:
-    name: docker.service
-    state: "{{ 'restarted' if daemon_config.restart_needed else 'reloaded' }}"
-  become: true
+- name: Have Docker follow, by a reload where that is enough
+  ansible.builtin.include_role:
+    name: aikit.fleet.container_engine
+    tasks_from: restart
+  vars:
+    container_engine_restart: "{{ daemon_config.restart_needed }}"
   when: daemon_config.restart_needed or daemon_config.reload_enough
 """
 

@@ -30,8 +30,8 @@ ROOT = support.ROOT
 SERVICE = "aikit-e2e-example"
 TINY_SHA256 = hashlib.sha256(gguf()).hexdigest()
 PLUGINS = sorted(ROOT.glob("plugins/modules/*.py")) + sorted(ROOT.glob("plugins/filter/*.yml")) + [ROOT / "plugins/filter/unknown_variables.py"]
-# Making a base takes a minute and is tested elsewhere; with check mode its packages are still resolved
-CHECKED = {"llama_cpp_base"}
+# Making a base takes a minute and is tested elsewhere; with check mode its packages are still resolved. The others would change this machine
+CHECKED = {"llama_cpp_base", "docker_daemon_config", "nvidia_cdi_spec", "nvidia_container_check"}
 # What an example takes from tasks before it
 VARIABLES = {
     "aikit_image_load": {"build": {"image": {"id": f"sha256:{'0' * 64}", "layers": [{"digest": f"sha256:{'1' * 64}"}]}}},
@@ -159,7 +159,17 @@ def blocks(path: Path) -> list[str]:
 
 
 def test_example_of_role_container_engine(sandbox):
+    """Its settings are for a host of one's own: tried here, made on the hosts of tests/hosts."""
     (text,) = blocks(ROOT / "roles/container_engine/README.md")
+    (sandbox.project / "play.yml").write_text(sandbox.replaced(text))
+    before = Path("/etc/docker/daemon.json").exists()
+    run = support.playbook("play.yml", "--check", cwd=sandbox.project)
+    assert run.code == 0 and Path("/etc/docker/daemon.json").exists() == before, run.output[-3000:]
+
+
+@pytest.mark.parametrize("role", ["nvidia_driver", "nvidia_container_toolkit"])
+def test_examples_of_roles_for_nvidia_hosts_leave_this_one_alone(sandbox, role):
+    (text,) = blocks(ROOT / f"roles/{role}/README.md")
     (sandbox.project / "play.yml").write_text(sandbox.replaced(text))
     run = support.playbook("play.yml", cwd=sandbox.project)
     assert (run.code, run.changed) == (0, 0), run.output[-3000:]
