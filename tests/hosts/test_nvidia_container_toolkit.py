@@ -251,7 +251,10 @@ def test_rollback_and_pin(old):
 
 
 def test_a_host_that_waits_for_a_reboot(old):
-    old.host.apt("install", "--allow-change-held-packages", *(f"{name}=580.178.04-1" for name in ("nvidia-driver-cuda", "libcuda1", "libnvidia-ml1")))
+    names = old.host.sh("dpkg-query -W -f '${Package} ${Version}\\n' | awk '$2 == \"580.159.03-1\" && $1 !~ /pinning/ {print $1}'").split()
+    # The new version has to be chosen over the pin of the old one
+    old.host.sh("rm -f /etc/apt/preferences.d/*nvidia-driver*")
+    old.host.apt("install", "--allow-change-held-packages", *(f"{name}=580.178.04-1" for name in names))
     run = old(nvidia_container_toolkit_state="managed", nvidia_container_toolkit_version="1.19.1", **NO_DOCKER)
     assert run.failed == 0 and old.facts(run)["waits_for"] == "reboot", run.output
     assert "after a reboot" in old.facts(run)["summary"]

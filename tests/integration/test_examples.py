@@ -242,21 +242,24 @@ def test_one_box(sandbox):
     assert [entry["name"] for entry in required] == ["aikit.fleet"]
 
 
+ROLES = tuple(f"{path.name}_" for path in (ROOT / "roles").iterdir())
 GUIDES = [(path, number) for path in sorted((ROOT / "docs").glob("*.md")) for number, _text in enumerate(blocks(path))]
 
 
 @pytest.mark.parametrize("path, number", GUIDES, ids=lambda value: getattr(value, "stem", value))
 def test_fragments_of_the_guides(path, number, sandbox):
-    """Tasks are run, services are planned, parts of a service are put into one."""
+    """Tasks are run, services are planned, parts of a service are put into one; variables of roles are known to the plan."""
     text = sandbox.replaced(blocks(path)[number])
     document = yaml.load(text, Loader)
-    if isinstance(document, list) and any("import_playbook" in key for entry in document for key in entry):
+    if isinstance(document, list) and any("import_playbook" in key or key == "hosts" for entry in document for key in entry):
         (sandbox.project / "play.yml").write_text(text)
         run = support.playbook("play.yml", "--syntax-check", cwd=sandbox.project)
     elif isinstance(document, list):
         run = sandbox.tasks(text, {})
     else:
-        if "inference_services" not in document:
+        if all(key.startswith(ROLES) for key in document) and "inference_services" not in document:
+            text += "inference_services:\n  - name: llama\n    image: localhost/aikit-e2e/example:1\n"
+        elif "inference_services" not in document:
             indented = "".join(f"    {line}\n" for line in text.splitlines())
             text = f"inference_services:\n  - name: llama\n    image: localhost/aikit-e2e/example:1\n{indented}"
         (sandbox.project / "group_vars").mkdir()
