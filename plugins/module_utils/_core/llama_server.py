@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Optional
 
 from . import localai
-from .aikitfile import Aikitfile, is_projector, matches, shard
+from .aikitfile import Aikitfile, is_projector, meant, shard
 from .errors import Finding
 
 if TYPE_CHECKING:
@@ -440,10 +440,13 @@ class _Context:
 
     def file(self, path: str, reference: str) -> Optional[tuple[str, str]]:
         """Name and path in the image of the model that ``reference`` names."""
-        for name, where in self.models.items():
-            if matches(where[len("/models/") :] if where.startswith("/models/") else where.lstrip("/"), reference):
-                return name, where
-        files = [posixpath.basename(where) for where in self.models.values()]
+        files = {where[len("/models/") :] if where.startswith("/models/") else where.lstrip("/"): name for name, where in self.models.items()}
+        found = meant(files, reference)
+        if len(found) == 1:
+            return files[found[0]], self.models[files[found[0]]]
+        if found:
+            self.error(path, f"{localai.describe(reference)} is the name of several files: {', '.join(found)}", f"write {found[0]}, with its folder")
+            return None
         hint = localai.did_you_mean(reference, files, f"files in the image: {', '.join(files) or 'none'}")
         self.error(path, f"{localai.describe(reference)} is no file of the image", hint)
         return None

@@ -101,7 +101,7 @@ def test_golden_digest():
     built = make_image()
     assert (built.id, built.digest) == (
         "sha256:5f0edec955949fde75f73ec61dcef24341e4b0231652fe4862eb8777aea4bc8a",
-        "sha256:406f91105f649271d2d7b04283e991ac377e3544bf2ae612ba8ed8de08e83d1b",
+        "sha256:218e801eb530cfa751d4dac44b676f1f213c875ee44682c3b4783ce47f237b87",
     )
 
 

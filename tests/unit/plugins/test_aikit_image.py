@@ -45,6 +45,10 @@ class FakeEngine:
         self.loads = []
         self.refuse_thin = False
         self.containers_made = 0
+        self.room = ()
+
+    def rooms(self):
+        return self.room
 
     def image(self, ref):
         return next((image for key, image in self.stored.items() if ref in (key, image.id)), None)
@@ -276,7 +280,7 @@ def test_a_source_outside_the_context_is_refused(engine, run, folder):
 def test_check_mode_before_the_context_is_there_says_what_it_cannot_know(engine, run, folder):
     parsed = {**parsed_in(folder), "directory": str(folder / "later")}
     told = run(check_mode=True, load=["docker"], parsed=parsed)
-    assert told["changed"] and told["image"]["digest"] == "" and told["actions"] == ["download tiny.gguf", "load localhost/tiny:1 (docker)"]
+    assert told["changed"] and told["image"]["digest"] == "" and told["actions"] == ["load localhost/tiny:1 (docker)"]
     assert run(load=["docker"], parsed=parsed)["failed"]
 
 
