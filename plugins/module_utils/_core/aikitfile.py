@@ -687,6 +687,8 @@ class _Check:
             value = entry.get(key)
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 self.error(f"{path}.{key}", f"{value} is too small", f"{least} is the least")
+            elif isinstance(value, int) and value >= 1 << 31:
+                self.error(f"{path}.{key}", f"{value} is too large", "llama.cpp counts up to 2147483647")
 
     def _gpu_settings(self, path: str, entry: Mapping[str, Any]) -> None:
         f16 = entry.get("f16")

@@ -42,6 +42,8 @@ class Server:
     """llama.cpp's server in a base. ``environment`` names the option that each variable stands for.
 
     ``options`` is empty when nothing is known about this version: it could not be run, and is not in our table.
+    ``aliases`` has the first long name of each option by its other names, ``arguments`` what the help calls the value
+    of an option (N, FNAME …), empty for one that takes none; both are empty where nobody has looked.
     """
 
     path: str
@@ -49,6 +51,13 @@ class Server:
     build: str = ""
     options: frozenset[str] = frozenset()
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    arguments: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def spellings(self, option: str) -> frozenset[str]:
+        """``option`` and all other names of it."""
+        first = self.aliases.get(option, option)
+        return frozenset((option, first, *(name for name, other in self.aliases.items() if other == first)))
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ class Base:
                 "build": self.server.build,
                 "options": sorted(self.server.options),
                 "environment": dict(sorted(self.server.environment.items())),
+                "aliases": dict(sorted(self.server.aliases.items())),
+                "arguments": dict(sorted(self.server.arguments.items())),
             },
             "backends": list(self.backends),
             "key": self.key,
@@ -341,31 +352,44 @@ def parse_help(text: str) -> tuple[frozenset[str], Mapping[str, str]]:
     """
     options: set[str] = set()
     environment: dict[str, str] = {}
-    for names, description in _entries(text):
-        if "argument has been removed" in description:
-            continue
+    for names, _argument, description in _entries(text):
         options.update(names)
-        # A negated twin stands after its positive form; values of the variable mean the positive one.
-        name = next((name for name in names if name.startswith("--")), names[0])
         for variable in _ENVIRONMENT.findall(description):
-            environment.setdefault(variable, name)
+            environment.setdefault(variable, _first_name(names))
     return frozenset(options), environment
 
 
-def _entries(text: str) -> Iterable[tuple[list[str], str]]:
-    """Option names and the text that follows them, one pair an option."""
+def parse_arguments(text: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """``aliases`` and ``arguments`` of a :class:`Server`, from the same text."""
+    aliases: dict[str, str] = {}
+    arguments: dict[str, str] = {}
+    for names, argument, _description in _entries(text):
+        aliases.update((name, _first_name(names)) for name in names if name != _first_name(names))
+        arguments.update((name, argument) for name in names)
+    return aliases, arguments
+
+
+def _first_name(names: Sequence[str]) -> str:
+    # A negated twin stands after its positive form; values of the variable mean the positive one.
+    return next((name for name in names if name.startswith("--")), names[0])
+
+
+def _entries(text: str) -> Iterable[tuple[list[str], str, str]]:
+    """Option names, what their value is called (empty without one) and the text that follows, for each option that is not gone."""
     names: list[str] = []
     rest: list[str] = []
-    for line in text.splitlines():
+    argument = ""
+    for line in [*text.splitlines(), "-"]:
         if line.startswith("-") and not line.startswith("-----"):
-            if names:
-                yield names, " ".join(rest)
+            if names and "argument has been removed" not in " ".join(rest):
+                yield names, argument, " ".join(rest)
             names, tail = _option_names(line)
+            # One blank before the value, several before the description
+            found = re.match(r" (\S.*?)(?:\s{2,}|$)", tail)
+            argument = found.group(1) if found else ""
             rest = [tail]
         else:
             rest.append(line.strip())
-    if names:
-        yield names, " ".join(rest)
 
 
 def _option_names(line: str) -> tuple[list[str], str]:
@@ -395,7 +419,7 @@ def server_from_table(version: str) -> Server:
     known = data_llama_server.VERSIONS.get(version)
     if known is None:
         return Server(SERVER_PATH, version)
-    return Server(SERVER_PATH, version, known["build"], frozenset(known["options"]), known["environment"])
+    return Server(SERVER_PATH, version, known["build"], frozenset(known["options"]), known["environment"], known["aliases"], known["arguments"])
 
 
 def describe(recipe_: BaseRecipe, captured: Mapping[str, str], sha256: str, size_bytes: int) -> Base:
@@ -405,7 +429,7 @@ def describe(recipe_: BaseRecipe, captured: Mapping[str, str], sha256: str, size
     if recipe_.native:
         version, build = parse_version(captured.get("version", ""))
         options, environment = parse_help(captured.get("help", ""))
-        server = Server(SERVER_PATH, version, build, options, environment)
+        server = Server(SERVER_PATH, version, build, options, environment, *parse_arguments(captured.get("help", "")))
         if not version or not options:
             raise AikitError(
                 f"{SERVER_PATH} in the new base does not describe itself: {captured.get('version', '').strip() or 'it printed nothing'}",
@@ -448,6 +472,9 @@ def parse_base(mapping: Any, name: str) -> Base:
             raise AikitError(f"{name}: packages[{index}]: a mapping was expected, found {package!r}.", hint)
         for key in ("name", "version", "architecture"):
             take(package, key, str, f"packages[{index}].")
+    # Bases that were made before these were recorded
+    known = server_from_table(str(server.get("version")))
+    server = {"aliases": dict(known.aliases), "arguments": dict(known.arguments), **server}
     sha256 = take(mapping, "sha256", str)
     if not re.match(r"[0-9a-f]{64}\Z", sha256):
         raise AikitError(f"{name}: sha256: {sha256!r} is no SHA-256 in hex.", hint)
@@ -464,6 +491,8 @@ def parse_base(mapping: Any, name: str) -> Base:
             build=take(server, "build", str, "server."),
             options=frozenset(take(server, "options", list, "server.")),
             environment=take(server, "environment", dict, "server."),
+            aliases=take(server, "aliases", dict, "server."),
+            arguments=take(server, "arguments", dict, "server."),
         ),
         backends=tuple(take(mapping, "backends", list)),
         key=take(mapping, "key", str),

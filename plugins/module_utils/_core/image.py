@@ -124,6 +124,7 @@ def model_paths(models: Iterable[ModelFile]) -> dict[str, str]:
     :class:`AikitError` where two files would get one path, or two models one name: one would stand for the other.
     """
     paths: dict[str, str] = {}
+    named: set[str] = set()
     owners: dict[str, ModelFile] = {}
     folders: dict[str, ModelFile] = {}
     for model in models:
@@ -137,7 +138,8 @@ def model_paths(models: Iterable[ModelFile]) -> dict[str, str]:
             )
         owners[model.image_path] = model
         folders.update((parent, model) for parent in _folders(model.image_path))
-        key = model.name if model.name not in paths else model.image_path[len(MODELS_DIR) + 1 :]
+        key = model.name if model.name not in named else model.image_path[len(MODELS_DIR) + 1 :]
+        named.add(model.name)
         if key in paths:
             raise AikitError(
                 f"models: {model.path} of {model.name} would be called {key}, as another model is already.",
@@ -436,7 +438,7 @@ def _listed_models(label: str) -> list[Any]:
     """The models of the label; nothing when somebody else wrote it, in another form."""
     try:
         found = json.loads(label) if label else []
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return found if isinstance(found, list) and all(isinstance(entry, dict) for entry in found) else []
 

@@ -144,7 +144,7 @@ def secrets(url: str) -> frozenset[str]:
 
 def secret_names(url: str) -> tuple[str, ...]:
     """The names in a URL's query whose values :func:`secrets` has."""
-    return tuple(name for name, value in _secret_pairs(url) if _is_secret(value))
+    return tuple(unquote(name) for name, value in _secret_pairs(url) if _is_secret(value))
 
 
 def _secret_pairs(url: str) -> list[tuple[str, str]]:

@@ -66,7 +66,22 @@ def test_the_table_is_what_the_server_said(help_text):
     known = data_llama_server.VERSIONS["0.7.0"]
     assert set(known["options"]) == options
     assert known["environment"] == environment
+    assert (known["aliases"], known["arguments"]) == base.parse_arguments(help_text)
     assert base.parse_version(VERSION) == ("0.7.0", known["build"])
+
+
+def test_arguments_and_other_names(help_text):
+    server = base.server_from_table("0.7.0")
+    assert [server.arguments[name] for name in ("-c", "--swa-full", "-hft", "--no-mmproj", "--spec-type", "-otd")] == [
+        "N",
+        "",
+        "TOKEN",
+        "",
+        "none,draft-simple,draft-eagle3,draft-mtp,draft-dflash,draft-dspark,ngram-simple,ngram-map-k,ngram-map-k4v,ngram-mod,ngram-cache",
+        "<tensor name pattern>=<buffer type>,...",
+    ]
+    assert server.spellings("-hfr") == {"-hf", "-hfr", "--hf-repo"} and server.spellings("--x") == {"--x"}
+    assert set(server.arguments) == server.options
 
 
 @pytest.mark.parametrize(
@@ -86,6 +101,7 @@ def test_version(text, expected):
 @given(st.text())
 def test_any_text_is_read(text):
     base.parse_help(text)
+    base.parse_arguments(text)
     base.parse_version(text)
     base.parse_packages(text)
     base.parse_simulation(text)
