@@ -125,7 +125,6 @@ options:
       - A host that is not here gets no token. Tokens of hosts that no source has are not used.
       - Mutually exclusive with O(token).
     type: dict
-    default: {}
   parsed:
     description:
       - The parsed aikitfile. Filled in by the action plugin, do not set it.
@@ -294,7 +293,7 @@ ARGUMENT_SPEC = {
     "store": {"type": "path", "default": "~/.cache/aikit-fleet/models"},
     "cache": {"type": "path", "default": "~/.cache/aikit-fleet/digests"},
     "token": {"type": "str", "no_log": True},
-    "tokens": {"type": "dict", "no_log": True, "default": {}},
+    "tokens": {"type": "dict", "no_log": True},
     "parsed": {"type": "dict"},
 }
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
-from . import data_base, data_llama_server
+from . import data_base, data_llama_server, model_source
 from .errors import AikitError
 from .plan import Action, Plan
 
@@ -179,6 +179,9 @@ class BaseRecipe:
             'Acquire::Check-Valid-Until "false";',
             'Acquire::Retries "3";',
             'Acquire::Languages "none";',
+            # A login for the mirror is the host's business, and stays in its files
+            'Dir::Etc::netrc "/etc/apt/auth.conf";',
+            'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";',
             apt_settings.strip(),
         ]
         provided = data_base.VARIANTS[self.variant]["provided"]
@@ -279,8 +282,7 @@ def recipe(
         )
     if not _NAME.match(suite):
         raise AikitError(f"suite: {suite!r} is no name of a Debian suite.", "A suite is a word such as sid or forky.")
-    if re.search(r"[\s\[\]]", mirror):
-        raise AikitError(f"mirror: {mirror!r} is no URL.", "Give the URL alone, without options, suite and components.")
+    check_mirror(mirror)
     if re.search(r"[\s\[\],]", keyring):
         raise AikitError(f"keyring: {keyring!r} holds a character that apt's list of sources cannot.", "Copy the keyring to a plain path.")
     for package in extra_packages:
@@ -300,6 +302,19 @@ def recipe(
         native=architecture == (host_architecture or architecture),
         plain=not extra and source_date_epoch == DEFAULT_SOURCE_DATE_EPOCH,
     )
+
+
+def check_mirror(mirror: str) -> None:
+    """Refuse what is no URL, and one with a login: it would stand in the list of processes, in messages and in the base's files."""
+    shown = model_source.redact(mirror)
+    if model_source.split_url(mirror).user:
+        raise AikitError(
+            f"mirror: {shown} has a user name or password in it.",
+            "Take it out and give the login to apt on the build host: a file in /etc/apt/auth.conf.d with the line "
+            "machine HOST login NAME password PASSWORD.",
+        )
+    if re.search(r"[\s\[\]]", mirror):
+        raise AikitError(f"mirror: {shown!r} is no URL.", "Give the URL alone, without options, suite and components.")
 
 
 def oci_architecture(machine: str) -> str:
@@ -542,6 +557,7 @@ def failure(recipe_: BaseRecipe, output: str) -> AikitError:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("E:", "W: Failed", "Err:")) or "error" in line.lower()] or lines[-3:]
     quoted = list(dict.fromkeys(line for line in told if not _EMPTY_WORDS.match(line))) or told
+    quoted = [_URL_LOGIN.sub(r"\1***@", line) for line in quoted]
     text = "\n".join(told)
     missing = re.search(r"Unable to locate package (\S+)", text)
     for pattern, hint in _FAILURES:
@@ -556,6 +572,8 @@ def failure(recipe_: BaseRecipe, output: str) -> AikitError:
         ),
     )
 
+
+_URL_LOGIN = re.compile(r"(://)[^/\s@]+@")
 
 # Lines of mmdebstrap and apt that only say that something failed, or say it again.
 _EMPTY_WORDS = re.compile(r"E: (mmdebstrap failed|.* failed: E: |apt-get .* failed|Couldn't find any)")

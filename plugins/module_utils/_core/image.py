@@ -220,9 +220,7 @@ def recipe(
     layers = [LayerRecipe("base", f"{base.suite} {base.variant}", (FileRef(base_path, base.size_bytes),))]
     seen: set[str] = set()
     for model in models:
-        entries = _parents(model.image_path, seen)
-        entries.append(Entry(model.image_path, 0o444, (FileRef(model.path, model.size_bytes),)))
-        layers.append(LayerRecipe("model", model.name, segments(entries)))
+        layers.append(LayerRecipe("model", model.name, model_parts(model, seen)))
     layers.append(LayerRecipe("config", "aikitfile and settings", segments(_config_entries(aikitfile, settings, seen))))
     labels = _labels(aikitfile, base, models)
     return ImageRecipe(
@@ -232,6 +230,13 @@ def recipe(
         config=_container_config(base, settings, labels),
         annotations={key: value for key, value in labels.items() if key.startswith("org.opencontainers.") or key in ANNOTATIONS},
     )
+
+
+def model_parts(model: ModelFile, seen: set[str]) -> tuple[Segment, ...]:
+    """The layer of one model; ``seen`` are the folders that earlier layers have, and is added to."""
+    entries = _parents(model.image_path, seen)
+    entries.append(Entry(model.image_path, 0o444, (FileRef(model.path, model.size_bytes),)))
+    return segments(entries)
 
 
 def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:

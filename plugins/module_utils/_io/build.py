@@ -42,7 +42,7 @@ class Request:
     store: str
     cache: str
     token: Optional[str]
-    tokens: dict[str, str]
+    tokens: Optional[dict[str, str]]
 
 
 def build(request: Request, check_mode: bool) -> dict[str, Any]:
@@ -58,8 +58,8 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     # Before a model is fetched: a base that cannot serve it is known now
     images.check_runtime(aikitfile.runtime, base)
     context = request.context or request.parsed.get("directory") or ""
-    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens)
-    found = find_models(aikitfile, context, request.store, tokens, check_mode)
+    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
+    found = find_models(aikitfile, context, request.store, tokens, cache, check_mode)
     findings = (*findings, *found.findings)
     if found.absent:
         return _unknown(name, found.actions, request, findings, started)

@@ -103,7 +103,7 @@ def sha256_file(path: str, cache: Optional[DigestCache] = None, progress: Option
             if known is not None:
                 return known
             if not cache.read_only:
-                _wait_to_settle(before)
+                settle(before)
         started = time.time_ns()
         digest = hashlib.sha256()
         read_into(handle, digest.update, progress)
@@ -327,10 +327,13 @@ def _is_same_file(descriptor: int, path: str) -> bool:
         return False
 
 
-def _wait_to_settle(status: os.stat_result) -> None:
+def settle(status: os.stat_result) -> bool:
+    """Whether the digest of a file can be remembered now. It waits until that is so for a big file that has just been written."""
     age = time.time_ns() - status.st_ctime_ns
     if status.st_size >= WAIT_TO_SETTLE_BYTES and 0 <= age < SETTLE_NS:
         time.sleep((SETTLE_NS - age) / 10**9)
+        return True
+    return age >= SETTLE_NS
 
 
 def _nearest_existing(path: str) -> str:

@@ -21,7 +21,7 @@ from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
 from .._core.errors import AikitError, Finding
 from .._core.gguf import GgufHeader
-from .._core.image import Image, Layer, LayerRecipe, ModelFile, archive, check_parts, model_paths
+from .._core.image import Image, Layer, LayerRecipe, ModelFile, archive, check_parts, model_parts, model_paths
 from .._core.plan import Action
 from .._core.tar import FileRef, Segment, total_size
 from . import files, transfer
@@ -97,12 +97,15 @@ class FoundModels:
     absent: bool = False
 
 
-def find_models(aikitfile: Aikitfile, context: str, store: str, tokens: Mapping[str, Optional[str]], check_mode: bool) -> FoundModels:
+def find_models(
+    aikitfile: Aikitfile, context: str, store: str, tokens: Mapping[str, Optional[str]], cache: files.DigestCache, check_mode: bool
+) -> FoundModels:
     """Have every model file of an aikitfile: downloads go into ``store``, files below ``context`` are used where they are.
 
     ``tokens`` has the token of each source that gets one. ``context`` may be empty when no source is relative.
     """
     found = FoundModels()
+    seen: set[str] = set()
     headers: dict[str, GgufHeader] = {}
     for model in aikitfile.models:
         local = "://" not in model.source
@@ -116,6 +119,8 @@ def find_models(aikitfile: Aikitfile, context: str, store: str, tokens: Mapping[
             found.absent = True
             continue
         for source in local_models(model, context) if local else [model.source]:
+            if local:
+                _hash_once(ModelFile(model.name, source, "", os.path.getsize(source), image_file(model)), seen, transfer.Store(store).cache, cache)
             stored = transfer.ensure_model(source, model.sha256, store, token=tokens.get(source), check_mode=check_mode, local_in_place=local)
             found.actions += stored.plan.actions
             found.findings += stored.findings
@@ -123,6 +128,8 @@ def find_models(aikitfile: Aikitfile, context: str, store: str, tokens: Mapping[
                 found.absent = True
                 continue
             found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, image_file(model)))
+            if not local:
+                model_parts(found.models[-1], seen)
             if stored.header is not None:
                 headers[stored.read_from] = stored.header
     names = model_paths(found.models)
@@ -134,6 +141,32 @@ def find_models(aikitfile: Aikitfile, context: str, store: str, tokens: Mapping[
     return found
 
 
+def _hash_once(model: ModelFile, seen: set[str], known: files.DigestCache, cache: files.DigestCache) -> None:
+    """Read a new model once for its digest (into ``known``) and that of its layer (into ``cache``), not once for each."""
+    parts = model_parts(model, seen)
+    before = os.stat(model.path)
+    kind = _layer_kind(parts)
+    if cache.read_only or known.get("sha256", before) is not None or cache.get(kind, before) is not None:
+        return
+    if not model.size_bytes or not os.access(model.path, os.R_OK) or not files.settle(before):
+        return
+    started = time.time_ns()
+    plain, layer = hashlib.sha256(), hashlib.sha256()
+    for part in parts:
+        for chunk in stream((part,)):
+            layer.update(chunk)
+            if isinstance(part, FileRef):
+                plain.update(chunk)
+    if files.identity(before) == files.identity(os.stat(model.path)):
+        known.put("sha256", before, plain.hexdigest(), started)
+        cache.put(kind, before, layer.hexdigest(), started)
+
+
+def _layer_kind(parts: Iterable[Segment]) -> str:
+    around = hashlib.sha256(b"|".join(part for part in parts if isinstance(part, bytes))).hexdigest()
+    return f"layer:{around}"
+
+
 def layer_digest(layer: Union[LayerRecipe, Layer], cache: files.DigestCache) -> str:
     """``sha256:…`` of a layer; cached by the stat of its file and the bytes around it."""
     references = [part for part in layer.parts if isinstance(part, FileRef)]
@@ -141,8 +174,7 @@ def layer_digest(layer: Union[LayerRecipe, Layer], cache: files.DigestCache) -> 
         return "sha256:" + _hash(layer.parts)
     if len(layer.parts) == 1:
         return "sha256:" + files.sha256_file(references[0].path, cache)
-    around = hashlib.sha256(b"|".join(part for part in layer.parts if isinstance(part, bytes))).hexdigest()
-    kind = f"layer:{around}"
+    kind = _layer_kind(layer.parts)
     path = references[0].path
     before = os.stat(path)
     cached = cache.get(kind, before)

@@ -176,33 +176,6 @@ def ensure_model(
     return replace(result, findings=warnings + result.findings)
 
 
-def find_model(
-    source: str,
-    sha256: Optional[str] = None,
-    store: str = DEFAULT_STORE,
-    *,
-    name: Optional[str] = None,
-    context_dir: Optional[str] = None,
-    local_in_place: bool = False,
-) -> Optional[StoredModel]:
-    """The model as it is in the store, under any name; None when it is not there. Asks no server and writes nothing."""
-    parsed, expected, file_name = _request(source, sha256, name, context_dir)
-    place = Store(store, read_only=True)
-    if parsed.kind == sources.LOCAL and (local_in_place or not expected):
-        status = _local_status(parsed)
-        digest = files.sha256_file(parsed.location, place.cache)
-        if local_in_place:
-            _require_digest(parsed, digest, expected)
-            return StoredModel(parsed.location, digest, status.st_size, read_from=parsed.location)
-        expected = digest
-    expected = expected or place.known(parsed).get("sha256", "")
-    if not expected:
-        return None
-    seen = place.observe(expected, file_name)
-    found = seen.stored or seen.twin
-    return StoredModel(found.path, found.sha256, found.size_bytes, read_from=found.path) if found else None
-
-
 def remove_model(
     source: Optional[str] = None,
     sha256: Optional[str] = None,
