@@ -98,6 +98,20 @@ def test_version(text, expected):
     assert base.parse_version(text) == expected
 
 
+@pytest.mark.parametrize("mirror", ["https://user:S3cret@mirror.example/debian", "https://S3cret@mirror.example/debian", "https://user:S3cret@mirror.example/debian main"])
+def test_a_mirror_with_a_login_is_refused_with_the_place_for_it(mirror):
+    with pytest.raises(AikitError) as caught:
+        make(mirror=mirror)
+    assert "mirror.example/debian" in str(caught.value) and "auth.conf.d" in caught.value.hint and "S3cret" not in str(caught.value)
+
+
+def test_logins_of_the_host_are_passed_on_and_not_told():
+    settings = make().files("/work")["apt.conf"]
+    assert 'Dir::Etc::netrc "/etc/apt/auth.conf";' in settings and 'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";' in settings
+    told = base.failure(make(), "E: Failed to fetch https://user:S3cret@mirror.example/debian/x  401")
+    assert "https://***@mirror.example" in str(told) and "S3cret" not in str(told)
+
+
 @given(st.text())
 def test_any_text_is_read(text):
     base.parse_help(text)
