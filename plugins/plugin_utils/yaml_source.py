@@ -72,7 +72,7 @@ def finalize(name: str, value: Any, templar: Any) -> Any:
         return templar.template(value)
     except AnsibleError as exc:
         hint = "If that is a template of LocalAI, mark the definition (definition: !unsafe), or put the aikitfile into a file and name it with src."
-        raise AnsibleError(f"definition cannot be templated: {exc} {hint}") from None
+        raise AnsibleError(f"definition cannot be templated: {str(exc).rstrip('.')}. {hint}") from None
 
 
 def from_file(path: str, name: str = "") -> dict[str, Any]:

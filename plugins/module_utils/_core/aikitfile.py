@@ -558,7 +558,8 @@ class _Check:
         elif source.endswith("/"):
             self.error(path, "names a folder", f"name the file, or all of its files: {source}*")
         elif _HOST_LIKE.match(source):
-            self.warning(path, "looks like an address but has no scheme, so it is read as a local path", f"did you mean {model_source.redact(f'https://{source}')}?")
+            address = model_source.redact(f"https://{source}")
+            self.warning(path, "looks like an address but has no scheme, so it is read as a local path", f"did you mean {address}?")
 
     def _prompt_templates(self, entry: Mapping[str, Any], parent: str) -> tuple[PromptTemplate, ...]:
         templates = []

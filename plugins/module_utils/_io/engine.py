@@ -409,7 +409,8 @@ def _only_file(archive: Any, path: str, ref: str) -> Optional[bytes]:
                 raise AikitError(f"{path} of {ref} is {'a folder' if member.isdir() else 'no regular file'}.", "Give the path of a file in it.")
             if member.size > FILE_MAX_BYTES:
                 raise AikitError(
-                    f"{path} of {ref} has {member.size} bytes, and files of up to {FILE_MAX_BYTES} bytes are read.", "This is for configuration, not for models."
+                    f"{path} of {ref} has {member.size} bytes, and files of up to {FILE_MAX_BYTES} bytes are read.",
+                    "This is for configuration, not for models.",
                 )
             handle = reader.extractfile(member)
             return None if handle is None else handle.read()

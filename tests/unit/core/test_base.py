@@ -98,10 +98,10 @@ def test_version(text, expected):
     assert base.parse_version(text) == expected
 
 
-@pytest.mark.parametrize("mirror", ["https://user:S3cret@mirror.example/debian", "https://S3cret@mirror.example/debian", "https://user:S3cret@mirror.example/debian main"])
+@pytest.mark.parametrize("mirror", ["user:S3cret@mirror.example/debian", "S3cret@mirror.example/debian", "user:S3cret@mirror.example/debian main"])
 def test_a_mirror_with_a_login_is_refused_with_the_place_for_it(mirror):
     with pytest.raises(AikitError) as caught:
-        make(mirror=mirror)
+        make(mirror=f"https://{mirror}")
     assert "mirror.example/debian" in str(caught.value) and "auth.conf.d" in caught.value.hint and "S3cret" not in str(caught.value)
 
 

@@ -289,7 +289,8 @@ def test_info_of_labels_that_others_wrote(label):
 
 
 @pytest.mark.parametrize(
-    "asked, ref", [("localhost/b:2", "localhost/b:2"), ("gemma", "docker.io/library/gemma:latest"), ("sha256:" + "1" * 64, "localhost/a:1"), ("", "localhost/a:1")]
+    "asked, ref",
+    [("localhost/b:2", "localhost/b:2"), ("gemma", "docker.io/library/gemma:latest"), ("sha256:" + "1" * 64, "localhost/a:1"), ("", "localhost/a:1")],
 )
 def test_info_names_the_image_as_it_was_asked_for(asked, ref):
     tags = ("localhost/a:1", "localhost/b:2", "docker.io/library/gemma:latest")
