@@ -16,6 +16,12 @@ from ..plugin_utils import yaml_source
 class ActionModule(ActionBase):
     _requires_connection = True
     TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = True
+
+    @classmethod
+    def finalize_task_arg(cls, name, value, templar, context):
+        return yaml_source.finalize(name, value, templar)
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
@@ -25,7 +31,7 @@ class ActionModule(ActionBase):
                 arguments["parsed"] = yaml_source.from_task(self, arguments.get("definition"), arguments.get("src"))
             except AikitError as exc:
                 raise AnsibleActionFail(str(exc)) from None
-        result = self._execute_module(module_args=arguments, task_vars=task_vars)
-        # The whole text once more helps nobody who reads the result with -vvv
+        result = self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val)
+        # The whole text once more helps nobody who reads the result with -vvv, and may hold what is secret
         result.get("invocation", {}).get("module_args", {}).pop("parsed", None)
         return result

@@ -12,9 +12,10 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule
 
 from ._core.errors import AikitError
+from ._core.model_source import secrets
 from ._core.plan import report
 
-__all__ = ["ENGINE_OPTION", "report", "run_module", "warn"]
+__all__ = ["ENGINE_OPTION", "hide_sources", "report", "run_module", "warn"]
 
 # Documented in plugins/doc_fragments/engine.py
 ENGINE_OPTION = {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"}
@@ -38,6 +39,15 @@ def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: A
         )
     warn(module, result.get("findings", ()))
     module.exit_json(**result)
+
+
+def hide_sources(module: AnsibleModule, parsed: Any) -> None:
+    """Keep what is secret in the sources of an aikitfile out of the result: it is refused, and the text of the refused file comes back."""
+    document = parsed.get("document") if isinstance(parsed, dict) else None
+    models = document.get("models") if isinstance(document, dict) else None
+    for model in models if isinstance(models, list) else ():
+        if isinstance(model, dict) and isinstance(model.get("source"), str):
+            module.no_log_values.update(secrets(model["source"]))
 
 
 def warn(module: AnsibleModule, findings: Any) -> None:

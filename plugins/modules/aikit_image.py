@@ -19,11 +19,15 @@ description:
   - Loads the image into the engines of the build host, or writes it as an archive that Docker and Podman load. Without either, it only computes the digest.
   - Digests of big files are cached by device, inode, size and times of change, so that a second run reads nothing.
 attributes:
+  async:
+    description: Supports being used with the C(async) keyword.
+    support: full
   check_mode:
     description: Can run in check mode and return what would change without changing it.
     support: full
     details:
       - While a model is not on the build host yet, the digest cannot be known; then RV(image.digest) is empty.
+      - Servers are asked for the sizes of models that are missing, so that a disk that is too small is found.
   diff_mode:
     description: Returns the layers, environment and labels that would change.
     support: full
@@ -48,7 +52,7 @@ options:
   context:
     description:
       - Folder on the build host to which sources without a scheme are relative.
-      - By default the folder of O(src).
+      - By default the folder of O(src). Needed when a O(definition) has such sources.
     type: path
   builder:
     description:
@@ -112,8 +116,15 @@ options:
     default: ~/.cache/aikit-fleet/digests
   token:
     description:
-      - Bearer token for the sources of the models.
+      - Bearer token for the sources of the models, which must be of one host then. It is sent to that host alone.
+      - No source may hold a secret itself, because the aikitfile becomes a part of the image.
     type: str
+  tokens:
+    description:
+      - Bearer tokens by host, for models that come from several, each with its port where the source has one.
+      - A host that is not here gets no token. Tokens of hosts that no source has are not used.
+      - Mutually exclusive with O(token).
+    type: dict
   parsed:
     description:
       - The parsed aikitfile. Filled in by the action plugin, do not set it.
@@ -261,8 +272,10 @@ actions:
   sample: [load localhost/gemma:1 (docker)]
 """
 
+import dataclasses
+
 from ..module_utils._io.build import Request, build
-from ..module_utils._module import run_module
+from ..module_utils._module import hide_sources, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -280,17 +293,23 @@ ARGUMENT_SPEC = {
     "store": {"type": "path", "default": "~/.cache/aikit-fleet/models"},
     "cache": {"type": "path", "default": "~/.cache/aikit-fleet/digests"},
     "token": {"type": "str", "no_log": True},
+    "tokens": {"type": "dict", "no_log": True},
     "parsed": {"type": "dict"},
 }
 
 
 def work(module):
-    names = ("name", "parsed", "context", "server", "base", "platforms", "aikit_version", "load", "archive", "archive_omit", "store", "cache", "token")
-    return build(Request(**{name: module.params[name] for name in names}), module.check_mode)
+    hide_sources(module, module.params["parsed"])
+    return build(Request(**{field.name: module.params[field.name] for field in dataclasses.fields(Request)}), module.check_mode)
 
 
 def main():
-    run_module(work, argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("src", "definition")], required_one_of=[("src", "definition", "parsed")])
+    run_module(
+        work,
+        argument_spec=ARGUMENT_SPEC,
+        mutually_exclusive=[("src", "definition"), ("token", "tokens")],
+        required_one_of=[("src", "definition", "parsed")],
+    )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ options:
   config_path:
     description:
       - A file in the image to return, for example V(/config.yaml), the configuration of AIKit's own images.
-      - Needs O(name).
+      - Needs O(name). A folder, a link and a file of more than 1 MiB are refused.
     type: str
 seealso:
   - module: aikit.fleet.aikit_image
@@ -60,6 +60,7 @@ images:
   elements: dict
   sample:
     - ref: localhost/gemma:1
+      tags: [localhost/gemma:1]
       digest: ""
       id: sha256:0b1f4a5b6ad0c35a22ef1f3a7b3f8e63d0c41c2f5be7a2f57c3dbd5a0a9c4e2f
       runtime: ""
@@ -111,7 +112,7 @@ def work(module):
     if path:
         raw = engine.image_file(name, path) if states else None
         extra["config"] = (raw or b"").decode("utf-8", "replace")
-    return report(Plan(), images=[info(state) for state in states], **extra)
+    return report(Plan(), images=[info(state, name or "") for state in states], **extra)
 
 
 def main():

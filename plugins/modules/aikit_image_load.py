@@ -42,6 +42,7 @@ options:
   archive:
     description:
       - Path of an archive on this host.
+      - The engine's storage must have room for it, where that is on this host.
     type: path
 seealso:
   - module: aikit.fleet.aikit_image

@@ -47,7 +47,8 @@ options:
     description:
       - Where to write the file on the host. Without it nothing is written.
       - From O(src) it is written byte for byte, from O(definition) as block YAML.
-      - A new file gets mode V(0644), one that is there keeps its mode. Missing parent folders are made.
+      - A new file gets mode V(0644), one that is there keeps its mode and its owner. Missing parent folders are made.
+      - Where a symbolic link stands, the file that it leads to is written.
     type: path
   aikit_version:
     description:
@@ -174,12 +175,22 @@ from ..module_utils._core import aikitfile
 from ..module_utils._core.errors import AikitError, raise_for_errors
 from ..module_utils._core.plan import Action, Plan
 from ..module_utils._io import files
-from ..module_utils._module import report, run_module
+from ..module_utils._module import hide_sources, report, run_module
+
+ARGUMENT_SPEC = {
+    "definition": {"type": "dict"},
+    "src": {"type": "path"},
+    "dest": {"type": "path"},
+    "aikit_version": {"type": "str", "default": "0.21.0"},
+    "platforms": {"type": "list", "elements": "str", "default": []},
+    "parsed": {"type": "dict"},
+}
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     parsed = params["parsed"]
+    hide_sources(module, parsed)
     if not parsed:
         raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikitfile as a task; its action plugin reads the file.")
     found, findings = aikitfile.validate(parsed, params["aikit_version"], params["platforms"])
@@ -194,7 +205,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         shown = {} if before is None else {"text": before.decode("utf-8", "replace")}
         plan = Plan((Action("write", dest),), shown, {"text": found.text})
     if plan.changed and not module.check_mode:
-        files.write_atomic(dest, text, mode)
+        files.write_atomic(dest, text, mode, keep=True)
     diff = {"before": plan.before.get("text", ""), "after": plan.after.get("text", ""), "before_header": dest or "", "after_header": dest or ""}
     return {
         **report(plan, aikitfile=aikitfile.normalised(found), sha256=found.sha256, findings=[item.as_dict() for item in findings]),
@@ -211,19 +222,14 @@ def read(dest: str) -> tuple[Optional[bytes], int]:
             return handle.read(), stat.S_IMODE(os.fstat(handle.fileno()).st_mode)
     except FileNotFoundError:
         return None, 0o644
+    except NotADirectoryError:
+        raise AikitError(f"dest: {dest} is below something that is no folder.", "Name a file in a folder, or one that is not there yet.") from None
 
 
 def main() -> None:
     run_module(
         work,
-        argument_spec={
-            "definition": {"type": "dict"},
-            "src": {"type": "path"},
-            "dest": {"type": "path"},
-            "aikit_version": {"type": "str", "default": "0.21.0"},
-            "platforms": {"type": "list", "elements": "str", "default": []},
-            "parsed": {"type": "dict"},
-        },
+        argument_spec=ARGUMENT_SPEC,
         mutually_exclusive=[("definition", "src")],
         required_one_of=[("definition", "src")],
     )

@@ -54,6 +54,7 @@ options:
   mirror:
     description:
       - URL of a mirror of Debian's archive.
+      - A login does not belong into the URL. What the host's C(/etc/apt/auth.conf) and C(/etc/apt/auth.conf.d) say is used.
       - Without it, the mirror that apt on this host uses. On hosts that are not Debian it has to be given.
       - The mirror says where packages come from, not what they are, so another mirror alone does not build the base again.
     type: str

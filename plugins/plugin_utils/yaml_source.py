@@ -17,7 +17,9 @@ from typing import Any, Optional
 
 import yaml
 from ansible.errors import AnsibleError
+from ansible.template import is_trusted_as_template
 
+from ..module_utils._core import variables
 from ..module_utils._core.errors import AikitError
 from ..module_utils._core.yaml_text import render
 
@@ -57,6 +59,20 @@ def from_task(action: Any, definition: Any, src: Any) -> Optional[dict[str, Any]
         raise AikitError(f"src: there is no file {src} on the controller.", where) from None
     except OSError as exc:
         raise AikitError(f"src: {exc.filename} cannot be read: {exc.strerror}.") from None
+
+
+def finalize(name: str, value: Any, templar: Any) -> Any:
+    """A task's argument, templated. A ``definition`` that holds templates of LocalAI and is not ``!unsafe`` is refused with that hint."""
+    if name != "definition":
+        return templar.template(value)
+    found = variables.go_templates(value, name, is_trusted_as_template)
+    if found:
+        raise AnsibleError("\n".join(finding.describe() for finding in found))
+    try:
+        return templar.template(value)
+    except AnsibleError as exc:
+        hint = "If that is a template of LocalAI, mark the definition (definition: !unsafe), or put the aikitfile into a file and name it with src."
+        raise AnsibleError(f"definition cannot be templated: {str(exc).rstrip('.')}. {hint}") from None
 
 
 def from_file(path: str, name: str = "") -> dict[str, Any]:

@@ -51,7 +51,7 @@ def folder(tmp_path):
     docker("rmi", "--force", IMAGE, check=False)
 
 
-def build(folder: Path, **more):
+def build(folder: Path, check: bool = False, **more):
     """aikit_image with everything of its own below ``folder``."""
     definition = {"apiVersion": "v1alpha1", "models": [{"name": "tiny", "source": "tiny.gguf"}]}
     arguments = {
@@ -65,7 +65,7 @@ def build(folder: Path, **more):
         "load": ["docker"],
         **more,
     }
-    return task("aikit_image", **{key: value for key, value in arguments.items() if value is not None})
+    return task("aikit_image", check, **{key: value for key, value in arguments.items() if value is not None})
 
 
 def models(**model):
@@ -93,6 +93,10 @@ AIKITFILES = {
     "model that is not there": (
         "apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: a.gguf\nconfig: |\n  - name: a\n    parameters:\n      model: b.gguf\n",
         ["bad.yaml:8", "config[0].parameters.model", "'b.gguf'", "did you mean a.gguf?"],
+    ),
+    "secret in a source": (
+        "apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: https://example/a.gguf?token=SUPERSECRET\n",
+        ["bad.yaml:4", "models[0].source", "token=***", "would end in the image", "option token"],
     ),
     "out of the context": (
         "apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: ../../etc/a.gguf\n",
@@ -163,6 +167,47 @@ def test_sources_of_later_are_refused_with_what_to_do(tmp_path, source):
     assert not tree(tmp_path)
 
 
+def test_a_secret_is_shown_nowhere(quickstart, folder):
+    """Neither in the message nor in anything else that a result with -vvv holds."""
+    result = build(folder, definition=models(source="https://example.invalid/a.gguf?token=SUPERSECRET"), archive=str(folder / "out.tar"))
+    refused(result, "token=***", "option token")
+    assert "parsed" not in result["invocation"]["module_args"]
+    # That is what the task itself says
+    del result["invocation"]["module_args"]["definition"]
+    assert "SUPERSECRET" not in json.dumps(result)
+
+
+def test_an_image_gets_no_keys_of_the_service(quickstart, folder):
+    config = "- name: tiny\n  parameters:\n    model: tiny.gguf\n  options: ['--api-key:SECRET', '-hft:SECRET', '--ssl-key-file:/x', '--log-file:/dev/null']\n"
+    result = build(folder, definition={**models(), "config": config})
+    refused(result, "config[0].options[0]", "--api-key", "set api_key at the service", "-hft", "inference_model_token", "--ssl-key-file", "--log-file")
+    assert "SECRET" not in result["msg"] and not has_image()
+
+
+def test_two_files_of_one_name(quickstart, folder):
+    for name in ("x", "y"):
+        (folder / name).mkdir()
+        (folder / name / "m.gguf").write_bytes(gguf())
+    two = {"apiVersion": "v1alpha1", "models": [{"name": name, "source": f"{name}/*.gguf"} for name in ("x", "y")]}
+    refused(build(folder, definition=two), f"{folder}/x/m.gguf", f"{folder}/y/m.gguf", "cannot both be in the image")
+    with serving(folder) as address:
+        two["models"] = [{"name": f"{name}/m", "source": f"{address}/{name}/m.gguf"} for name in ("x", "y")]
+        assert build(folder, definition=two, load=[])["changed"]
+        three = {**two, "models": [*two["models"], {"name": "z", "source": "https://example.invalid/z.gguf"}]}
+        refused(build(folder, definition=three, token="t0ken"), "example.invalid", "option tokens")
+    assert not has_image()
+
+
+def test_a_definition_without_a_context(quickstart, folder):
+    refused(build(folder, context=None), "tiny.gguf is relative", "option context")
+
+
+def test_a_template_of_localai_that_is_not_marked(quickstart, folder):
+    definition = models(promptTemplates=[{"name": "chat", "template": "[INST] {{.Input}} [/INST]"}])
+    for result in (build(folder, definition=definition), task("aikitfile", definition=definition)):
+        assert result["failed"] and "definition: !unsafe" in json.dumps(result), result
+
+
 # --- base and image --------------------------------------------------------------------------------------------------
 
 
@@ -218,9 +263,14 @@ def test_a_damaged_archive_is_not_loaded(quickstart, folder):
     archive.write_bytes(b"no tar at all" * 100)
     refused(task("aikit_image_load", **arguments), str(archive), "is no image archive")
     assert not has_image()
+    refused(task("aikit_image_load", check=True, **{**arguments, "archive": str(folder / "none.tar")}), f"there is no file {folder}/none.tar")
+    refused(task("aikit_image_load", **{**arguments, "image": {"id": built["image"]["id"], "layers": "abc"}}), "layers: must be a list")
     # What is whole is taken, so none of the refusals was for another reason
     assert build(folder, load=[], archive=str(archive))["bytes_written"] == size
     assert task("aikit_image_load", **arguments)["present"] and has_image()
+    # A file, and nothing larger
+    assert "tiny" in task("aikit_image_info", name=IMAGE, config_path="/aikit/aikitfile.yaml", engine="docker")["config"]
+    refused(task("aikit_image_info", name=IMAGE, config_path="/models", engine="docker"), "/models", "is a folder")
 
 
 # --- the engine and the disk -----------------------------------------------------------------------------------------
@@ -272,8 +322,10 @@ def big_model(folder):
 
 
 def test_no_space_for_an_archive(quickstart, folder, big_model, small_disk):
-    refused(build(folder, load=[], archive=str(small_disk / "out.tar")), f"the image archive {small_disk}/out.tar", "MB free")
+    words = [f"the image archive {small_disk}/out.tar", "MB free"]
+    refused(build(folder, load=[], archive=str(small_disk / "out.tar")), *words)
     assert not tree(small_disk)
+    refused(build(folder, check=True, load=[], archive=str(small_disk / "out.tar")), *words)
 
 
 def test_no_space_in_the_store(big_model, small_disk):

@@ -15,13 +15,13 @@ import hashlib
 import posixpath
 import re
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from . import data_aikit, localai, model_source
 from .errors import AikitError, Finding, raise_for_errors
 from .yaml_text import render
 
-__all__ = ["Aikitfile", "Model", "PromptTemplate", "image_file", "load", "normalised", "render", "shard", "validate"]
+__all__ = ["Aikitfile", "Model", "PromptTemplate", "image_file", "load", "meant", "normalised", "render", "shard", "validate"]
 
 API_VERSION = "v1alpha1"
 KEYS = ("apiVersion", "debug", "runtime", "backends", "models", "config", "loadToMemory")
@@ -136,7 +136,7 @@ def image_file(model: Model) -> str:
     if scheme in ("http", "https"):
         url = model_source.split_url(model.source)
         name = posixpath.basename(model_source.unquote(url.path)) if model_source.HOST.fullmatch(url.host) else ""
-        return posixpath.join(posixpath.dirname(model.name), name) if name and "/" in model.name else name
+        return posixpath.normpath(posixpath.join(posixpath.dirname(model.name), name)) if name and "/" in model.name else name
     if scheme == "huggingface":
         parts = rest.split("/")
         return parts[min(len(parts), 4) - 1] if len(parts) > 2 else ""
@@ -165,6 +165,13 @@ def matches(file_name: str, reference: str) -> bool:
     if wanted.startswith("/models/"):
         wanted = wanted[len("/models/") :]
     return wanted in (file_name, posixpath.basename(file_name))
+
+
+def meant(file_names: Iterable[str], reference: str) -> list[str]:
+    """The files below /models that ``reference`` means: the one of that path, else all of that name, which should be one."""
+    found = [name for name in file_names if matches(name, reference)]
+    exact = [name for name in found if posixpath.normpath(reference.strip()) in (name, f"/models/{name}")]
+    return exact or found
 
 
 def _split(source: str) -> tuple[str, str]:
@@ -450,6 +457,9 @@ class _Check:
             self.error(path, "source has blanks around it, or characters that do not print")
             return
         scheme, rest = _split(source)
+        if scheme and (model_source.split_url(source).user or model_source.secrets(source)):
+            self._secret_source(path, source)
+            return
         check = {"http": self._http, "https": self._http, "huggingface": self._huggingface, "oci": self._oci, "": self._local}.get(scheme)
         if check is not None:
             check(path, source, rest)
@@ -465,22 +475,25 @@ class _Check:
         default = f"did you mean {near}://?" if near else "http://, https://, huggingface://, oci://, or a path relative to the build context"
         self.error(path, f"{scheme}:// is no scheme that AIKit knows", hints.get(scheme.lower(), default))
 
+    def _secret_source(self, path: str, source: str) -> None:
+        """The whole file goes into the image, where everybody who has it reads it."""
+        if model_source.split_url(source).user:
+            what = "a user name or password"
+        else:
+            what = "what looks like a key: " + ", ".join(f"{name}=***" for name in model_source.secret_names(source))
+        self.error(
+            path,
+            f"has {what} in it, which would end in the image",
+            "take it out; a token is given to the build: option token of aikit_image, inference_model_token of role inference. "
+            "Or fetch a signed URL with model_file, and name the file here",
+        )
+
     def _http(self, path: str, source: str, rest: str) -> None:
         parts = model_source.split_url(source)
         if not model_source.HOST.fullmatch(parts.host) or " " in source:
             self.error(path, "is no valid address")
         elif not posixpath.basename(parts.path):
             self.error(path, "names no file: the address ends in /")
-        elif parts.user:
-            self.error(
-                path, "has a user name or password in it, which would end in the image's history", "take it out; a token is given to the build as a secret"
-            )
-        elif model_source.secrets(source):
-            self.error(
-                path,
-                "has what looks like a credential in its query, and the aikitfile becomes part of the image",
-                "take it out; a token is given to the build (option token of aikit_image, inference_model_token)",
-            )
         elif parts.host == "huggingface.co" and "/blob/" in parts.path:
             self.error(path, "is the web page about the file, not the file", "write /resolve/ in place of /blob/")
 
@@ -545,7 +558,8 @@ class _Check:
         elif source.endswith("/"):
             self.error(path, "names a folder", f"name the file, or all of its files: {source}*")
         elif _HOST_LIKE.match(source):
-            self.warning(path, "looks like an address but has no scheme, so it is read as a local path", f"did you mean https://{source}?")
+            address = model_source.redact(f"https://{source}")
+            self.warning(path, "looks like an address but has no scheme, so it is read as a local path", f"did you mean {address}?")
 
     def _prompt_templates(self, entry: Mapping[str, Any], parent: str) -> tuple[PromptTemplate, ...]:
         templates = []
@@ -572,15 +586,18 @@ class _Check:
 
     def _shards(self, models: Sequence[Model], files: Mapping[str, str]) -> None:
         """A split GGUF needs all of its parts."""
-        if any(not image_file(model) for model in models):
+        others = [model for model in models if not image_file(model)]
+        # A whole repository, or an artifact of a registry: its files are known once it is here
+        if any(_split(model.source)[0] for model in others):
             return
+        globs = [posixpath.basename(model.source) for model in others]
         for name, path in files.items():
             part, count = shard(name)
             if part != 1 or count < 2 or count > 999:
                 continue
             stem = name[: -len("-00001-of-00002.gguf")]
             missing = [f"{stem}-{number:05d}-of-{count:05d}.gguf" for number in range(2, count + 1)]
-            missing = [other for other in missing if other not in files]
+            missing = [other for other in missing if other not in files and not any(fnmatch.fnmatchcase(other, pattern) for pattern in globs)]
             if missing:
                 shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
                 self.error(f"{path}.source", f"is part 1 of {count}, and {len(missing)} of the others are missing: {shown}", "list every part under models")
@@ -671,6 +688,8 @@ class _Check:
             value = entry.get(key)
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 self.error(f"{path}.{key}", f"{value} is too small", f"{least} is the least")
+            elif isinstance(value, int) and value >= 1 << 31:
+                self.error(f"{path}.{key}", f"{value} is too large", "llama.cpp counts up to 2147483647")
 
     def _gpu_settings(self, path: str, entry: Mapping[str, Any]) -> None:
         f16 = entry.get("f16")
@@ -731,8 +750,10 @@ class _Check:
                 continue
             llama += 1
             for where, reference in self._file_references(path, entry):
-                found = [name for name in files if name and matches(name, reference)]
+                found = meant(filter(None, files), reference)
                 used.update(found)
+                if len(found) > 1:
+                    self.error(where, f"{localai.describe(reference)} is the name of several files: {', '.join(found)}", f"write {found[0]}, with its folder")
                 if found or unknown or any(fnmatch.fnmatchcase(posixpath.basename(reference), pattern) for pattern in globs):
                     continue
                 names = [name for name in files if name]

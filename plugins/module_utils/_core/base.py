@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
-from . import data_base, data_llama_server
+from . import data_base, data_llama_server, model_source
 from .errors import AikitError
 from .plan import Action, Plan
 
@@ -42,6 +42,8 @@ class Server:
     """llama.cpp's server in a base. ``environment`` names the option that each variable stands for.
 
     ``options`` is empty when nothing is known about this version: it could not be run, and is not in our table.
+    ``aliases`` has the first long name of each option by its other names, ``arguments`` what the help calls the value
+    of an option (N, FNAME …), empty for one that takes none; both are empty where nobody has looked.
     """
 
     path: str
@@ -49,6 +51,13 @@ class Server:
     build: str = ""
     options: frozenset[str] = frozenset()
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    arguments: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def spellings(self, option: str) -> frozenset[str]:
+        """``option`` and all other names of it."""
+        first = self.aliases.get(option, option)
+        return frozenset((option, first, *(name for name, other in self.aliases.items() if other == first)))
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ class Base:
                 "build": self.server.build,
                 "options": sorted(self.server.options),
                 "environment": dict(sorted(self.server.environment.items())),
+                "aliases": dict(sorted(self.server.aliases.items())),
+                "arguments": dict(sorted(self.server.arguments.items())),
             },
             "backends": list(self.backends),
             "key": self.key,
@@ -168,6 +179,9 @@ class BaseRecipe:
             'Acquire::Check-Valid-Until "false";',
             'Acquire::Retries "3";',
             'Acquire::Languages "none";',
+            # A login for the mirror is the host's business, and stays in its files
+            'Dir::Etc::netrc "/etc/apt/auth.conf";',
+            'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";',
             apt_settings.strip(),
         ]
         provided = data_base.VARIANTS[self.variant]["provided"]
@@ -268,8 +282,7 @@ def recipe(
         )
     if not _NAME.match(suite):
         raise AikitError(f"suite: {suite!r} is no name of a Debian suite.", "A suite is a word such as sid or forky.")
-    if re.search(r"[\s\[\]]", mirror):
-        raise AikitError(f"mirror: {mirror!r} is no URL.", "Give the URL alone, without options, suite and components.")
+    check_mirror(mirror)
     if re.search(r"[\s\[\],]", keyring):
         raise AikitError(f"keyring: {keyring!r} holds a character that apt's list of sources cannot.", "Copy the keyring to a plain path.")
     for package in extra_packages:
@@ -289,6 +302,19 @@ def recipe(
         native=architecture == (host_architecture or architecture),
         plain=not extra and source_date_epoch == DEFAULT_SOURCE_DATE_EPOCH,
     )
+
+
+def check_mirror(mirror: str) -> None:
+    """Refuse what is no URL, and one with a login: it would stand in the list of processes, in messages and in the base's files."""
+    shown = model_source.redact(mirror)
+    if model_source.split_url(mirror).user:
+        raise AikitError(
+            f"mirror: {shown} has a user name or password in it.",
+            "Take it out and give the login to apt on the build host: a file in /etc/apt/auth.conf.d with the line "
+            "machine HOST login NAME password PASSWORD.",
+        )
+    if re.search(r"[\s\[\]]", mirror):
+        raise AikitError(f"mirror: {shown!r} is no URL.", "Give the URL alone, without options, suite and components.")
 
 
 def oci_architecture(machine: str) -> str:
@@ -341,31 +367,44 @@ def parse_help(text: str) -> tuple[frozenset[str], Mapping[str, str]]:
     """
     options: set[str] = set()
     environment: dict[str, str] = {}
-    for names, description in _entries(text):
-        if "argument has been removed" in description:
-            continue
+    for names, _argument, description in _entries(text):
         options.update(names)
-        # A negated twin stands after its positive form; values of the variable mean the positive one.
-        name = next((name for name in names if name.startswith("--")), names[0])
         for variable in _ENVIRONMENT.findall(description):
-            environment.setdefault(variable, name)
+            environment.setdefault(variable, _first_name(names))
     return frozenset(options), environment
 
 
-def _entries(text: str) -> Iterable[tuple[list[str], str]]:
-    """Option names and the text that follows them, one pair an option."""
+def parse_arguments(text: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """``aliases`` and ``arguments`` of a :class:`Server`, from the same text."""
+    aliases: dict[str, str] = {}
+    arguments: dict[str, str] = {}
+    for names, argument, _description in _entries(text):
+        aliases.update((name, _first_name(names)) for name in names if name != _first_name(names))
+        arguments.update((name, argument) for name in names)
+    return aliases, arguments
+
+
+def _first_name(names: Sequence[str]) -> str:
+    # A negated twin stands after its positive form; values of the variable mean the positive one.
+    return next((name for name in names if name.startswith("--")), names[0])
+
+
+def _entries(text: str) -> Iterable[tuple[list[str], str, str]]:
+    """Option names, what their value is called (empty without one) and the text that follows, for each option that is not gone."""
     names: list[str] = []
     rest: list[str] = []
-    for line in text.splitlines():
+    argument = ""
+    for line in [*text.splitlines(), "-"]:
         if line.startswith("-") and not line.startswith("-----"):
-            if names:
-                yield names, " ".join(rest)
+            if names and "argument has been removed" not in " ".join(rest):
+                yield names, argument, " ".join(rest)
             names, tail = _option_names(line)
+            # One blank before the value, several before the description
+            found = re.match(r" (\S.*?)(?:\s{2,}|$)", tail)
+            argument = found.group(1) if found else ""
             rest = [tail]
         else:
             rest.append(line.strip())
-    if names:
-        yield names, " ".join(rest)
 
 
 def _option_names(line: str) -> tuple[list[str], str]:
@@ -395,7 +434,7 @@ def server_from_table(version: str) -> Server:
     known = data_llama_server.VERSIONS.get(version)
     if known is None:
         return Server(SERVER_PATH, version)
-    return Server(SERVER_PATH, version, known["build"], frozenset(known["options"]), known["environment"])
+    return Server(SERVER_PATH, version, known["build"], frozenset(known["options"]), known["environment"], known["aliases"], known["arguments"])
 
 
 def describe(recipe_: BaseRecipe, captured: Mapping[str, str], sha256: str, size_bytes: int) -> Base:
@@ -405,7 +444,7 @@ def describe(recipe_: BaseRecipe, captured: Mapping[str, str], sha256: str, size
     if recipe_.native:
         version, build = parse_version(captured.get("version", ""))
         options, environment = parse_help(captured.get("help", ""))
-        server = Server(SERVER_PATH, version, build, options, environment)
+        server = Server(SERVER_PATH, version, build, options, environment, *parse_arguments(captured.get("help", "")))
         if not version or not options:
             raise AikitError(
                 f"{SERVER_PATH} in the new base does not describe itself: {captured.get('version', '').strip() or 'it printed nothing'}",
@@ -448,6 +487,9 @@ def parse_base(mapping: Any, name: str) -> Base:
             raise AikitError(f"{name}: packages[{index}]: a mapping was expected, found {package!r}.", hint)
         for key in ("name", "version", "architecture"):
             take(package, key, str, f"packages[{index}].")
+    # Bases that were made before these were recorded
+    known = server_from_table(str(server.get("version")))
+    server = {"aliases": dict(known.aliases), "arguments": dict(known.arguments), **server}
     sha256 = take(mapping, "sha256", str)
     if not re.match(r"[0-9a-f]{64}\Z", sha256):
         raise AikitError(f"{name}: sha256: {sha256!r} is no SHA-256 in hex.", hint)
@@ -464,6 +506,8 @@ def parse_base(mapping: Any, name: str) -> Base:
             build=take(server, "build", str, "server."),
             options=frozenset(take(server, "options", list, "server.")),
             environment=take(server, "environment", dict, "server."),
+            aliases=take(server, "aliases", dict, "server."),
+            arguments=take(server, "arguments", dict, "server."),
         ),
         backends=tuple(take(mapping, "backends", list)),
         key=take(mapping, "key", str),
@@ -513,6 +557,7 @@ def failure(recipe_: BaseRecipe, output: str) -> AikitError:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("E:", "W: Failed", "Err:")) or "error" in line.lower()] or lines[-3:]
     quoted = list(dict.fromkeys(line for line in told if not _EMPTY_WORDS.match(line))) or told
+    quoted = [_URL_LOGIN.sub(r"\1***@", line) for line in quoted]
     text = "\n".join(told)
     missing = re.search(r"Unable to locate package (\S+)", text)
     for pattern, hint in _FAILURES:
@@ -527,6 +572,8 @@ def failure(recipe_: BaseRecipe, output: str) -> AikitError:
         ),
     )
 
+
+_URL_LOGIN = re.compile(r"(://)[^/\s@]+@")
 
 # Lines of mmdebstrap and apt that only say that something failed, or say it again.
 _EMPTY_WORDS = re.compile(r"E: (mmdebstrap failed|.* failed: E: |apt-get .* failed|Couldn't find any)")

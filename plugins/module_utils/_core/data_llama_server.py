@@ -104,10 +104,137 @@ LLAMA_ARG_YARN_BETA_FAST --yarn-beta-fast  LLAMA_ARG_YARN_BETA_SLOW --yarn-beta-
 LLAMA_ARG_YARN_ORIG_CTX --yarn-orig-ctx  MTMD_BACKEND_DEVICE --mmproj-device
 """
 
+# Options that have several names: the first long one, then the others
+_ALIASES_0_7_0 = """
+--agent --no-agent -ag -no-ag | --alias -a | --backend-sampling -bs | --batch-size -b | --cache-idle-slots --no-cache-idle-slots | --cache-list -cl |
+--cache-prompt --no-cache-prompt | --cache-ram -cram | --cache-type-k -ctk | --cache-type-v -ctv | --checkpoint-min-step -cms | --cont-batching
+--no-cont-batching -cb -nocb | --context-shift --no-context-shift | --cors-credentials --no-cors-credentials | --cpu-mask -C | --cpu-mask-batch -Cb |
+--cpu-moe -cmoe | --cpu-range -Cr | --cpu-range-batch -Crb | --ctx-checkpoints --swa-checkpoints -ctxcp | --ctx-size -c | --defrag-thold -dt | --device -dev |
+--docker-repo -dr | --embedding --embeddings | --escape --no-escape -e | --fit -fit | --fit-ctx -fitc | --fit-target -fitt | --flash-attn -fa | --gpu-layers
+--n-gpu-layers -ngl | --help --usage -h | --hf-file -hff | --hf-repo -hf -hfr | --hf-token -hft | --jinja --no-jinja | --json-schema -j | --json-schema-file
+-jf | --kv-offload --no-kv-offload -kvo -nkvo | --kv-unified --no-kv-unified -kvu -no-kvu | --lazy-mode -lzm | --load-mode -lm | --log-jsonl --no-log-jsonl |
+--log-prefix --no-log-prefix | --log-timestamps --no-log-timestamps | --logit-bias -l | --lookup-cache-dynamic -lcd | --lookup-cache-static -lcs | --main-gpu
+-mg | --mmproj -mm | --mmproj-auto --no-mmproj --no-mmproj-auto | --mmproj-device -mmdev | --mmproj-offload --no-mmproj-offload | --mmproj-url -mmu | --model
+-m | --model-url -mu | --models-autoload --no-models-autoload | --n-cpu-ffn -ncffn | --n-cpu-moe -ncmoe | --op-offload --no-op-offload | --override-tensor -ot
+| --parallel -np | --perf --no-perf | --predict --n-predict -n | --prefill-assistant --no-prefill-assistant | --reasoning -rea | --reasoning-preserve
+--no-reasoning-preserve | --repack --no-repack -nr | --rerank --reranking | --reverse-prompt -r | --sampler-seq --sampling-seq | --seed -s |
+--skip-chat-parsing --no-skip-chat-parsing | --slot-prompt-similarity -sps | --slots --no-slots | --spec-draft-backend-sampling
+--no-spec-draft-backend-sampling | --spec-draft-cpu-mask --cpu-mask-draft -Cd | --spec-draft-cpu-mask-batch --cpu-mask-batch-draft -Cbd | --spec-draft-cpu-moe
+--cpu-moe-draft -cmoed | --spec-draft-cpu-range --cpu-range-draft -Crd | --spec-draft-cpu-strict --cpu-strict-draft | --spec-draft-cpu-strict-batch
+--cpu-strict-batch-draft | --spec-draft-device --device-draft -devd | --spec-draft-hf --hf-repo-draft -hfd -hfrd | --spec-draft-model --model-draft -md |
+--spec-draft-n-cpu-moe --n-cpu-moe-draft --spec-draft-ncmoe -ncmoed | --spec-draft-ngl --gpu-layers-draft --n-gpu-layers-draft -ngld |
+--spec-draft-override-tensor --override-tensor-draft -otd | --spec-draft-p-min --draft-p-min | --spec-draft-p-split --draft-p-split | --spec-draft-poll
+--poll-draft | --spec-draft-poll-batch --poll-batch-draft | --spec-draft-prio --prio-draft | --spec-draft-prio-batch --prio-batch-draft | --spec-draft-threads
+--threads-draft -td | --spec-draft-threads-batch --threads-batch-draft -tbd | --spec-draft-type-k --cache-type-k-draft -ctkd | --spec-draft-type-v
+--cache-type-v-draft -ctvd | --special -sp | --split-mode -sm | --temp --temperature | --tensor-split -ts | --threads -t | --threads-batch -tb | --timeout -to
+| --top-nsigma --top-n-sigma | --typical --typical-p | --ubatch-size -ub | --ui --no-ui --no-webui --webui | --ui-config --webui-config | --ui-config-file
+--webui-config-file | --ui-mcp-proxy --no-ui-mcp-proxy --no-webui-mcp-proxy --webui-mcp-proxy | --verbose --log-verbose -v | --verbosity --log-verbosity -lv |
+--warmup --no-warmup
+"""
+
+# What the help calls an option's value, and the options that have such a one
+_ARGUMENTS_0_7_0 = {
+    "": """
+        --agent --backend-sampling --cache-idle-slots --cache-list --cache-prompt --check-tensors --completion-bash --cont-batching --context-shift
+        --cors-credentials --cpu-moe --embd-gemma-default --embedding --escape --fim-qwen-1.5b-default --fim-qwen-14b-spec --fim-qwen-30b-default
+        --fim-qwen-3b-default --fim-qwen-7b-default --fim-qwen-7b-spec --gpt-oss-120b-default --gpt-oss-20b-default --help --ignore-eos --jinja
+        --kv-offload --kv-unified --list-devices --log-disable --log-jsonl --log-prefix --log-timestamps --lora-init-without-apply --metrics
+        --mmproj-auto --mmproj-offload --models-autoload --no-host --offline --op-offload --perf --prefill-assistant --props --reasoning-preserve
+        --repack --rerank --reuse-port --skip-chat-parsing --slots --spec-default --spec-draft-backend-sampling --spec-draft-cpu-moe --special
+        --spm-infill --swa-full --ui --ui-mcp-proxy --verbose --version --vision-gemma-12b-default --vision-gemma-4b-default --warmup
+    """,
+    "<0...100>": "--poll",
+    "<0|1>": "--cpu-strict --cpu-strict-batch --poll-batch --spec-draft-cpu-strict --spec-draft-cpu-strict-batch --spec-draft-poll --spec-draft-poll-batch",
+    "<dev1,dev2,..>": "--device --spec-draft-device",
+    "<tensor name pattern>=<buffer type>,...": "--override-tensor --spec-draft-override-tensor",
+    "<user>/<model>[:quant]": "--hf-repo --spec-draft-hf",
+    "DEVICE": "--mmproj-device",
+    "DIR": "--video-ffmpeg-dir",
+    "FILE": "--hf-file --json-schema-file --mmproj",
+    "FNAME": """
+        --api-key-file --control-vector --grammar-file --log-file --lookup-cache-dynamic --lookup-cache-static --lora --model --spec-draft-model
+        --ssl-cert-file --ssl-key-file
+    """,
+    "FNAME:SCALE,...": "--control-vector-scaled --lora-scaled",
+    "FORMAT": "--reasoning-format",
+    "GRAMMAR": "--grammar",
+    "HEADERS": "--cors-headers",
+    "HOST": "--host",
+    "INDEX": "--main-gpu",
+    "JINJA_TEMPLATE": "--chat-template",
+    "JINJA_TEMPLATE_FILE": "--chat-template-file",
+    "JSON": "--mcp-servers-json --ui-config",
+    "KEY": "--api-key",
+    "KEY=TYPE:VALUE,...": "--override-kv",
+    "L": "--spec-synth-len",
+    "LEVEL": "--reasoning-effort",
+    "M": "--cpu-mask --cpu-mask-batch --spec-draft-cpu-mask --spec-draft-cpu-mask-batch",
+    "MESSAGE": "--reasoning-budget-message",
+    "METHODS": "--cors-methods",
+    "MODE": "--lazy-mode --load-mode",
+    "MODEL_URL": "--model-url",
+    "MiB0,MiB1,MiB2,...": "--fit-target",
+    "N": """
+        --adaptive-decay --adaptive-target --batch-size --cache-ram --cache-reuse --checkpoint-min-step --ctx-checkpoints --ctx-size --defrag-thold
+        --dry-allowed-length --dry-base --dry-multiplier --dry-penalty-last-n --dynatemp-exp --dynatemp-range --embd-normalize --fit-ctx
+        --frequency-penalty --gpu-layers --image-max-tokens --image-min-tokens --keep --kv-unified-per-slot --min-p --mirostat --mirostat-ent
+        --mirostat-lr --models-max --moe-cache-mib --mtmd-batch-max-tokens --n-cpu-ffn --n-cpu-moe --parallel --predict --presence-penalty --prio
+        --prio-batch --reasoning-budget --repeat-last-n --repeat-penalty --rope-freq-base --rope-freq-scale --rope-scale --spec-draft-n-cpu-moe
+        --spec-draft-n-max --spec-draft-n-min --spec-draft-n-ubatch --spec-draft-ngl --spec-draft-prio --spec-draft-prio-batch --spec-draft-threads
+        --spec-draft-threads-batch --spec-ngram-map-k-min-hits --spec-ngram-map-k-size-m --spec-ngram-map-k-size-n --spec-ngram-map-k4v-min-hits
+        --spec-ngram-map-k4v-size-m --spec-ngram-map-k4v-size-n --spec-ngram-mod-n-match --spec-ngram-mod-n-max --spec-ngram-mod-n-min
+        --spec-ngram-simple-min-hits --spec-ngram-simple-size-m --spec-ngram-simple-size-n --sse-ping-interval --temp --threads --threads-batch
+        --threads-http --timeout --top-k --top-nsigma --top-p --typical --ubatch-size --verbosity --video-fps --video-timestamp-interval
+        --xtc-probability --xtc-threshold --yarn-attn-factor --yarn-beta-fast --yarn-beta-slow --yarn-ext-factor --yarn-orig-ctx
+    """,
+    "N0,N1,N2,...": "--tensor-split",
+    "OPTION": "--tools-runtime",
+    "ORIGINS": "--cors-origins",
+    "P": "--spec-draft-p-min --spec-draft-p-split",
+    "P0,P1,...": "--spec-synth-rates",
+    "PATH": "--log-prompts-dir --mcp-servers-config --media-path --models-dir --models-preset --path --slot-save-path --ui-config-file",
+    "PORT": "--port",
+    "PREFIX": "--api-prefix",
+    "PROMPT": "--reverse-prompt",
+    "SAMPLERS": "--samplers",
+    "SCHEMA": "--json-schema",
+    "SECONDS": "--sleep-idle-seconds",
+    "SEED": "--seed",
+    "SEQUENCE": "--sampler-seq",
+    "SERVERS": "--rpc",
+    "SIMILARITY": "--slot-prompt-similarity",
+    "START END": "--control-vector-layer-range",
+    "STRING": "--alias --chat-template-kwargs --dry-sequence-breaker --tags",
+    "TOKEN": "--hf-token",
+    "TOKEN_ID(+/-)BIAS": "--logit-bias",
+    "TOOL1,TOOL2,...": "--tools",
+    "TYPE": "--cache-type-k --cache-type-v --numa --spec-draft-type-k --spec-draft-type-v",
+    "URL": "--mmproj-url",
+    "[<repo>/]<model>[:quant]": "--docker-repo",
+    "[on|off]": "--fit",
+    "[on|off|auto]": "--flash-attn --log-colors --reasoning",
+    "lo-hi": "--cpu-range --cpu-range-batch --spec-draft-cpu-range",
+    "none,draft-simple,draft-eagle3,draft-mtp,draft-dflash,draft-dspark,ngram-simple,ngram-map-k,ngram-map-k4v,ngram-mod,ngram-cache": "--spec-type",
+    "{greedy,probabilistic}": "--spec-draft-sampling",
+    "{none,layer,row,tensor}": "--split-mode",
+    "{none,linear,yarn}": "--rope-scaling",
+    "{none,mean,cls,last,rank}": "--pooling",
+}
+
 
 def _pairs(text: str) -> dict[str, str]:
     words = text.split()
     return dict(zip(words[::2], words[1::2]))
+
+
+def _aliases(text: str) -> dict[str, str]:
+    groups = [group.split() for group in text.split("|")]
+    return {other: first for first, *others in groups for other in others}
+
+
+def _arguments(table: Mapping[str, str], aliases: Mapping[str, str]) -> dict[str, str]:
+    named = {name: argument for argument, names in table.items() for name in names.split()}
+    return {**named, **{other: named[first] for other, first in aliases.items()}}
 
 
 VERSIONS: Mapping[str, Mapping[str, Any]] = {
@@ -115,5 +242,7 @@ VERSIONS: Mapping[str, Mapping[str, Any]] = {
         "build": "11669",
         "options": tuple(_OPTIONS_0_7_0.split()),
         "environment": _pairs(_ENVIRONMENT_0_7_0),
+        "aliases": _aliases(_ALIASES_0_7_0),
+        "arguments": _arguments(_ARGUMENTS_0_7_0, _aliases(_ALIASES_0_7_0)),
     },
 }

@@ -34,6 +34,14 @@ class ImageState:
 
 
 @dataclass(frozen=True)
+class Room:
+    """A folder of this host that an engine writes to when it loads an image, ``copies`` times what it is sent."""
+
+    path: str
+    copies: int
+
+
+@dataclass(frozen=True)
 class ContainerState:
     """A container. ``status`` is the engine's word (created, running, restarting, exited, …);
     ``started_at`` is RFC 3339; ``pid`` is 0 when it does not run."""
@@ -95,6 +103,32 @@ def parse_container(document: Mapping[str, Any]) -> ContainerState:
         image=str(config.get("Image") or document.get("ImageName") or ""),
         error=str(state.get("Error") or ""),
     )
+
+
+def docker_roots(info: Mapping[str, Any]) -> tuple[Room, ...]:
+    """Where Docker's storage may be by ``docker info``, the likeliest first.
+
+    A graph driver unpacks the whole archive into a temporary folder and then takes the layers out of it. The containerd store keeps
+    the blobs and unpacks them; containerd has a folder of its own, unless the daemon started it.
+    """
+    root = str(info.get("DockerRootDir") or "")
+    if not root:
+        return ()
+    if uses_containerd_store(info):
+        return tuple(Room(path, 2) for path in (f"{root}/containerd/daemon", "/var/lib/containerd"))
+    return (Room(root, 2),)
+
+
+def uses_containerd_store(info: Mapping[str, Any]) -> bool:
+    """Whether Docker keeps images in containerd's store, by ``docker info``."""
+    return any("io.containerd.snapshotter" in str(value) for _key, value in info.get("DriverStatus") or ())
+
+
+def podman_roots(info: Mapping[str, Any], temporary: str) -> tuple[Room, ...]:
+    """Where Podman's storage is by ``podman info``; it copies what it reads from stdin to ``temporary`` first."""
+    root = str((info.get("store") or {}).get("graphRoot") or "")
+    remote = bool((info.get("host") or {}).get("serviceIsRemote"))
+    return (Room(root, 1), Room(temporary, 1)) if root and not remote else ()
 
 
 def parse_env(pairs: Iterable[str]) -> dict[str, str]:

@@ -176,6 +176,10 @@ def check(read_at: ReadAt, size_bytes: int, name: str, window_bytes: int = WINDO
     )
 
 
+# How the remark on a part of a split model begins; who has all parts leaves it out
+PART = "it is one part of"
+
+
 def remarks(header: GgufHeader, name: str) -> tuple[Finding, ...]:
     """What is right as a file and will still not be served, or not as expected."""
     found = []
@@ -186,7 +190,7 @@ def remarks(header: GgufHeader, name: str) -> tuple[Finding, ...]:
     if not header.tensors:
         found.append(("it holds no tensors (a vocabulary alone)", "Use the file with the weights."))
     if header.shards > 1:
-        found.append((f"it is one part of {header.shards}", "All parts are needed, side by side and under their own names."))
+        found.append((f"{PART} {header.shards}", "All parts are needed, side by side and under their own names."))
     if header.unknown_types:
         numbers = ", ".join(str(number) for number in header.unknown_types)
         found.append((f"it has tensors of unknown type {numbers}, so their size was not checked", "The server may need a newer llama.cpp for it."))

@@ -14,11 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
 from dataclasses import dataclass, field
 from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
 
 from . import reference
-from .aikitfile import Aikitfile
+from .aikitfile import Aikitfile, shard
 from .base import Base
 from .engine import ImageState
 from .errors import AikitError
@@ -38,26 +39,30 @@ AIKITFILE_PATH = "aikit/aikitfile.yaml"
 CONFIG_PATH = "aikit/config.yaml"
 USER = "65532:65532"
 PORT = 8080
+# Labels that are annotations of the manifest as well: who looks for an image in a registry reads no config
+ANNOTATIONS = frozenset(("io.aikit.fleet.aikitfile.sha256", "io.aikit.fleet.base.packages", "io.aikit.fleet.models"))
 # Directories that a base has; a directory entry of ours would reset their mode
 BASE_DIRECTORIES = frozenset(("", "etc", "usr", "usr/share", "var", "opt", "tmp", "run", "cache"))
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model of the aikitfile and the file that holds it on the build host.
+    """A model of the aikitfile, the file that holds it on the build host, and its place below /models of the image.
 
-    ``inside`` is where it lies below /models of the image; empty for the name that the file has on the build host.
+    ``file`` is where AIKit would put it; by default the name of the file.
     """
 
     name: str
     path: str
     sha256: str
     size_bytes: int
-    inside: str = ""
+    file: str = ""
 
     @property
-    def file_name(self) -> str:
-        return self.inside or posixpath.basename(self.path)
+    def image_path(self) -> str:
+        return posixpath.join(MODELS_DIR, self.file or posixpath.basename(self.path))
 
 
 @dataclass(frozen=True)
@@ -116,20 +121,62 @@ class Image:
 def model_paths(models: Iterable[ModelFile]) -> dict[str, str]:
     """Where each model lies in the image; further files of one model (shards, a glob) stand under their own names.
 
-    :raises AikitError: for two files that would lie in one place: the later layer would hide the earlier one's weights.
+    :class:`AikitError` where two files would get one path, or two models one name: one would stand for the other.
     """
     paths: dict[str, str] = {}
-    placed: dict[str, ModelFile] = {}
+    named: set[str] = set()
+    owners: dict[str, ModelFile] = {}
+    folders: dict[str, ModelFile] = {}
     for model in models:
-        other = placed.setdefault(model.file_name, model)
-        if other is not model:
+        other = owners.get(model.image_path) or folders.get(model.image_path)
+        other = other or next((owners[parent] for parent in _folders(model.image_path) if parent in owners), None)
+        if other is not None:
             raise AikitError(
-                f"Models {other.name} and {model.name} would both lie at /{MODELS_DIR}/{model.file_name} in the image ({other.path} and {model.path}).",
-                "Give one of the files another name, or put a folder before the model's name (NAME: FOLDER/NAME) where the source is an address.",
+                f"models: {other.path} of {other.name} and {model.path} of {model.name} cannot both be in the image: "
+                f"they would be /{other.image_path} and /{model.image_path}.",
+                "Rename one of the files.",
             )
-        key = model.name if model.name not in paths else model.file_name
-        paths[key] = f"/{MODELS_DIR}/{model.file_name}"
+        owners[model.image_path] = model
+        folders.update((parent, model) for parent in _folders(model.image_path))
+        key = model.name if model.name not in named else model.image_path[len(MODELS_DIR) + 1 :]
+        named.add(model.name)
+        if key in paths:
+            raise AikitError(
+                f"models: {model.path} of {model.name} would be called {key}, as another model is already.",
+                "Rename one of the models, or the file.",
+            )
+        paths[key] = f"/{model.image_path}"
     return paths
+
+
+def check_parts(models: Sequence[ModelFile], counts: Mapping[str, int]) -> frozenset[str]:
+    """Refuse a split model of which a part is missing; the ``path`` of every part of those that are whole.
+
+    ``counts`` has the number of parts that the header of the file at ``path`` tells, where one was read.
+    """
+    have = {model.image_path for model in models}
+    whole = set()
+    for model in models:
+        part, count = shard(model.image_path)
+        told = counts.get(model.path, count)
+        if count > 1 and told != count:
+            raise AikitError(
+                f"models: {model.path} of {model.name} is part {part} of {count} by its name, and one of {told} by its content.",
+                "The server finds the parts by their names: give the files the names that they were made with.",
+            )
+        if count < 2 or count > 999:
+            continue
+        stem = model.image_path[: -len("-00001-of-00002.gguf")]
+        missing = [f"{stem}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
+        missing = [posixpath.basename(path) for path in missing if path not in have]
+        if missing:
+            shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+            raise AikitError(
+                f"models: {model.path} of {model.name} is part {part} of {count}, and {len(missing)} of the others are missing: {shown}.",
+                "List every part under models, or put them where the source finds them.",
+            )
+        whole.add(model.path)
+    return frozenset(whole)
 
 
 def check_reference(name: str) -> str:
@@ -173,9 +220,7 @@ def recipe(
     layers = [LayerRecipe("base", f"{base.suite} {base.variant}", (FileRef(base_path, base.size_bytes),))]
     seen: set[str] = set()
     for model in models:
-        entries = [*_parents(f"{MODELS_DIR}/{model.file_name}", seen)]
-        entries.append(Entry(f"{MODELS_DIR}/{model.file_name}", 0o444, (FileRef(model.path, model.size_bytes),)))
-        layers.append(LayerRecipe("model", model.name, segments(entries)))
+        layers.append(LayerRecipe("model", model.name, model_parts(model, seen)))
     layers.append(LayerRecipe("config", "aikitfile and settings", segments(_config_entries(aikitfile, settings, seen))))
     labels = _labels(aikitfile, base, models)
     return ImageRecipe(
@@ -183,9 +228,15 @@ def recipe(
         architecture=base.architecture,
         layers=tuple(layers),
         config=_container_config(base, settings, labels),
-        # Registries and tools read annotations without fetching the configuration that holds the labels
-        annotations=labels,
+        annotations={key: value for key, value in labels.items() if key.startswith("org.opencontainers.") or key in ANNOTATIONS},
     )
+
+
+def model_parts(model: ModelFile, seen: set[str]) -> tuple[Segment, ...]:
+    """The layer of one model; ``seen`` are the folders that earlier layers have, and is added to."""
+    entries = _parents(model.image_path, seen)
+    entries.append(Entry(model.image_path, 0o444, (FileRef(model.path, model.size_bytes),)))
+    return segments(entries)
 
 
 def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
@@ -217,7 +268,7 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
                     "mediaType": MEDIA_LAYER,
                     "digest": layer.digest,
                     "size": layer.size_bytes,
-                    "annotations": {"io.aikit.fleet.role": layer.role, "io.aikit.fleet.title": layer.title},
+                    "annotations": {"io.aikit.fleet.role": layer.role, "org.opencontainers.image.title": layer.title},
                 }
                 for layer in layers
             ],
@@ -347,8 +398,11 @@ def result(image: Image, reused: Collection[str], base: Base, models: Sequence[M
     }
 
 
-def info(state: ImageState) -> dict[str, Any]:
-    """What an image says of itself, whoever built it; fields that it does not say are empty."""
+def info(state: ImageState, asked: str = "") -> dict[str, Any]:
+    """What an image says of itself, whoever built it; fields that it does not say are empty.
+
+    ``asked`` is the name under which it was found, of which it may have several.
+    """
     labels = state.labels
     server = labels.get("io.aikit.fleet.server", "")
     if not server and any(posixpath.basename(word) == "local-ai" for word in state.entrypoint):
@@ -358,12 +412,13 @@ def info(state: ImageState) -> dict[str, Any]:
         # AIKit puts no label on its images; its cuda images carry this variable
         runtime = "cuda"
     return {
-        "ref": state.tags[0] if state.tags else "",
+        "ref": _asked_for(state.tags, asked),
+        "tags": list(state.tags),
         "digest": state.digests[0].partition("@")[2] if state.digests else "",
         "id": state.id,
         "runtime": runtime,
         "server": server,
-        "models": json.loads(labels.get("io.aikit.fleet.models", "[]")),
+        "models": _listed_models(labels.get("io.aikit.fleet.models", "")),
         "aikitfile_sha256": labels.get("io.aikit.fleet.aikitfile.sha256", ""),
         "base": {
             "ref": labels.get("org.opencontainers.image.base.name", ""),
@@ -374,6 +429,39 @@ def info(state: ImageState) -> dict[str, Any]:
         "entrypoint": list(state.entrypoint),
         "architecture": state.architecture,
     }
+
+
+def _asked_for(tags: Sequence[str], asked: str) -> str:
+    """The tag that was meant by ``asked`` (engines complete short names with a registry); the first where it was an id."""
+    full = reference.complete(asked) if asked else ""
+    exact = [tag for tag in tags if full and tag == full]
+    longer = [tag for tag in tags if full and tag.endswith(f"/{full}")]
+    return next(iter((*exact, *longer, *tags)), "")
+
+
+def _listed_models(label: str) -> list[Any]:
+    """The models of the label; nothing when somebody else wrote it, in another form."""
+    try:
+        found = json.loads(label) if label else []
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) and all(isinstance(entry, dict) for entry in found) else []
+
+
+def identities(described: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Id and digest of an image, and the digests of its layers, from what :func:`result` made and users passed on."""
+    hint = "Give the image that aikit.fleet.aikit_image returned."
+    ids: list[str] = [described.get(key) or "" for key in ("id", "digest")]
+    if not any(ids):
+        raise AikitError("image: neither id nor digest is set.", hint)
+    layers = described.get("layers") or []
+    digests: list[str] = [layer.get("digest", "") for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    if not isinstance(layers, list) or len(digests) != len(layers):
+        raise AikitError("image: layers: must be a list of mappings with the key digest.", hint)
+    for where, value in (("id", ids[0]), ("digest", ids[1]), *((f"layers[{index}].digest", digest) for index, digest in enumerate(digests))):
+        if (value or where.startswith("layers")) and not _DIGEST.match(str(value)):
+            raise AikitError(f"image: {where}: {value!r} is no digest.", f"A digest is sha256: and 64 hexadecimal digits. {hint}")
+    return ids, digests
 
 
 def _described(layers: Iterable[tuple[str, str, str]], env: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, Any]:
@@ -454,6 +542,12 @@ def _parents(path: str, seen: set[str]) -> list[Entry]:
         entries.insert(0, Entry(parent, 0o755))
         parent = posixpath.dirname(parent)
     return entries
+
+
+def _folders(path: str) -> list[str]:
+    """The folders above ``path``, the nearest first."""
+    parent = posixpath.dirname(path)
+    return [parent, *_folders(parent)] if parent else []
 
 
 def _blob_path(digest: str) -> str:

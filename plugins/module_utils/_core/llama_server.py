@@ -13,6 +13,7 @@ Several models run in the server's router mode: settings that all of them share 
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import posixpath
 import re
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Optional
 
 from . import localai
-from .aikitfile import Aikitfile, is_projector, matches, shard
+from .aikitfile import Aikitfile, is_projector, meant, shard
 from .errors import Finding
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ LOG_VERBOSITY = 4
 # for today's models can need more memory than the model itself. It lowers the number by itself for smaller models.
 DEFAULT_CONTEXT = 8192
 DIRECTORY = "/aikit"
+# The server's whole numbers have 32 bits
+INT_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -316,41 +319,43 @@ _OPTIONS = {
 _OPTION_OFF = ("no_op_offload",)
 # What an image decides, and no model
 _RESERVED = ("model", "alias", "host", "port", "models_preset", "models_max")
-# Flags that end the server after printing something, hide its evidence, move what the health check and the proof ask for,
-# let it reach out or let others reach in
-_FORBIDDEN = (
-    "-ag",
-    "--agent",
-    "-dr",
-    "--docker-repo",
-    "-mu",
-    "--model-url",
-    "-mmu",
-    "--mmproj-url",
-    "-hfd",
-    "-hfrd",
-    "--spec-draft-hf",
-    "--api-prefix",
-    "--path",
-    "--media-path",
-    "--log-file",
-    "--log-prompts-dir",
-    "--slot-save-path",
-    "-h",
-    "--help",
-    "--usage",
-    "--version",
-    "--license",
-    "--list-devices",
-    "-cl",
-    "--cache-list",
-    "--completion-bash",
-    "--log-disable",
+# Flags that no image may have, as patterns of their names (short ones too, for servers whose help nobody has read): the first
+# that fits one of a flag's spellings counts
+_REFUSED = (
+    (
+        ("--help", "-h", "--usage", "--version", "--license", "--list-devices", "--cache-list", "-cl", "--completion-bash", "--log-disable", "--log-file"),
+        "does not let the server serve, or show its evidence",
+        "remove it",
+    ),
+    (
+        ("--api-key", "--api-key-file"),
+        "would put a key into the image, for everybody who has the image",
+        "remove it, and set api_key at the service, in inference_services",
+    ),
+    (
+        ("--hf-token", "-hft"),
+        "would put a token into the image, for everybody who has the image",
+        "remove it; a token for the sources of models is given to the build (inference_model_token)",
+    ),
+    (
+        (
+            *("--hf-*", "-hf*", "--spec-draft-hf", "--model-url", "-mu", "--mmproj-url", "-mmu", "--docker-repo", "-dr"),
+            *("--fim-*-default", "--fim-*-spec", "--gpt-oss-*-default", "--embd-*-default", "--vision-*-default"),
+        ),
+        "lets the server fetch a model when it starts",
+        "remove it, and list the model under models: the image holds what it serves",
+    ),
+    (
+        ("--api-prefix", "--ssl-*", "--reuse-port", "--models-*"),
+        "changes where or how the server answers, which is set by the image and the service",
+        "remove it",
+    ),
+    (
+        ("--path", "--media-path", "--tools", "--tools-*", "--mcp-*", "--agent", "--ui-mcp-proxy"),
+        "opens more than the models to clients: files, commands or other servers",
+        "remove it",
+    ),
 )
-# Families of such flags: a model from the network, the router, TLS in the server, its tools
-_FORBIDDEN_FAMILIES = ("-hf", "--hf-", "--models-", "--ssl-", "--tools", "--mcp-", "--fim-", "--gpt-oss-", "--vision-", "--embd-gemma-")
-# A key in the image is everybody's who can pull it
-_KEYS = ("--api-key", "--api-key-file")
 
 # Keys that need no setting here and no remark: names, descriptions, and those the aikitfile's own check has remarked on
 _SILENT = {
@@ -461,10 +466,13 @@ class _Context:
 
     def file(self, path: str, reference: str) -> Optional[tuple[str, str]]:
         """Name and path in the image of the model that ``reference`` names."""
-        for name, where in self.models.items():
-            if matches(where[len("/models/") :] if where.startswith("/models/") else where.lstrip("/"), reference):
-                return name, where
-        files = [posixpath.basename(where) for where in self.models.values()]
+        files = {where[len("/models/") :] if where.startswith("/models/") else where.lstrip("/"): name for name, where in self.models.items()}
+        found = meant(files, reference)
+        if len(found) == 1:
+            return files[found[0]], self.models[files[found[0]]]
+        if found:
+            self.error(path, f"{localai.describe(reference)} is the name of several files: {', '.join(found)}", f"write {found[0]}, with its folder")
+            return None
         hint = localai.did_you_mean(reference, files, f"files in the image: {', '.join(files) or 'none'}")
         self.error(path, f"{localai.describe(reference)} is no file of the image", hint)
         return None
@@ -572,7 +580,14 @@ class _Model:
         self.verbosity = LOG_VERBOSITY
 
     def put(self, key: str, value: Any, path: str) -> None:
-        self.settings[key] = Setting(key, value if isinstance(value, bool) else _text(value), f"{self.path}.{path}" if path else self.path)
+        where = f"{self.path}.{path}" if path else self.path
+        self.settings[key] = Setting(key, value if isinstance(value, bool) else _text(value), where)
+        name = _spelling(FLAGS[key].names, self.context.server)
+        if FLAGS[key].kind != "value" or self.context.server.arguments.get(name) != "N":
+            return
+        problem = _number_problem(_text(value))
+        if problem and not (key in ("gpu_layers", "spec_draft_ngl") and value in ("auto", "all")):
+            self.context.error(where, f"{localai.describe(value)} {problem}, as {name} needs one")
 
     def translate(self) -> Optional[_Served]:
         reference = self.parameters.get("model")
@@ -791,16 +806,24 @@ class _Model:
 
     def _raw(self, option: str, path: str, raw: list[Setting]) -> None:
         where = f"{self.path}.{path}"
+        server = self.context.server
         flag, colon, value = option.partition(":")
-        if flag in _KEYS:
-            self.context.error(where, f"{flag} would put the key, or its place, into the image", "remove it; api_key of the service gives it to the container")
+        # What stands behind = or a blank may be a secret, and is no name
+        name = re.split(r"[=\s]", flag)[0]
+        refused = _refusal(name, server)
+        if refused:
+            self.context.error(where, f"{name} {refused[0]}", refused[1])
             return
-        if flag in _FORBIDDEN or flag.startswith(_FORBIDDEN_FAMILIES):
-            self.context.error(where, f"{flag} does not let the server serve this model, or show its evidence", "remove it")
+        if name != flag:
+            self.context.error(where, f"{name} is not followed by a colon", f"write '{name}:VALUE'")
             return
         key = _BY_NAME.get(flag)
         if key in _RESERVED:
             self.context.error(where, f"{flag} is set by the image itself", "remove it")
+        elif colon and server.arguments.get(flag, "?") == "" and (key is None or FLAGS[key].kind != "switch"):
+            self.context.error(where, f"{flag} takes no value", f"write '{flag}'")
+        elif not colon and server.arguments.get(flag):
+            self.context.error(where, f"{flag} needs a value", f"write '{flag}:VALUE'")
         elif key == "log_verbosity":
             self._verbosity(value, where)
         elif key is None or FLAGS[key].kind == "words":
@@ -812,7 +835,10 @@ class _Model:
         elif FLAGS[key].kind == "switch":
             on = flag in FLAGS[key].names
             state = _flag(value) if colon else True
-            self.put(key, on if state is not False else not on, path)
+            if state is None:
+                self.context.error(where, f"{localai.describe(value)} is neither on nor off", f"write '{flag}:on' or '{flag}:off'")
+            else:
+                self.put(key, on if state else not on, path)
         elif not colon:
             self.context.error(where, f"{flag} needs a value", f"write '{flag}:VALUE'")
         else:
@@ -1023,7 +1049,24 @@ def _arguments(flag: Flag, value: Any, server: Server) -> Optional[list[str]]:
     return [positive, str(value)]
 
 
+def _refusal(flag: str, server: Server) -> Optional[tuple[str, str]]:
+    """Why an image may not have this flag, and what to do; None for one that it may have. The server reads _ in long names as -."""
+    name = flag.replace("_", "-") if flag.startswith("--") else flag
+    for spelling in (name, *sorted(server.spellings(name) - {name})):
+        for patterns, message, hint in _REFUSED:
+            if any(fnmatch.fnmatchcase(spelling, pattern) for pattern in patterns):
+                return message, hint
+    return None
+
+
 # ---- values
+
+
+def _number_problem(text: str) -> str:
+    """Why the server would not read ``text`` as a number; empty when it does."""
+    if not localai.is_number(text):
+        return "is no number"
+    return "is too large a number" if text.lstrip("+-").isdigit() and abs(int(text)) > INT_MAX else ""
 
 
 def _split_option(option: str) -> tuple[str, str]:

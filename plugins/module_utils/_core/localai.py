@@ -12,6 +12,7 @@ LocalAI ignores keys that it does not know, and its schema grows: an unknown key
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from typing import Any, Iterable, Mapping, Optional
 
@@ -212,10 +213,11 @@ def _fits(value: Any, kind: str) -> bool:
     if kind == "str":
         return isinstance(value, str) or number
     if kind == "int":
-        return number and isinstance(value, int)
+        # LocalAI's whole numbers have 64 bits
+        return number and isinstance(value, int) and -(2**63) <= value < 2**63
     if kind == "float":
         # YAML 1.1 reads 1e-3 as text, LocalAI's parser as a number
-        return number or (isinstance(value, str) and _NUMBER.match(value) is not None)
+        return math.isfinite(value) if number and isinstance(value, float) else number or (isinstance(value, str) and is_number(value))
     if kind == "bool":
         return isinstance(value, bool)
     if kind == "switch":
@@ -225,6 +227,11 @@ def _fits(value: Any, kind: str) -> bool:
     if kind == "map":
         return isinstance(value, dict)
     return isinstance(value, list)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a decimal number."""
+    return _NUMBER.match(text) is not None
 
 
 def describe(value: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Iterable, Mapping, Optional
 
 from .errors import AikitError, Finding
 from .plan import Action, Plan
@@ -138,11 +138,54 @@ def redact(url: str) -> str:
 
 def secrets(url: str) -> frozenset[str]:
     """The parts of a URL that nobody should see: its password, and values of its query that are named like credentials."""
-    parts = split_url(url)
-    pairs = [pair.partition("=") for pair in parts.query.split("&")]
-    raw = [parts.user.partition(":")[2], *(value for name, dummy, value in pairs if SECRET_NAME.search(name))]
-    # A short one would also hide innocent text that happens to hold it.
-    return frozenset(value for text in raw for value in (text, unquote(text)) if len(value) >= 6)
+    raw = [split_url(url).user.partition(":")[2], *(value for dummy, value in _secret_pairs(url))]
+    return frozenset(value for text in raw for value in (text, unquote(text)) if _is_secret(value))
+
+
+def secret_names(url: str) -> tuple[str, ...]:
+    """The names in a URL's query whose values :func:`secrets` has."""
+    return tuple(unquote(name) for name, value in _secret_pairs(url) if _is_secret(value))
+
+
+def _secret_pairs(url: str) -> list[tuple[str, str]]:
+    pairs = [pair.partition("=") for pair in split_url(url).query.split("&")]
+    return [(name, value) for name, dummy, value in pairs if SECRET_NAME.search(unquote(name))]
+
+
+def _is_secret(value: str) -> bool:
+    # Hiding a short one would also hide innocent text that happens to hold it.
+    return len(value) >= 6
+
+
+def host_of(source: str) -> str:
+    """The host that a token for this source goes to, with a port that is not the scheme's own; empty for what is no URL of HTTP."""
+    parts = split_url(source)
+    default = {HTTPS: ":443", HTTP: ":80"}.get(parts.scheme)
+    if default is None:
+        return ""
+    host = parts.host.lower().rstrip(":")
+    return host[: -len(default)] if host.endswith(default) else host
+
+
+def tokens_by_source(sources: Iterable[str], token: Optional[str], tokens: Mapping[str, str]) -> dict[str, Optional[str]]:
+    """Which token goes along with each source.
+
+    ``token`` is for all, and refused where they are of several hosts: it is a secret between us and one of them.
+    ``tokens`` has one by host.
+    """
+    known = {}
+    for host, value in tokens.items():
+        if "/" in host or "@" in host or not host:
+            raise AikitError(f"tokens: {redact(host)!r} is no host.", "Write hosts as in the sources: models.example.com, or models.example.com:8443.")
+        known[host.lower()] = value
+    hosts = {source: host_of(source) for source in sources}
+    several = sorted({host for host in hosts.values() if host})
+    if token and len(several) > 1:
+        raise AikitError(
+            f"token: the models come from several hosts ({', '.join(several)}), and each of them would get the token.",
+            "Give option tokens instead: a mapping of host to token, with the hosts that need one.",
+        )
+    return {source: (token or known.get(host)) if host else None for source, host in hosts.items()}
 
 
 def findings(source: ModelSource, sha256: str, token: Optional[str]) -> tuple[Finding, ...]:

@@ -122,6 +122,7 @@ def _preflight(recipe: bases.BaseRecipe, run: Run) -> bases.BaseRecipe:
             "apt on this host knows no Debian mirror.",
             "Set llama_cpp_base_mirror to the URL of one (on Debian, apt-get update makes the host's own known).",
         )
+    bases.check_mirror(recipe.mirror)
     if recipe.keyring and not os.path.isfile(recipe.keyring):
         raise AikitError(
             f"keyring: {recipe.keyring} does not exist.", "Install debian-archive-keyring, or set llama_cpp_base_keyring to the keyring of your mirror."

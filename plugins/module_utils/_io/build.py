@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from typing import Any, Optional
+from dataclasses import dataclass, replace
+from typing import Any, Optional, Sequence
 
 from .._core import aikitfile as aikitfiles
 from .._core import image as images
-from .._core import llama_server
+from .._core import llama_server, model_source
 from .._core.base import Base
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.plan import Action, Plan, report
 from . import files
 from .engine import Engine, open_engine, present_image
-from .image import archive_is_current, find_models, layer_digest, load, read_base, require_engine_space, verified_chunks, write_archive
+from .image import archive_is_current, archive_need, find_models, layer_digest, load, load_needs, missing_bytes, read_base, verified_chunks, write_archive
 
 REASON = "no step of this image runs a command, so its layers are assembled directly"
 
@@ -42,6 +42,7 @@ class Request:
     store: str
     cache: str
     token: Optional[str]
+    tokens: Optional[dict[str, str]]
 
 
 def build(request: Request, check_mode: bool) -> dict[str, Any]:
@@ -56,20 +57,25 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     _check_platforms(request.platforms, base)
     # Before a model is fetched: a base that cannot serve it is known now
     images.check_runtime(aikitfile.runtime, base)
-    context = request.context or request.parsed.get("directory") or "."
-    models, metadata, absent, remarks = find_models(aikitfile, context, request.store, request.token, check_mode)
-    if absent:
-        return _unknown(name, absent, request, (*findings, *remarks), started)
-    settings = llama_server.translate(aikitfile, base.server, images.model_paths(models), metadata)
+    context = request.context or request.parsed.get("directory") or ""
+    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
+    found = find_models(aikitfile, context, request.store, tokens, cache, check_mode)
+    findings = (*findings, *found.findings)
+    if found.absent:
+        return _unknown(name, found.actions, request, findings, started)
+    models = found.models
+    settings = llama_server.translate(aikitfile, base.server, images.model_paths(models), found.metadata)
     raise_for_errors(settings.findings, request.parsed["name"])
     recipe = images.recipe(name, aikitfile, base, request.base, models, settings)
     image = images.finish(recipe, [layer_digest(layer, cache) for layer in recipe.layers])
-    plan, work = _plan(image, request)
-    sent, written, reused = _apply(work, image, request) if not check_mode else (0, 0, set())
+    plan, reused = _plan(image, request, cache)
+    sent = written = 0
+    if not check_mode:
+        sent, written, reused = _apply(plan.actions, image, request, cache, reused)
     return report(
-        plan,
+        replace(plan, actions=(*found.actions, *plan.actions)),
         image=images.result(image, reused, base, models),
-        findings=[finding.as_dict() for finding in (*findings, *remarks, *settings.findings)],
+        findings=[finding.as_dict() for finding in (*findings, *settings.findings)],
         bytes_sent=sent,
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
@@ -79,10 +85,15 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     )
 
 
-def _plan(image: images.Image, request: Request) -> tuple[Plan, list[Action]]:
-    """What the engines and the archive lack; the diff is that of the first place that changes."""
+def _plan(image: images.Image, request: Request, cache: files.DigestCache) -> tuple[Plan, set[str]]:
+    """What the engines and the archive lack, and the layers that need not be sent to an engine.
+
+    The diff is that of the first place that changes. :class:`AikitError` when the disks have no room for it.
+    """
     actions: list[Action] = []
     before: dict[str, Any] = {}
+    needs: list[files.Need] = []
+    missing: set[str] = set()
     for name in dict.fromkeys(request.load):
         engine = open_engine(name)
         observed = engine.image(image.name)
@@ -91,22 +102,30 @@ def _plan(image: images.Image, request: Request) -> tuple[Plan, list[Action]]:
         if action is not None:
             before = before or images.describe_observed(observed, image)
             actions.append(action)
-    if request.archive and not archive_is_current(request.archive, images.archive(image, request.archive_omit)):
-        actions.append(Action("write", request.archive))
+            if action.verb == "load":
+                size_bytes, lacking = missing_bytes(engine, image)
+                missing |= lacking
+                needs += load_needs(engine, image.name, size_bytes)
+    if request.archive:
+        parts = images.archive(image, request.archive_omit)
+        if not archive_is_current(request.archive, parts, cache):
+            actions.append(Action("write", request.archive))
+            needs.append(archive_need(request.archive, parts))
+    files.require_spaces(needs)
     after = images.describe(image) if actions else {}
-    return Plan(tuple(actions), before, after), actions
+    return Plan(tuple(actions), before, after), {layer.digest for layer in image.layers} - missing
 
 
-def _apply(actions: list[Action], image: images.Image, request: Request) -> tuple[int, int, set[str]]:
+def _apply(
+    actions: Sequence[Action], image: images.Image, request: Request, cache: files.DigestCache, reused: set[str]
+) -> tuple[int, int, set[str]]:
     """Returns bytes sent, bytes written, and the layers that no engine needed."""
     sent = written = 0
-    reused = {layer.digest for layer in image.layers} if not any(action.verb == "load" for action in actions) else set()
     for action in actions:
         if action.verb == "write":
             with files.lock(f"{action.target}.lock", remove=True):
-                parts = images.archive(image, request.archive_omit)
-                if not archive_is_current(action.target, parts):
-                    written += write_archive(action.target, parts)
+                if not archive_is_current(action.target, images.archive(image, request.archive_omit), cache):
+                    written += write_archive(action.target, image, request.archive_omit, cache)
             continue
         engine = open_engine(action.detail)
         if action.verb == "tag":
@@ -116,18 +135,17 @@ def _apply(actions: list[Action], image: images.Image, request: Request) -> tupl
                 continue
         count, had = load(engine, image)
         sent += count
-        reused = had
+        reused = reused & had
     return sent, written, reused
 
 
-def _unknown(name: str, absent: list[str], request: Request, findings: tuple[Finding, ...], started: float) -> dict[str, Any]:
+def _unknown(name: str, downloads: Sequence[Action], request: Request, findings: tuple[Finding, ...], started: float) -> dict[str, Any]:
     """Check mode before the models were fetched: what would be done, without digests."""
-    actions = [Action("download", source) for source in absent]
-    actions += [Action("load", name, engine) for engine in request.load]
+    actions = [*downloads, *(Action("load", name, engine) for engine in request.load)]
     if request.archive:
         actions.append(Action("write", request.archive))
     return report(
-        Plan(tuple(actions), {}, {"ref": name}),
+        Plan(tuple(actions), {}, {"ref": name} if actions else {}),
         image={"ref": name, "digest": "", "id": "", "size_bytes": 0, "layers": []},
         findings=[finding.as_dict() for finding in findings],
         bytes_sent=0,
@@ -152,18 +170,19 @@ def _check_platforms(platforms: list[str], base: Base) -> None:
 def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engine_name: str, check_mode: bool) -> dict[str, Any]:
     """The result of module aikit_image_load."""
     name = images.check_reference(name)
-    ids = [str(image.get(key) or "") for key in ("id", "digest")]
-    if not any(ids):
-        raise AikitError("image: neither id nor digest is set.", "Give the image that aikit.fleet.aikit_image returned.")
+    ids, diff_ids = images.identities(image)
     engine = open_engine(engine_name)
     named = engine.image(name)
     found = present_image(engine, name, *ids)
-    diff_ids = [str(layer["digest"]) for layer in image.get("layers") or ()]
     missing = [] if found else list(missing_layers(engine.images(), diff_ids))
     # Before anything travels
-    require_engine_space(engine, sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing))
+    size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
+    files.require_spaces(load_needs(engine, name, size))
     actions = []
     if found is None and archive:
+        if not os.path.isfile(archive):
+            raise AikitError(f"archive: there is no file {archive} on this host.", "Copy it there first; module aikit.fleet.aikit_image writes it.")
+        files.require_spaces(load_needs(engine, name, os.path.getsize(archive)))
         actions.append(Action("load", name, engine.name))
     elif found is not None and (named is None or named.id != found.id):
         actions.append(Action("tag", name, engine.name))
@@ -182,7 +201,6 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
 
 
 def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState:
-    require_engine_space(engine, os.path.getsize(archive))
     try:
         engine.load(verified_chunks(archive))
     except AikitError:
@@ -194,4 +212,8 @@ def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState
     loaded = present_image(engine, name, *ids)
     if loaded is None:
         raise AikitError(f"{archive} was loaded, but {engine.name} does not list {ids[0]}.", "The archive holds another image; build it again.")
+    named = engine.image(name)
+    if named is None or named.id != loaded.id:
+        # The archive was written under another name
+        engine.tag(loaded.id, name)
     return loaded

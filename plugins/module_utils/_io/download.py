@@ -217,6 +217,7 @@ class _Download:
         self.validators: dict[str, str] = {}
         self.downloaded = 0
         self.resumed = False
+        self.repeated = False
         self.not_modified = False
 
     def run(self) -> Fetched:
@@ -229,15 +230,21 @@ class _Download:
             found = self.digest.hexdigest()
             if not self.expected or found == self.expected:
                 break
+            # The first piece may have been of another version of the file. And where a server does not tell the length,
+            # a connection that was cut looks like the end. Once more, from the start.
+            cut = self.total is None
+            again = not self.repeated and (self.resumed or cut)
+            size = self.size
             self._reset()
-            if not self.resumed:
+            if not again:
+                why = f", or the connection was cut: the server does not tell the length, and {size} bytes came" if cut else ""
                 raise AikitError(
                     f"{self.what} has another sha256 than expected: found {found}, expected {self.expected}.",
-                    "Either the file was replaced at its source, or the sha256 is wrong. Nothing was stored.",
+                    f"Either the file was replaced at its source, or the sha256 is wrong{why}. Nothing was stored.",
                 )
-            # The first piece may have been of another version of the file: once more, from the start.
-            self.say(f"{self.what}: the pieces do not fit together, starting again")
+            self.say(f"{self.what}: {'the pieces do not fit together' if self.resumed else 'the sha256 is another one'}, starting again")
             self.resumed = False
+            self.repeated = True
         with open(self.part, "rb") as handle:
             os.fsync(handle.fileno())
         return Fetched(self.size, found, self.downloaded, self.resumed, dict(self.validators))

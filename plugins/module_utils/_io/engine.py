@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import tempfile
 import traceback
 from typing import Any, Iterable, Mapping, Optional, Protocol
 
-from .._core.engine import ContainerState, ImageState, find_image, parse_container, parse_image
+from .._core.engine import ContainerState, ImageState, Room, docker_roots, find_image, parse_container, parse_image, podman_roots, uses_containerd_store
 from .._core.errors import AikitError
 from .._core.reference import split_tag
 
@@ -32,6 +31,8 @@ SERVICE_LABEL = "io.aikit.fleet.service"
 # The daemon answers a load only when it has unpacked everything; 40 GB on a slow disk take a while.
 LOAD_TIMEOUT_SECONDS = 4 * 3600
 CALL_TIMEOUT_SECONDS = 120
+# A file of an image that is read into memory and into a module's result
+FILE_MAX_BYTES = 1024 * 1024
 
 
 class Engine(Protocol):
@@ -41,7 +42,7 @@ class Engine(Protocol):
 
     def version(self) -> dict[str, Any]: ...
 
-    def data_root(self) -> str: ...
+    def rooms(self) -> tuple[Room, ...]: ...
 
     def image(self, ref: str) -> Optional[ImageState]: ...
 
@@ -99,7 +100,7 @@ class DockerEngine:
                 "Role container_engine installs it (Debian: python3-docker); with pip: pip install docker.",
                 exception=DOCKER_IMPORT_ERROR,
             )
-        url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        self._url = url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         try:
             # The SDK reads DOCKER_TLS_VERIFY and DOCKER_CERT_PATH itself
             self._client = docker.from_env(version="auto", timeout=CALL_TIMEOUT_SECONDS).api
@@ -122,15 +123,18 @@ class DockerEngine:
                 device.get("ID", "") for device in info.get("DiscoveredDevices") or () if device.get("Source") == "cdi"
             ],
             "runtimes": sorted(info.get("Runtimes") or {}),
-            "containerd_store": any(
-                "io.containerd.snapshotter" in str(value) for _key, value in info.get("DriverStatus") or ()
-            ),
+            "containerd_store": uses_containerd_store(info),
             "cgroup_version": str(info.get("CgroupVersion") or "1"),
         }
 
-    def data_root(self) -> str:
-        """The folder that images go to, as the daemon sees it."""
-        return str(self._call("info", self._client.info).get("DockerRootDir") or "")
+    def rooms(self) -> tuple[Room, ...]:
+        """Where a load is written, as far as it can be seen from here: not that of a daemon on another machine."""
+        if not self._url.startswith("unix://"):
+            return ()
+        found = docker_roots(self._call("info", self._client.info))
+        # A folder of that name alone says nothing: this may be a container with the socket of its host
+        marks = ("containers", "io.containerd.content.v1.content")
+        return tuple(room for room in found if any(os.path.isdir(os.path.join(room.path, mark)) for mark in marks))[:1]
 
     def image(self, ref: str) -> Optional[ImageState]:
         found = self._find(self._client.inspect_image, ref)
@@ -146,7 +150,7 @@ class DockerEngine:
         created = self._call(f"create a container of {ref}", self._client.create_container, ref, command=["true"])
         try:
             chunks, _stat = self._client.get_archive(created["Id"], path)
-            return _only_file(b"".join(chunks))
+            return _only_file(_Chunks(chunks), path, ref)
         except NotFound:
             return None
         except (DockerException, OSError) as exc:
@@ -259,9 +263,10 @@ class PodmanEngine:
             "cgroup_version": "",
         }
 
-    def data_root(self) -> str:
-        """The folder that images go to."""
-        return self._run("info", "--format", "{{.Store.GraphRoot}}").strip()
+    def rooms(self) -> tuple[Room, ...]:
+        """Where a load is written; nothing for a Podman whose service is on another machine."""
+        found = podman_roots(json.loads(self._run("info", "--format", "json")), os.environ.get("TMPDIR") or "/var/tmp")
+        return tuple(room for room in found if os.path.isdir(room.path))
 
     def image(self, ref: str) -> Optional[ImageState]:
         found = self._inspect("image", ref)
@@ -275,10 +280,16 @@ class PodmanEngine:
     def image_file(self, ref: str, path: str) -> Optional[bytes]:
         container = self._run("create", ref, "true").split()[-1]
         try:
-            done = subprocess.run(["podman", "cp", f"{container}:{path}", "-"], env=_command_env(), capture_output=True, check=False)
+            with subprocess.Popen(
+                ["podman", "cp", f"{container}:{path}", "-"], env=_command_env(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ) as process:
+                try:
+                    return _only_file(process.stdout, path, ref)
+                finally:
+                    # What is left of a folder of models nobody reads
+                    process.kill()
         finally:
             self.remove(container)
-        return _only_file(done.stdout) if done.returncode == 0 else None
 
     def load(self, chunks: Iterable[bytes]) -> None:
         with tempfile.TemporaryFile() as errors:
@@ -385,13 +396,43 @@ def present_image(engine: Engine, ref: str, *ids: str) -> Optional[ImageState]:
     return None
 
 
-def _only_file(archive: bytes) -> Optional[bytes]:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as reader:
-        for member in reader:
+def _only_file(archive: Any, path: str, ref: str) -> Optional[bytes]:
+    """The one file in a tar archive that is read as it comes; None for an empty one."""
+    try:
+        with tarfile.open(fileobj=archive, mode="r|") as reader:
+            member = reader.next()
+            if member is None:
+                return None
+            if member.issym():
+                raise AikitError(f"{path} of {ref} is a link to {member.linkname}.", "Give the path of the file itself.")
+            if not member.isreg():
+                raise AikitError(f"{path} of {ref} is {'a folder' if member.isdir() else 'no regular file'}.", "Give the path of a file in it.")
+            if member.size > FILE_MAX_BYTES:
+                raise AikitError(
+                    f"{path} of {ref} has {member.size} bytes, and files of up to {FILE_MAX_BYTES} bytes are read.",
+                    "This is for configuration, not for models.",
+                )
             handle = reader.extractfile(member)
-            if handle is not None:
-                return handle.read()
-    return None
+            return None if handle is None else handle.read()
+    except tarfile.ReadError:
+        return None
+
+
+class _Chunks:
+    """Pieces of bytes as a file that can be read once."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size:
+            piece = next(self._pieces, b"")
+            if not piece:
+                break
+            self._rest += piece
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
 
 
 def _feed(process: Any, chunks: Iterable[bytes]) -> None:

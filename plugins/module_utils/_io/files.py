@@ -14,7 +14,8 @@ import json
 import os
 import tempfile
 import time
-from typing import Any, Callable, Iterator, Optional
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, Iterator, Optional
 
 from .._core.errors import AikitError
 
@@ -102,7 +103,7 @@ def sha256_file(path: str, cache: Optional[DigestCache] = None, progress: Option
             if known is not None:
                 return known
             if not cache.read_only:
-                _wait_to_settle(before)
+                settle(before)
         started = time.time_ns()
         digest = hashlib.sha256()
         read_into(handle, digest.update, progress)
@@ -145,28 +146,46 @@ def read_json(path: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def write_atomic(path: str, data: bytes, mode: int = 0o644, durable: bool = True) -> None:
+def write_atomic(path: str, data: bytes, mode: int = 0o644, durable: bool = True, keep: bool = False) -> None:
     """Write a file so that readers see the old bytes or the new ones, never a part, also after a crash.
 
     Missing parent folders are made. ``durable=False`` leaves out the two fsync calls, for what can be made again.
+    ``keep`` is for files that are the user's: a link stays and its target is written, owner and group stay too.
     """
-    directory, name = os.path.split(os.path.abspath(path))
+    directory, name = os.path.split(os.path.realpath(path) if keep else os.path.abspath(path))
     os.makedirs(directory, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name[:100]}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(data)
             handle.flush()
+            if keep:
+                _keep_owner(handle.fileno(), os.path.join(directory, name))
             os.fchmod(handle.fileno(), mode)
             if durable:
                 os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, os.path.join(directory, name))
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     if durable:
         sync_directory(directory)
+
+
+def _keep_owner(descriptor: int, path: str) -> None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return
+    mine = os.fstat(descriptor)
+    if (mine.st_uid, mine.st_gid) != (status.st_uid, status.st_gid):
+        try:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        except PermissionError:
+            raise AikitError(
+                f"{path} belongs to user {status.st_uid} and group {status.st_gid}, and writing it would change that.", "Run the task as its owner, or as root."
+            ) from None
 
 
 def sync_directory(path: str) -> None:
@@ -190,16 +209,47 @@ def free_bytes(path: str) -> int:
 
 def require_space(path: str, needed_bytes: int, what: str) -> None:
     """Fail before anything is written when ``what`` (a noun phrase) does not fit below ``path``."""
-    free = free_bytes(path)
-    if needed_bytes <= free:
-        return
-    raise AikitError(
-        f"Not enough disk space for {what}: {path} needs {human_bytes(needed_bytes)}"
-        f" and has {human_bytes(free)} free ({human_bytes(needed_bytes - free)} short).",
-        f"Free some space on the file system of {_nearest_existing(path)}, or choose a folder on a larger one.",
-        needed_bytes=needed_bytes,
-        free_bytes=free,
-    )
+    require_spaces([Need(path, needed_bytes, what)])
+
+
+@dataclass(frozen=True)
+class Need:
+    """``size_bytes`` that ``what`` (a noun phrase) will take below ``path``."""
+
+    path: str
+    size_bytes: int
+    what: str
+
+
+def require_spaces(needs: Iterable[Need]) -> None:
+    """The same for all that a run will write; what stands on one file system counts together."""
+    disks: dict[int, list[Need]] = {}
+    for need in needs:
+        disks.setdefault(os.stat(_nearest_existing(need.path)).st_dev, []).append(need)
+    for together in disks.values():
+        needed = sum(need.size_bytes for need in together)
+        paths = " and ".join(dict.fromkeys(need.path for need in together))
+        free = free_bytes(together[0].path)
+        if needed <= free:
+            continue
+        raise AikitError(
+            f"Not enough disk space for {' and '.join(dict.fromkeys(need.what for need in together))}: {paths} needs {human_bytes(needed)}"
+            f" and has {human_bytes(free)} free ({human_bytes(needed - free)} short).",
+            f"Free some space on the file system of {_nearest_existing(together[0].path)}, or choose a folder on a larger one.",
+            needed_bytes=needed,
+            free_bytes=free,
+        )
+
+
+def leftover_bytes(path: str, remove: bool) -> int:
+    """What a run that was killed has left at ``path``; with ``remove`` it is gone then, and counts nothing."""
+    if remove:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def human_bytes(count: int) -> str:
@@ -277,10 +327,13 @@ def _is_same_file(descriptor: int, path: str) -> bool:
         return False
 
 
-def _wait_to_settle(status: os.stat_result) -> None:
+def settle(status: os.stat_result) -> bool:
+    """Whether the digest of a file can be remembered now. It waits until that is so for a big file that has just been written."""
     age = time.time_ns() - status.st_ctime_ns
     if status.st_size >= WAIT_TO_SETTLE_BYTES and 0 <= age < SETTLE_NS:
         time.sleep((SETTLE_NS - age) / 10**9)
+        return True
+    return age >= SETTLE_NS
 
 
 def _nearest_existing(path: str) -> str:

@@ -12,19 +12,20 @@ import json
 import os
 import tarfile
 import time
-from typing import Any, Iterable, Iterator, Mapping, Optional
+from dataclasses import dataclass, field
+from typing import Any, Collection, Iterable, Iterator, Mapping, Optional, Union
 
+from .._core import gguf
 from .._core.aikitfile import Aikitfile, Model, image_file
 from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
 from .._core.errors import AikitError, Finding
-from .._core.image import Image, LayerRecipe, ModelFile, archive
+from .._core.gguf import GgufHeader
+from .._core.image import Image, Layer, LayerRecipe, ModelFile, archive, check_parts, model_parts, model_paths
+from .._core.plan import Action
 from .._core.tar import FileRef, Segment, total_size
 from . import files, transfer
 from .engine import Engine
-
-# An engine unpacks what it is sent into a temporary folder of its own, and then into its store
-LOAD_COPIES = 2
 
 CHUNK_BYTES = 1 << 20
 
@@ -56,12 +57,22 @@ def local_models(model: Model, context: str) -> list[str]:
     """The files that a relative ``source`` (a path or a glob) names below ``context``, sorted; shards are several."""
     root = os.path.realpath(context)
     pattern = os.path.join(root, model.source)
-    found = [pattern] if os.path.isfile(pattern) else sorted(name for name in glob.glob(pattern) if os.path.isfile(name))
+    # The context is a path, whatever characters it holds
+    matching = glob.glob(os.path.join(glob.escape(root), model.source))
+    found = [pattern] if os.path.isfile(pattern) else sorted(name for name in matching if os.path.isfile(name))
     if not found:
         raise AikitError(
             f"models: {model.name}: source {model.source} names no file below {root}.",
             "Sources without a scheme are relative to the folder of the aikitfile, or to option context.",
         )
+    for name in found:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise AikitError(
+                f"models: {model.name}: source {model.source} names the file {os.fsencode(os.path.basename(name))!r}, which is no UTF-8.",
+                "Rename the file, or write a source that leaves it out.",
+            ) from None
     outside = [name for name in found if os.path.commonpath([root, os.path.realpath(name)]) != root]
     if outside:
         raise AikitError(
@@ -71,41 +82,99 @@ def local_models(model: Model, context: str) -> list[str]:
     return found
 
 
-def find_models(
-    aikitfile: Aikitfile, context: str, store: str, token: Optional[str], check_mode: bool
-) -> tuple[list[ModelFile], dict[str, Mapping[str, Any]], list[str], list[Finding]]:
-    """Every model file of an aikitfile, GGUF metadata by model name, the sources that are not on this host yet, and remarks.
+@dataclass
+class FoundModels:
+    """The model files of an aikitfile.
 
-    Outside check mode no source is missing: it was fetched into ``store``. Files below ``context`` are used where they are.
+    ``metadata`` is that of GGUF files, by the names that :func:`image.model_paths` gives them. ``actions`` is what was done
+    to have the files, or in check mode would be; ``absent`` is true when some are not here yet, which is so in check mode only.
     """
-    found: list[ModelFile] = []
-    metadata: dict[str, Mapping[str, Any]] = {}
-    absent: list[str] = []
-    findings: list[Finding] = []
+
+    models: list[ModelFile] = field(default_factory=list)
+    metadata: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    actions: list[Action] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    absent: bool = False
+
+
+def find_models(
+    aikitfile: Aikitfile, context: str, store: str, tokens: Mapping[str, Optional[str]], cache: files.DigestCache, check_mode: bool
+) -> FoundModels:
+    """Have every model file of an aikitfile: downloads go into ``store``, files below ``context`` are used where they are.
+
+    ``tokens`` has the token of each source that gets one. ``context`` may be empty when no source is relative.
+    """
+    found = FoundModels()
+    seen: set[str] = set()
+    headers: dict[str, GgufHeader] = {}
     for model in aikitfile.models:
         local = "://" not in model.source
-        if check_mode and (not os.path.isdir(context) if local else transfer.find_model(model.source, model.sha256, store) is None):
+        if local and not context:
+            raise AikitError(
+                f"models: {model.name}: source {model.source} is relative, and nothing says what it is relative to.",
+                "Set option context; only an aikitfile of its own (src) has a folder.",
+            )
+        if local and check_mode and not os.path.isdir(context):
             # A folder that does not exist yet is what an earlier task would have made
-            absent.append(model.source)
+            found.absent = True
             continue
         for source in local_models(model, context) if local else [model.source]:
-            stored = transfer.ensure_model(source, model.sha256, store, token=token, check_mode=check_mode, local_in_place=local)
-            found.append(ModelFile(model.name, stored.path, stored.sha256, stored.size_bytes, "" if local else image_file(model)))
-            findings += stored.findings
+            if local:
+                _hash_once(ModelFile(model.name, source, "", os.path.getsize(source), image_file(model)), seen, transfer.Store(store).cache, cache)
+            stored = transfer.ensure_model(source, model.sha256, store, token=tokens.get(source), check_mode=check_mode, local_in_place=local)
+            found.actions += stored.plan.actions
+            found.findings += stored.findings
+            if not stored.read_from:
+                found.absent = True
+                continue
+            found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, image_file(model)))
+            if not local:
+                model_parts(found.models[-1], seen)
             if stored.header is not None:
-                metadata.setdefault(model.name, stored.header.metadata)
-    return found, metadata, absent, findings
+                headers[stored.read_from] = stored.header
+    names = model_paths(found.models)
+    found.metadata = {name: headers[model.path].metadata for name, model in zip(names, found.models) if model.path in headers}
+    if not found.absent:
+        whole = check_parts(found.models, {path: header.shards for path, header in headers.items()})
+        files_of_parts = {os.path.basename(path) for path in whole}
+        found.findings = [entry for entry in found.findings if entry.path not in files_of_parts or not entry.message.startswith(gguf.PART)]
+    return found
 
 
-def layer_digest(layer: LayerRecipe, cache: files.DigestCache) -> str:
+def _hash_once(model: ModelFile, seen: set[str], known: files.DigestCache, cache: files.DigestCache) -> None:
+    """Read a new model once for its digest (into ``known``) and that of its layer (into ``cache``), not once for each."""
+    parts = model_parts(model, seen)
+    before = os.stat(model.path)
+    kind = _layer_kind(parts)
+    if cache.read_only or known.get("sha256", before) is not None or cache.get(kind, before) is not None:
+        return
+    if not model.size_bytes or not os.access(model.path, os.R_OK) or not files.settle(before):
+        return
+    started = time.time_ns()
+    plain, layer = hashlib.sha256(), hashlib.sha256()
+    for part in parts:
+        for chunk in stream((part,)):
+            layer.update(chunk)
+            if isinstance(part, FileRef):
+                plain.update(chunk)
+    if files.identity(before) == files.identity(os.stat(model.path)):
+        known.put("sha256", before, plain.hexdigest(), started)
+        cache.put(kind, before, layer.hexdigest(), started)
+
+
+def _layer_kind(parts: Iterable[Segment]) -> str:
+    around = hashlib.sha256(b"|".join(part for part in parts if isinstance(part, bytes))).hexdigest()
+    return f"layer:{around}"
+
+
+def layer_digest(layer: Union[LayerRecipe, Layer], cache: files.DigestCache) -> str:
     """``sha256:…`` of a layer; cached by the stat of its file and the bytes around it."""
     references = [part for part in layer.parts if isinstance(part, FileRef)]
     if len(references) != 1:
         return "sha256:" + _hash(layer.parts)
     if len(layer.parts) == 1:
         return "sha256:" + files.sha256_file(references[0].path, cache)
-    around = hashlib.sha256(b"|".join(part for part in layer.parts if isinstance(part, bytes))).hexdigest()
-    kind = f"layer:{around}"
+    kind = _layer_kind(layer.parts)
     path = references[0].path
     before = os.stat(path)
     cached = cache.get(kind, before)
@@ -136,13 +205,6 @@ def stream(parts: Iterable[Segment]) -> Iterator[bytes]:
                 raise AikitError(f"{part.path} became longer while it was read.", "Leave the file alone during a build, and run again.")
 
 
-def require_engine_space(engine: Engine, size_bytes: int) -> None:
-    """Fail before anything is sent when ``size_bytes`` of layers do not fit into ``engine``. A daemon elsewhere is not looked at."""
-    root = engine.data_root()
-    if root and os.path.isdir(root):
-        files.require_space(root, LOAD_COPIES * size_bytes, f"loading an image into {engine.name}")
-
-
 def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
     """Load ``image`` into ``engine``; returns the bytes sent and the digests of the layers that it had already.
 
@@ -154,7 +216,7 @@ def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
     sent = 0
     for omit in [present, set()] if present else [set()]:
         parts = archive(image, omit)
-        require_engine_space(engine, total_size(parts))
+        files.require_spaces(load_needs(engine, image.name, total_size(parts)))
         sent += total_size(parts)
         try:
             engine.load(stream(parts))
@@ -169,39 +231,80 @@ def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
     raise AikitError(f"{engine.name} took the image {image.name} but does not list it as {image.id}.")
 
 
-def archive_is_current(path: str, parts: tuple[Segment, ...]) -> bool:
-    """True when the file at ``path`` starts as this archive does (its head names every digest) and is as long.
+def load_needs(engine: Engine, name: str, size_bytes: int) -> list[files.Need]:
+    """The disk space that a load of so many bytes takes, where the engine's folders can be seen from here."""
+    return [files.Need(room.path, room.copies * size_bytes, f"loading {name} into {engine.name}") for room in engine.rooms()]
 
-    Archives are put in place by a rename, so a file under its final name is whole.
+
+def missing_bytes(engine: Engine, image: Image) -> tuple[int, set[str]]:
+    """The bytes that a load would send, and the digests of the layers among them."""
+    diff_ids = [layer.digest for layer in image.layers]
+    missing = set(missing_layers(engine.images(), diff_ids))
+    return total_size(archive(image, set(diff_ids) - missing)), missing
+
+
+def archive_need(path: str, parts: tuple[Segment, ...]) -> files.Need:
+    """The disk space for an archive that is written; what a run that was killed has left will be gone by then."""
+    already = files.leftover_bytes(f"{path}.part", remove=False)
+    return files.Need(path, max(0, total_size(parts) - already), f"the image archive {path}")
+
+
+def archive_is_current(path: str, parts: tuple[Segment, ...], cache: files.DigestCache) -> bool:
+    """True when the file at ``path`` is this archive: as long, with the same head (it names every digest), and whole.
+
+    It is read once to see that its blobs have their digests; after that, as long as it does not change, the cache knows.
     """
     head = parts[0]
-    try:
-        if os.path.getsize(path) != total_size(parts):
-            return False
-        with open(path, "rb") as handle:
-            return isinstance(head, bytes) and handle.read(len(head)) == head
-    except FileNotFoundError:
+    if not isinstance(head, bytes) or not os.path.isfile(path) or os.path.getsize(path) != total_size(parts):
         return False
+    with open(path, "rb") as handle:
+        before = os.fstat(handle.fileno())
+        if handle.read(len(head)) != head:
+            return False
+    kind = _archive_kind(head)
+    if cache.get(kind, before) is not None:
+        return True
+    started = time.time_ns()
+    try:
+        for _chunk in verified_chunks(path):
+            pass
+    except AikitError:
+        return False
+    if files.identity(before) == files.identity(os.stat(path)):
+        cache.put(kind, before, "whole", started)
+    return True
 
 
-def write_archive(path: str, parts: tuple[Segment, ...]) -> int:
+def write_archive(path: str, image: Image, omit: Collection[str], cache: files.DigestCache) -> int:
     """Write an archive beside ``path`` and rename it; returns the bytes written."""
+    parts = archive(image, omit)
     size = total_size(parts)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    files.require_space(path, size, f"the image archive {path}")
     part = f"{path}.part"
+    files.leftover_bytes(part, remove=True)
+    files.require_space(path, size, f"the image archive {path}")
     try:
         with open(part, "wb", buffering=0) as handle:
             for chunk in stream(parts):
                 # An unbuffered write may take only a part
                 files.write_all(handle, memoryview(chunk))
             os.fsync(handle.fileno())
+        # Files that are as they were when they were hashed cost nothing here
+        changed = [layer for layer in image.layers if layer.digest not in omit and layer_digest(layer, cache) != layer.digest]
+        if changed:
+            raise AikitError(f"The file of layer {changed[0].title} changed while {path} was written.", "Leave the file alone during a build, and run again.")
         os.replace(part, path)
     except BaseException:
         if os.path.exists(part):
             os.unlink(part)
         raise
+    if isinstance(parts[0], bytes):
+        cache.put(_archive_kind(parts[0]), os.stat(path), "whole", files.SETTLED)
     return size
+
+
+def _archive_kind(head: bytes) -> str:
+    return f"archive:{hashlib.sha256(head).hexdigest()}"
 
 
 def verified_chunks(path: str) -> Iterator[bytes]:

@@ -43,7 +43,8 @@ class StoredModel:
     """A model file that is there (or, in check mode, would be), and what it took.
 
     In check mode ``path`` and ``sha256`` are empty where only the download can tell; ``size_bytes`` is 0 then,
-    unless the server said it.
+    unless the server said it. ``read_from`` is the file that has the bytes now: in check mode it can be another than
+    ``path``, and is empty where there is none.
     """
 
     path: str
@@ -54,6 +55,7 @@ class StoredModel:
     resumed: bool = False
     findings: tuple[Finding, ...] = ()
     header: Optional[gguf.GgufHeader] = None
+    read_from: str = ""
 
     @property
     def changed(self) -> bool:
@@ -174,33 +176,6 @@ def ensure_model(
     return replace(result, findings=warnings + result.findings)
 
 
-def find_model(
-    source: str,
-    sha256: Optional[str] = None,
-    store: str = DEFAULT_STORE,
-    *,
-    name: Optional[str] = None,
-    context_dir: Optional[str] = None,
-    local_in_place: bool = False,
-) -> Optional[StoredModel]:
-    """The model as it is in the store, under any name; None when it is not there. Asks no server and writes nothing."""
-    parsed, expected, file_name = _request(source, sha256, name, context_dir)
-    place = Store(store, read_only=True)
-    if parsed.kind == sources.LOCAL and (local_in_place or not expected):
-        status = _local_status(parsed)
-        digest = files.sha256_file(parsed.location, place.cache)
-        if local_in_place:
-            _require_digest(parsed, digest, expected)
-            return StoredModel(parsed.location, digest, status.st_size)
-        expected = digest
-    expected = expected or place.known(parsed).get("sha256", "")
-    if not expected:
-        return None
-    seen = place.observe(expected, file_name)
-    found = seen.stored or seen.twin
-    return StoredModel(found.path, found.sha256, found.size_bytes) if found else None
-
-
 def remove_model(
     source: Optional[str] = None,
     sha256: Optional[str] = None,
@@ -284,17 +259,21 @@ def _ensure_local(
     _require_digest(source, digest, expected)
     header, remarks = _validated(source.location, name, source.shown, validate)
     if in_place:
-        return StoredModel(source.location, digest, status.st_size, header=header, findings=remarks)
+        return StoredModel(source.location, digest, status.st_size, header=header, findings=remarks, read_from=source.location)
     with contextlib.nullcontext() if check_mode else place.lock(digest, say):
         seen = place.observe(digest, name)
         have = seen.stored or seen.twin
         if have:
             return _from_store(place, source, name, seen, have, validate, check_mode)
-        files.require_space(place.path, status.st_size, f"the model {name}")
+        # What a copy that was killed has left is in the way of this one alone
+        already = files.leftover_bytes(place.partial(digest) + ".copy", remove=not check_mode)
+        files.require_space(place.path, max(0, status.st_size - already), f"the model {name}")
         plan = sources.plan_present(source, name, digest, seen, status.st_size)
         if not check_mode:
             _copy(place, source, digest, name)
-    return StoredModel(os.path.join(place.folder(digest), name), digest, status.st_size, plan, header=header, findings=remarks)
+    path = os.path.join(place.folder(digest), name)
+    read_from = source.location if check_mode else path
+    return StoredModel(path, digest, status.st_size, plan, header=header, findings=remarks, read_from=read_from)
 
 
 def _local_status(source: ModelSource) -> os.stat_result:
@@ -386,7 +365,10 @@ def _from_store(
     plan = sources.plan_present(source, name, have.sha256, seen, have.size_bytes)
     if not seen.stored and not check_mode:
         _link(place, have, name)
-    return StoredModel(os.path.join(place.folder(have.sha256), name), have.sha256, have.size_bytes, plan, header=header, findings=remarks)
+    path = os.path.join(place.folder(have.sha256), name)
+    # Check mode makes no link: the bytes stand under their other name
+    read_from = have.path if check_mode else path
+    return StoredModel(path, have.sha256, have.size_bytes, plan, header=header, findings=remarks, read_from=read_from)
 
 
 def _would_fetch(
@@ -441,7 +423,7 @@ def _store(place: Store, source: ModelSource, part: str, fetched: Fetched, pinne
         plan = replace(plan, after={"path": stored.path, "sha256": stored.sha256, "size_bytes": stored.size_bytes})
     discard(part)
     return StoredModel(
-        stored.path, stored.sha256, stored.size_bytes, plan, fetched.downloaded_bytes, fetched.resumed, remarks, header
+        stored.path, stored.sha256, stored.size_bytes, plan, fetched.downloaded_bytes, fetched.resumed, remarks, header, stored.path
     )
 
 

@@ -186,7 +186,12 @@ row("error", "models[0].source", "is no valid address", model(source="https:///o
 row("error", "models[0].source", "is no valid address", model(source="https://[::1/one.gguf"))
 row("error", "models[0].source", "names no file", model(source="https://example/models/"))
 row("error", "models[0].source", "user name or password", model(source="https://me:secret@example/one.gguf"))
-row("error", "models[0].source", "looks like a credential", model(source="https://example/one.gguf?token=supersecret123"))
+row("error", "models[0].source", "a key: token=***, X-Amz-Signature=***", model(source="https://example/one.gguf?token=SECRET&X-Amz-Signature=deadbeef&x=1"))
+row("error", "models[0].source", "a key: token=*** in it", model(source="https://example/one.gguf?x=1&tok%65n=SUPERSECRET"))
+row("error", "config[0].context_size", "99999999999999999999", doc(), config(context_size=99999999999999999999))
+row("error", "config[0].context_size", "too large", doc(), config(context_size=1 << 31))
+row("error", "config[0].parameters.temperature", "a number", doc(), config(parameters={"model": "one.gguf", "temperature": float("nan")}))
+row("error", "config[0].parameters.temperature", "a number", doc(), config(parameters={"model": "one.gguf", "temperature": float("inf")}))
 row("error", "models[0].source", "write /resolve/", model(source="https://huggingface.co/n/r/blob/main/one.gguf"))
 row("error", "models[0].source", "must be huggingface://", model(source="huggingface://n"))
 row("error", "models[0].source", "would fetch n/r/a", model(source="huggingface://n/r/a/b/one.gguf"))
@@ -392,6 +397,7 @@ def test_normalised_has_every_key() -> None:
         ("a", "models/a.gguf", "a.gguf"),
         ("a", "https://example/x/a%20b.gguf?download=true#x", "a b.gguf"),
         ("dir/a", "https://example/x/a.gguf", "dir/a.gguf"),
+        ("./dir//a", "https://example/x/a.gguf", "dir/a.gguf"),
         ("a", "huggingface://n/r/f.gguf", "f.gguf"),
         ("a", "huggingface://n/r/main/f.gguf", "f.gguf"),
         ("a", "huggingface://n/r", ""),
@@ -491,3 +497,32 @@ def test_never_raises(document: Any, configs: Any, version: str, platforms: list
         assert again is not None
         assert aikitfile.normalised(again) == aikitfile.normalised(found)
         assert not [finding for finding in repeated if finding.level == "error"]
+
+
+TWO_FOLDERS = doc(models=[{"name": "a/one", "source": "https://example/a/m.gguf"}, {"name": "b/two", "source": "https://example/b/m.gguf"}])
+
+
+def test_a_model_in_a_folder_is_named_with_or_without_it() -> None:
+    assert check(TWO_FOLDERS, [*config(parameters={"model": "a/m.gguf"}), {"name": "two", "parameters": {"model": "/models/b/m.gguf"}}]) == []
+    one = doc(models=[{"name": "dir/one", "source": "https://example/a/m.gguf"}])
+    assert check(one, config(parameters={"model": "dir/m.gguf"})) == check(one, config(parameters={"model": "m.gguf"})) == []
+
+
+def test_a_name_that_two_models_have_is_ambiguous() -> None:
+    assert ("error", "config[0].parameters.model", "'m.gguf' is the name of several files: a/m.gguf, b/m.gguf | write a/m.gguf, with its folder") in check(
+        TWO_FOLDERS, config(parameters={"model": "m.gguf"})
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "errors"), [("other/*.bin", ["models[0].source"]), ("more/*.gguf", []), ("huggingface://ns/repo", [])]
+)
+def test_parts_beside_a_glob(pattern: str, errors: list[str]) -> None:
+    split = doc(models=[{"name": "s", "source": "https://example/m-00001-of-00002.gguf", "sha256": SHA}, {"name": "g", "source": pattern}])
+    assert [path for level, path, _text in check(split) if level == "error"] == errors
+
+
+def test_secrets_of_sources_are_in_no_finding() -> None:
+    for text in ("https://u:{}@example/m.gguf", "https://example/m.gguf?sig={}", "example.com/m.gguf?token={}", "s3://x/y?token={}"):
+        findings = check(model(source=text.format("SUPERSECRET")))
+        assert findings and "SUPERSECRET" not in str(findings)

@@ -66,7 +66,22 @@ def test_the_table_is_what_the_server_said(help_text):
     known = data_llama_server.VERSIONS["0.7.0"]
     assert set(known["options"]) == options
     assert known["environment"] == environment
+    assert (known["aliases"], known["arguments"]) == base.parse_arguments(help_text)
     assert base.parse_version(VERSION) == ("0.7.0", known["build"])
+
+
+def test_arguments_and_other_names(help_text):
+    server = base.server_from_table("0.7.0")
+    assert [server.arguments[name] for name in ("-c", "--swa-full", "-hft", "--no-mmproj", "--spec-type", "-otd")] == [
+        "N",
+        "",
+        "TOKEN",
+        "",
+        "none,draft-simple,draft-eagle3,draft-mtp,draft-dflash,draft-dspark,ngram-simple,ngram-map-k,ngram-map-k4v,ngram-mod,ngram-cache",
+        "<tensor name pattern>=<buffer type>,...",
+    ]
+    assert server.spellings("-hfr") == {"-hf", "-hfr", "--hf-repo"} and server.spellings("--x") == {"--x"}
+    assert set(server.arguments) == server.options
 
 
 @pytest.mark.parametrize(
@@ -83,9 +98,24 @@ def test_version(text, expected):
     assert base.parse_version(text) == expected
 
 
+@pytest.mark.parametrize("mirror", ["user:S3cret@mirror.example/debian", "S3cret@mirror.example/debian", "user:S3cret@mirror.example/debian main"])
+def test_a_mirror_with_a_login_is_refused_with_the_place_for_it(mirror):
+    with pytest.raises(AikitError) as caught:
+        make(mirror=f"https://{mirror}")
+    assert "mirror.example/debian" in str(caught.value) and "auth.conf.d" in caught.value.hint and "S3cret" not in str(caught.value)
+
+
+def test_logins_of_the_host_are_passed_on_and_not_told():
+    settings = make().files("/work")["apt.conf"]
+    assert 'Dir::Etc::netrc "/etc/apt/auth.conf";' in settings and 'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";' in settings
+    told = base.failure(make(), "E: Failed to fetch https://user:S3cret@mirror.example/debian/x  401")
+    assert "https://***@mirror.example" in str(told) and "S3cret" not in str(told)
+
+
 @given(st.text())
 def test_any_text_is_read(text):
     base.parse_help(text)
+    base.parse_arguments(text)
     base.parse_version(text)
     base.parse_packages(text)
     base.parse_simulation(text)

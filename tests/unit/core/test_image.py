@@ -37,12 +37,12 @@ def make_base(**changes):
     return Base(**{**values, **changes})
 
 
-def make_recipe(base=None, env=None, files=None, name="localhost/a:1", runtime=""):
+def make_recipe(base=None, env=None, files=None, name="localhost/a:1", runtime="", models=None):
     aikitfile = Aikitfile(
         runtime=runtime, models=(Model("gemma", "gemma.gguf", None, ()),), config="- name: gemma\n", text="apiVersion: v1alpha1\n", sha256="3" * 64
     )
     settings = ServerSettings(env=env or {"LLAMA_ARG_MODEL": "/models/gemma.gguf"}, args=(), files=files or {}, findings=())
-    models = [image.ModelFile("gemma", "/store/gemma.gguf", "4" * 64, 1000)]
+    models = models or [image.ModelFile("gemma", "/store/gemma.gguf", "4" * 64, 1000)]
     return image.recipe(name, aikitfile, base or make_base(), "/bases/base.tar", models, settings)
 
 
@@ -96,12 +96,79 @@ def test_config_and_manifest_agree():
     assert built.size_bytes == len(built.config) + len(built.manifest) + total_size(part for layer in built.layers for part in layer.parts)
 
 
+def models_of(*files):
+    return [image.ModelFile(name, f"/store/{number}/{file.rpartition('/')[2]}", "4" * 64, 1000, file) for number, (name, file) in enumerate(files)]
+
+
+def test_models_of_one_file_name_stand_in_their_folders():
+    models = models_of(("a/one", "a/m.gguf"), ("b/two", "b/m.gguf"))
+    assert image.model_paths(models) == {"a/one": "/models/a/m.gguf", "b/two": "/models/b/m.gguf"}
+    plan = make_recipe(models=models)
+    assert read_layer(plan.layers[1]) == {"models": (0o755, None), "models/a": (0o755, None), "models/a/m.gguf": (0o444, b"m" * 1000)}
+    assert read_layer(plan.layers[2]) == {"models/b": (0o755, None), "models/b/m.gguf": (0o444, b"m" * 1000)}
+    assert [FileRef(f"/store/{number}/m.gguf", 1000) in plan.layers[1 + number].parts for number in (0, 1)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "files, words",
+    [
+        ([("one", "m.gguf"), ("two", "m.gguf")], "/store/0/m.gguf of one and /store/1/m.gguf of two cannot both be in the image"),
+        ([("one", "a"), ("a/two", "a/m.gguf")], "they would be /models/a and /models/a/m.gguf"),
+        ([("a/two", "a/m.gguf"), ("one", "a")], "cannot both be in the image"),
+        ([("one", "x.gguf"), ("one", "y.gguf"), ("y.gguf", "z.gguf")], "would be called y.gguf, as another model is"),
+        ([("y.gguf", "z.gguf"), ("one", "x.gguf"), ("one", "y.gguf")], "would be called y.gguf, as another model is"),
+    ],
+)
+def test_no_model_stands_for_another(files, words):
+    with pytest.raises(AikitError, match=words):
+        image.model_paths(models_of(*files))
+
+
+@pytest.mark.parametrize(
+    "files, counts, words",
+    [
+        (["m-00001-of-00003.gguf", "m-00003-of-00003.gguf"], {}, "part 1 of 3, and 1 of the others are missing: m-00002-of-00003.gguf"),
+        (["m-00002-of-00002.gguf"], {}, "m-00001-of-00002.gguf"),
+        (["m-00001-of-00002.gguf", "x/m-00002-of-00002.gguf"], {}, "are missing"),
+        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], {0: 3}, "part 1 of 2 by its name, and one of 3 by its content"),
+    ],
+)
+def test_split_models_need_all_parts(files, counts, words):
+    models = models_of(*(("split", file) for file in files))
+    with pytest.raises(AikitError, match=words):
+        image.check_parts(models, {models[number].path: count for number, count in counts.items()})
+
+
+def test_whole_models_are_told():
+    models = models_of(("split", "m-00001-of-00002.gguf"), ("split", "m-00002-of-00002.gguf"), ("plain", "p.gguf"))
+    assert image.check_parts(models, {models[0].path: 2, models[2].path: 1}) == {models[0].path, models[1].path}
+
+
+def test_a_registry_sees_what_the_image_holds():
+    manifest = json.loads(make_image().manifest)
+    assert set(manifest["annotations"]) == {
+        "io.aikit.fleet.aikitfile.sha256",
+        "io.aikit.fleet.base.packages",
+        "io.aikit.fleet.models",
+        "org.opencontainers.image.base.digest",
+        "org.opencontainers.image.base.name",
+        "org.opencontainers.image.title",
+    }
+    assert json.loads(manifest["annotations"]["io.aikit.fleet.models"])[0]["sha256"] == "4" * 64
+    assert manifest["annotations"]["io.aikit.fleet.aikitfile.sha256"] == "3" * 64
+    assert [layer["annotations"] for layer in manifest["layers"]] == [
+        {"io.aikit.fleet.role": "base", "org.opencontainers.image.title": "sid cpu"},
+        {"io.aikit.fleet.role": "model", "org.opencontainers.image.title": "gemma"},
+        {"io.aikit.fleet.role": "config", "org.opencontainers.image.title": "aikitfile and settings"},
+    ]
+
+
 def test_golden_digest():
     # A change of these changes the digest of every image that users have: a major version and a word in the changelog
     built = make_image()
     assert (built.id, built.digest) == (
         "sha256:5f0edec955949fde75f73ec61dcef24341e4b0231652fe4862eb8777aea4bc8a",
-        "sha256:ca82917889926631984e8424cbcab3644aa6e90a6567f7ec1418631c6f735c69",
+        "sha256:218e801eb530cfa751d4dac44b676f1f213c875ee44682c3b4783ce47f237b87",
     )
 
 
@@ -214,6 +281,43 @@ def test_info_of_our_image():
     found = image.info(state(built, entrypoint=("/usr/bin/llama-server",)))
     assert (found["server"], found["runtime"], found["models"][0]["name"]) == ("llama_cpp", "", "gemma")
     assert found["base"]["digest"] == "sha256:" + "1" * 64
+
+
+@pytest.mark.parametrize("label", ["not json", "[1]", "{}", "", "[" * 5000])
+def test_info_of_labels_that_others_wrote(label):
+    assert image.info(ImageState("sha256:1", labels={"io.aikit.fleet.models": label}))["models"] == []
+
+
+@pytest.mark.parametrize(
+    "asked, ref",
+    [("localhost/b:2", "localhost/b:2"), ("gemma", "docker.io/library/gemma:latest"), ("sha256:" + "1" * 64, "localhost/a:1"), ("", "localhost/a:1")],
+)
+def test_info_names_the_image_as_it_was_asked_for(asked, ref):
+    tags = ("localhost/a:1", "localhost/b:2", "docker.io/library/gemma:latest")
+    found = image.info(ImageState("sha256:" + "1" * 64, tags), asked)
+    assert (found["ref"], found["tags"]) == (ref, list(tags))
+
+
+@pytest.mark.parametrize(
+    "described, words",
+    [
+        ({}, "neither id nor digest"),
+        ({"id": "sha256:1"}, "id: 'sha256:1' is no digest"),
+        ({"id": DIGESTS[0], "layers": "abc"}, "must be a list of mappings"),
+        ({"id": DIGESTS[0], "layers": ["abc"]}, "must be a list of mappings"),
+        ({"id": DIGESTS[0], "layers": {"digest": "x"}}, "must be a list of mappings"),
+        ({"id": DIGESTS[0], "layers": [{}]}, r"layers\[0\].digest: '' is no digest"),
+        ({"id": DIGESTS[0], "layers": [{"digest": 5}]}, r"layers\[0\].digest: 5 is no digest"),
+    ],
+)
+def test_a_description_of_an_image_that_is_none(described, words):
+    with pytest.raises(AikitError, match=words):
+        image.identities(described)
+
+
+def test_a_description_of_an_image():
+    assert image.identities({"id": "", "digest": DIGESTS[1], "layers": [{"digest": DIGESTS[0], "role": "base"}]}) == (["", DIGESTS[1]], [DIGESTS[0]])
+    assert image.identities({"id": DIGESTS[0], "layers": None}) == ([DIGESTS[0], ""], [])
 
 
 def test_info_of_an_aikit_image():

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 HELP = (Path(__file__).resolve().parents[2] / "fixtures" / "llama-server-0.7.0-help.txt").read_text(encoding="utf-8")
 OPTIONS, ENVIRONMENT = base.parse_help(HELP)
-SERVER = base.Server("/usr/bin/llama-server", "0.7.0", "11669", OPTIONS, ENVIRONMENT)
+SERVER = base.Server("/usr/bin/llama-server", "0.7.0", "11669", OPTIONS, ENVIRONMENT, *base.parse_arguments(HELP))
 # A release from before load modes, renamed draft options and paired variables
 OLD = base.Server(
     "/usr/bin/llama-server",
@@ -266,13 +266,17 @@ def test_go_templates_are_one_warning() -> None:
         ({"options": ["--draft-max-tokens:1"]}, "error", "options[0]", "has no option"),
         ({"options": ["-c"]}, "error", "options[0]", "-c needs a value"),
         ({"options": ["--port:9000"]}, "error", "options[0]", "is set by the image itself"),
-        ({"options": ["--api-key:k"]}, "error", "options[0]", "api_key of the service"),
-        ({"options": ["--api-prefix:/v2"]}, "error", "options[0]", "does not let the server serve"),
-        ({"options": ["-hfr:someone/model"]}, "error", "options[0]", "does not let the server serve"),
-        ({"options": ["--ssl-key-file:/k"]}, "error", "options[0]", "does not let the server serve"),
-        ({"options": ["--log-file:/dev/null"]}, "error", "options[0]", "does not let the server serve"),
         ({"options": ["--help"]}, "error", "options[0]", "does not let the server serve"),
         ({"options": ["--mlock"]}, "error", "options[0]", "has no option --mlock"),
+        ({"options": ["--offline:x"]}, "error", "options[0]", "--offline takes no value"),
+        ({"options": ["--sleep-idle-seconds"]}, "error", "options[0]", "--sleep-idle-seconds needs a value"),
+        ({"options": ["--kv-offload:maybe"]}, "error", "options[0]", "is neither on nor off"),
+        ({"options": ["parallel:x"]}, "error", "options[0]", "'x' is no number, as --parallel needs one"),
+        ({"options": ["-c:x"]}, "error", "options[0]", "'x' is no number"),
+        ({"options": ["-c:99999999999999999999"]}, "error", "options[0]", "is too large a number"),
+        ({"options": ["-ngl:most"]}, "error", "options[0]", "is no number"),
+        ({"parameters": {"model": "one.gguf", "top_k": 1 << 40}}, "error", "parameters.top_k", "is too large a number"),
+        ({"options": ["--rpc=a:1"]}, "error", "options[0]", "write '--rpc:VALUE'"),
     ],
 )
 def test_remarks(keys: dict[str, Any], level: str, path: str, part: str) -> None:
@@ -281,9 +285,54 @@ def test_remarks(keys: dict[str, Any], level: str, path: str, part: str) -> None
     assert [item for item in result if item[:2] == (level, where) and part in item[2]], result
 
 
+@pytest.mark.parametrize("flag", ["-ngl:all", "--gpu-layers:auto", "-ngl:12"])
+def test_gpu_layers_has_words_too(flag: str) -> None:
+    assert translate(entry(options=[flag])).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        ("--api-key:SECRET", "set api_key at the service"),
+        ("--api_key:SECRET", "set api_key at the service"),
+        ("--api-key=SECRET", "set api_key at the service"),
+        ("--api-key SECRET", "set api_key at the service"),
+        ("--api-key-file:/SECRET", "set api_key at the service"),
+        ("-hft:SECRET", "inference_model_token"),
+        ("--hf-token:SECRET", "inference_model_token"),
+        *((f"{flag}:SECRET", "list the model under models") for flag in ("-hf", "-hfr", "--hf-repo", "-hff", "--hf-file", "-hfd", "-hfrd", "--hf-repo-draft")),
+        *((f"{flag}:SECRET", "list the model under models") for flag in ("--spec-draft-hf", "-mu", "--model-url", "-mmu", "--mmproj-url")),
+        *((f"{flag}:SECRET", "list the model under models") for flag in ("-dr", "--docker-repo")),
+        *((flag, "list the model under models") for flag in ("--fim-qwen-7b-spec", "--gpt-oss-20b-default", "--embd-gemma-default")),
+        *((f"{flag}:SECRET", "how the server answers") for flag in ("--api-prefix", "--ssl-key-file", "--ssl-cert-file", "--models-dir", "--models-autoload")),
+        *((f"{flag}:SECRET", "opens more than the models") for flag in ("--path", "--media-path", "--tools", "--tools-runtime", "--mcp-servers-json")),
+        *((flag, "opens more than the models") for flag in ("--agent", "-ag", "--ui-mcp-proxy", "--webui-mcp-proxy")),
+        *((flag, "show its evidence") for flag in ("--log-file:/dev/null", "--log-disable", "-h", "--usage", "-cl", "--version")),
+    ],
+)
+def test_flags_that_no_image_may_have(option: str, part: str) -> None:
+    # A base that says nothing of aliases is one of before; some of them only the help tells
+    silent = [] if option.startswith(("-ag", "--webui", "--hf-repo-draft")) else [replace(SERVER, aliases={}, arguments={})]
+    for server in (SERVER, *silent):
+        result = translate(entry(options=[option]), server=server)
+        assert [item[:2] for item in found(result)] == [("error", "config[0].options[0]")] and part in found(result)[0][2]
+        assert "SECRET" not in str(result)
+
+
 def test_remarks_have_the_line_of_the_file() -> None:
     parsed = Aikitfile(model_configs=(entry(system_prompt="x"),), lines={"config[0].system_prompt": 17})
     assert [finding.line for finding in llama_server.translate(parsed, SERVER, FILES).findings] == [17]
+
+
+def test_files_of_one_name_in_two_folders() -> None:
+    files = {"a/one": "/models/a/m.gguf", "b/two": "/models/b/m.gguf"}
+    assert translate(entry(file="b/m.gguf"), files=files).env["LLAMA_ARG_MODEL"] == "/models/b/m.gguf"
+    assert translate(entry(file="/models/a/m.gguf"), files=files).env["LLAMA_ARG_MODEL"] == "/models/a/m.gguf"
+    assert found(translate(entry(file="m.gguf"), files=files)) == [
+        ("error", "config[0].parameters.model", "'m.gguf' is the name of several files: a/m.gguf, b/m.gguf | write a/m.gguf, with its folder")
+    ]
+    plain = translate(files=files).files["/aikit/presets.ini"]
+    assert "model = /models/a/m.gguf" in plain and "model = /models/b/m.gguf" in plain
 
 
 def test_part_of_a_split_model_that_is_not_the_first() -> None:

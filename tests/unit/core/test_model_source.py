@@ -162,3 +162,48 @@ def test_a_bare_query_may_be_a_key() -> None:
 def test_redact_takes_anything(text: str) -> None:
     sources.redact(text)
     sources.secrets(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("https://Models.example.com/m.gguf", "models.example.com"),
+        ("https://models.example.com:443/m.gguf", "models.example.com"),
+        ("http://models.example.com:80/m.gguf", "models.example.com"),
+        ("http://models.example.com:443/m.gguf", "models.example.com:443"),
+        ("https://models.example.com:8443/m.gguf", "models.example.com:8443"),
+        ("https://[::1]:8443/m.gguf", "[::1]:8443"),
+        ("https://models.example.com:/m.gguf", "models.example.com"),
+        ("models/m.gguf", ""),
+        ("huggingface://o/r/m.gguf", ""),
+    ],
+)
+def test_host_of(text: str, host: str) -> None:
+    assert sources.host_of(text) == host
+
+
+ONE, TWO, OTHER = "https://one.example/m.gguf", "https://one.example:443/n.gguf", "https://two.example:8443/m.gguf"
+
+
+def test_a_token_is_for_one_host() -> None:
+    assert sources.tokens_by_source([ONE, TWO, "local.gguf"], "secret", {}) == {ONE: "secret", TWO: "secret", "local.gguf": None}
+    with pytest.raises(AikitError) as caught:
+        sources.tokens_by_source([ONE, OTHER], "secret", {})
+    assert "one.example, two.example:8443" in str(caught.value) and "option tokens" in caught.value.hint and "secret" not in str(caught.value)
+
+
+def test_tokens_by_host() -> None:
+    assert sources.tokens_by_source([ONE, OTHER, "l.gguf"], None, {"ONE.example": "a", "two.example": "b", "three.example": "c"}) == {
+        ONE: "a",
+        OTHER: None,
+        "l.gguf": None,
+    }
+    assert sources.tokens_by_source([OTHER], None, {"two.example:8443": "b"}) == {OTHER: "b"}
+    assert sources.tokens_by_source([ONE, OTHER], None, {}) == {ONE: None, OTHER: None}
+    with pytest.raises(AikitError, match="is no host"):
+        sources.tokens_by_source([ONE], None, {"https://one.example": "a"})
+
+
+def test_names_of_secrets() -> None:
+    assert sources.secret_names("https://h/m?x=1&token=SUPERSECRET&sig=short&X-Amz-Signature=deadbeef") == ("token", "X-Amz-Signature")
+    assert sources.secret_names("https://h/m?download=true") == ()

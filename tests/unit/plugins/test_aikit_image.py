@@ -11,15 +11,23 @@ import io
 import json
 import os
 import tarfile
+import time
+from types import SimpleNamespace
 
 import pytest
+from ansible.errors import AnsibleError
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
+from ansible.plugins.action import ActionBase
+from ansible_collections.aikit.fleet.plugins.action import aikit_image as action
+from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState, Room
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
+from ansible_collections.aikit.fleet.plugins.module_utils._core.tar import Entry, segments
 from ansible_collections.aikit.fleet.plugins.module_utils._io import build, files
+from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image, aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.plugins.plugin_utils import yaml_source
-from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
+from ansible_collections.aikit.fleet.tests.unit.gguf_writer import DEFAULT_METADATA, U32, Value, gguf_bytes
+from ansible_collections.aikit.fleet.tests.unit.model_server import ModelServer, Page
 
 AIKITFILE = """\
 apiVersion: v1alpha1
@@ -44,8 +52,11 @@ class FakeEngine:
         self.stored = {}
         self.loads = []
         self.refuse_thin = False
-        self.root = "/"
         self.containers_made = 0
+        self.room = ()
+
+    def rooms(self):
+        return self.room
 
     def image(self, ref):
         return next((image for key, image in self.stored.items() if ref in (key, image.id)), None)
@@ -62,9 +73,6 @@ class FakeEngine:
     def image_file(self, ref, path):
         self.containers_made += 1
         return b"- name: tiny\n" if path == "/config.yaml" else None
-
-    def data_root(self):
-        return self.root
 
     def load(self, chunks):
         data = b"".join(chunks)
@@ -103,7 +111,7 @@ def write_base(path, **changes):
     with tarfile.open(fileobj=rootfs, mode="w") as writer:
         writer.addfile(tarfile.TarInfo("usr/bin/llama-server"))
     path.write_bytes(rootfs.getvalue())
-    options = ["--model", "--alias", "--host", "--port", "--verbosity", "--ctx-size"]
+    options = ["--model", "--alias", "--host", "--port", "--verbosity", "--ctx-size", "--models-preset", "--models-max"]
     description = {
         "schema": 1,
         "variant": "cpu",
@@ -179,6 +187,12 @@ def test_a_changed_setting_sends_the_configuration_and_shows_it(engine, run):
     run(load=["docker"])
     changed = run(context=512, load=["docker"])
     assert [layer["reused"] for layer in changed["image"]["layers"]] == [True, True, False]
+    again = run(context=512, load=["docker"])
+    assert [layer["reused"] for layer in again["image"]["layers"]] == [True, True, True]
+    for context, same in ((512, again), (4096, run(context=4096, load=["docker"], check_mode=True))):
+        told = run(context=context, load=["docker"], check_mode=True)
+        assert [layer["reused"] for layer in told["image"]["layers"]] == [layer["reused"] for layer in same["image"]["layers"]]
+    assert [layer["reused"] for layer in told["image"]["layers"]] == [True, True, False]
     before, after = (json.loads(changed["diff"][side]) for side in ("before", "after"))
     assert before["layers"][:2] == after["layers"][:2] and before["layers"][2] != after["layers"][2]
     assert (before["env"]["LLAMA_ARG_CTX_SIZE"], after["env"]["LLAMA_ARG_CTX_SIZE"]) == ("2048", "512")
@@ -280,40 +294,14 @@ def test_a_source_outside_the_context_is_refused(engine, run, folder):
 def test_check_mode_before_the_context_is_there_says_what_it_cannot_know(engine, run, folder):
     parsed = {**parsed_in(folder), "directory": str(folder / "later")}
     told = run(check_mode=True, load=["docker"], parsed=parsed)
-    assert told["changed"] and told["image"]["digest"] == "" and told["actions"] == ["download tiny.gguf", "load localhost/tiny:1 (docker)"]
+    assert told["changed"] and told["image"]["digest"] == "" and told["actions"] == ["load localhost/tiny:1 (docker)"]
     assert run(load=["docker"], parsed=parsed)["failed"]
-
-
-def test_two_models_do_not_hide_each_other(engine, run, folder):
-    for name in ("x", "y"):
-        (folder / name).mkdir()
-        (folder / name / "tiny.gguf").write_bytes(gguf_bytes())
-    text = "apiVersion: v1alpha1\nmodels:\n" + "".join(f"  - name: {name}\n    source: {name}/*.gguf\n" for name in ("x", "y"))
-    (folder / "two.yaml").write_text(text)
-    failed = run(load=["docker"], parsed=yaml_source.from_file(str(folder / "two.yaml"), "two.yaml"))
-    assert "Models x and y would both lie at /models/tiny.gguf" in failed["msg"] and not engine.loads
-
-
-def test_an_engine_without_room_is_sent_nothing(engine, run, folder, monkeypatch):
-    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
-    failed = run(load=["docker"])
-    assert "Not enough disk space for loading an image into docker: / needs" in failed["msg"] and not engine.loads
-    # A daemon on another machine has its folders there
-    engine.root = "/nowhere/at/all"
-    assert run(load=["docker"])["changed"]
 
 
 @pytest.fixture
 def archive(engine, run, folder):
     path = folder / "image.tar"
     return path, run(archive=str(path))["image"]
-
-
-def test_a_host_without_room_is_known_before_anything_travels(engine, run, archive, monkeypatch):
-    _path, image = archive
-    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
-    failed = run(aikit_image_load, name="localhost/tiny:1", image=image)
-    assert "Not enough disk space for loading an image into docker" in failed["msg"]
 
 
 def test_load_check_real_again(engine, run, archive):
@@ -361,3 +349,336 @@ def test_info(engine, run):
     nothing = run(aikit_image_info, name="localhost/nothing:1", config_path="/x")
     assert (nothing["images"], nothing["config"], engine.containers_made) == ([], "", 2)
     assert [image["ref"] for image in run(aikit_image_info)["images"]] == ["localhost/tiny:1"]
+
+
+# ---- models
+
+
+def aikitfile(*models, config=""):
+    """A parsed aikitfile of (name, source) and, where it matters, sha256."""
+    lines = ["apiVersion: v1alpha1", "models:"]
+    for name, source, *sha256 in models:
+        lines += [f"  - name: {name}", f"    source: '{source}'", *(f"    sha256: {digest}" for digest in sha256)]
+    return yaml_source.from_text("\n".join(lines) + "\n" + config, "aikitfile.yaml")
+
+
+def contents(path):
+    """File name → bytes of all layers but the base of an archive."""
+    found = {}
+    with tarfile.open(path) as reader:
+        (manifest,) = json.load(reader.extractfile("manifest.json"))
+        for layer in manifest["Layers"][1:]:
+            with tarfile.open(fileobj=io.BytesIO(reader.extractfile(layer).read())) as inner:
+                found.update((entry.name, inner.extractfile(entry).read()) for entry in inner if entry.isfile())
+    return found
+
+
+def model_bytes(fill):
+    return gguf_bytes(fill=fill)
+
+
+def test_models_of_one_file_name_keep_their_weights(engine, run, folder, model_server):
+    model_server.pages.update({"/a/m.gguf": Page(model_bytes(1)), "/b/m.gguf": Page(model_bytes(2))})
+    parsed = aikitfile(("a/one", f"{model_server.url}/a/m.gguf"), ("b/two", f"{model_server.url}/b/m.gguf"))
+    built = run(parsed=parsed, archive=str(folder / "out.tar"))
+    found = contents(folder / "out.tar")
+    assert (found["models/a/m.gguf"], found["models/b/m.gguf"]) == (model_bytes(1), model_bytes(2))
+    presets = found["aikit/presets.ini"].decode()
+    assert "[a/one]\nmodel = /models/a/m.gguf" in presets and "[b/two]\nmodel = /models/b/m.gguf" in presets
+    assert [model["name"] for model in built["image"]["models"]] == ["a/one", "b/two"]
+
+
+def test_files_of_one_name_are_refused(engine, run, folder):
+    for name in ("x", "y"):
+        (folder / name).mkdir()
+        (folder / name / "m.gguf").write_bytes(model_bytes(1))
+    parsed = {**aikitfile(("one", "x/*.gguf"), ("two", "y/*.gguf")), "directory": str(folder)}
+    failed = run(parsed=parsed, load=["docker"])
+    assert failed["failed"] and "cannot both be in the image" in failed["msg"] and not engine.loads
+
+
+def test_a_model_in_a_folder_is_found_by_the_config(engine, run, model_server):
+    model_server.pages["/a/m.gguf"] = Page(model_bytes(1))
+    config = "config: |\n  - name: one\n    parameters:\n      model: dir/m.gguf\n"
+    built = run(parsed=aikitfile(("dir/one", f"{model_server.url}/a/m.gguf"), config=config))
+    assert built["image"]["env"]["LLAMA_ARG_MODEL"] == "/models/dir/m.gguf"
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_source_with_a_secret_is_refused_and_shown_nowhere(engine, run, folder, model_server, check_mode):
+    model_server.pages["/m.gguf"] = Page(model_bytes(1))
+    failed = run(
+        parsed=aikitfile(("one", f"{model_server.url}/m.gguf?token=SUPERSECRET&X-Amz-Signature=deadbeefdeadbeef")), load=["docker"], check_mode=check_mode
+    )
+    assert failed["failed"] and "token=***, X-Amz-Signature=***" in failed["msg"] and "option token" in failed["msg"]
+    assert "SUPERSECRET" not in json.dumps(failed) and "deadbeefdeadbeef" not in json.dumps(failed)
+    assert not model_server.seen and not engine.loads
+
+
+def test_a_query_that_is_no_secret_is_not_shown_either(engine, run, model_server):
+    model_server.pages["/m.gguf"] = Page(model_bytes(1))
+    told = run(parsed=aikitfile(("one", f"{model_server.url}/m.gguf?download=true")), check_mode=True)
+    assert told["actions"] == [f"download {model_server.url}/m.gguf?download=*** ({len(model_bytes(1))} bytes, as m.gguf)"]
+
+
+def test_downloads_are_told_and_done(engine, run, model_server):
+    model_server.pages["/m.gguf"] = Page(model_bytes(1))
+    parsed = aikitfile(("one", f"{model_server.url}/m.gguf"))
+    told = run(parsed=parsed, check_mode=True)
+    assert told["changed"] and told["image"]["digest"] == "" and not model_server.gets()
+    real = run(parsed=parsed)
+    assert (real["changed"], real["actions"]) == (True, told["actions"])
+    for check_mode in (True, False):
+        again = run(parsed=parsed, check_mode=check_mode)
+        assert (again["changed"], again["actions"], again["image"]["digest"]) == (False, [], real["image"]["digest"])
+
+
+def test_content_that_is_in_the_store_under_another_name(engine, run, folder, model_server):
+    data = model_bytes(1)
+    model_server.pages.update({"/m.gguf": Page(data), "/other.gguf": Page(data)})
+    run(parsed=aikitfile(("one", f"{model_server.url}/other.gguf")))
+    parsed = aikitfile(("one", f"{model_server.url}/m.gguf", hashlib.sha256(data).hexdigest()))
+    told = run(parsed=parsed, load=["docker"], check_mode=True)
+    assert [text.split()[0] for text in told["actions"]] == ["link", "load"] and told["image"]["env"]["LLAMA_ARG_MODEL"] == "/models/m.gguf"
+    real = run(parsed=parsed, load=["docker"])
+    assert (real["actions"], real["image"]["digest"]) == (told["actions"], told["image"]["digest"])
+    assert run(parsed=parsed, load=["docker"])["changed"] is False
+
+
+def test_one_token_is_for_one_host(engine, run, model_server):
+    second = ModelServer()
+    try:
+        model_server.pages["/m.gguf"] = Page(model_bytes(1), token="ONE-TOKEN")
+        second.pages["/n.gguf"] = Page(model_bytes(2))
+        parsed = aikitfile(("one", f"{model_server.url}/m.gguf"), ("two", f"{second.url}/n.gguf"))
+        failed = run(parsed=parsed, token="ONE-TOKEN")
+        assert failed["failed"] and f"127.0.0.1:{second.port}" in failed["msg"] and "option tokens" in failed["msg"]
+        assert not model_server.seen and not second.seen
+        built = run(parsed=parsed, tokens={f"127.0.0.1:{model_server.port}": "ONE-TOKEN", "elsewhere.example": "OTHER-TOKEN"})
+        assert built["changed"] and "ONE-TOKEN" not in json.dumps(built) and "OTHER-TOKEN" not in json.dumps(built)
+        assert {seen.headers.get("authorization") for seen in model_server.gets()} == {"Bearer ONE-TOKEN"}
+        assert {seen.headers.get("authorization") for seen in second.seen} == {None}
+        assert run(parsed=parsed, token="x", tokens={"a": "b"})["failed"]
+    finally:
+        second.close()
+
+
+def split(folder, *parts, of=2, told=None):
+    (folder / "s").mkdir()
+    for part in parts:
+        metadata = {**DEFAULT_METADATA, "split.count": Value(U32, told or of), "split.no": Value(U32, part - 1)}
+        (folder / "s" / f"m-{part:05d}-of-{of:05d}.gguf").write_bytes(gguf_bytes(metadata=metadata, fill=part))
+    return {**aikitfile(("s", "s/*.gguf")), "directory": str(folder)}
+
+
+def test_a_split_model_through_a_glob(engine, run, folder):
+    built = run(parsed=split(folder, 1, 2))
+    assert built["image"]["env"]["LLAMA_ARG_MODEL"] == "/models/m-00001-of-00002.gguf" and built["findings"] == []
+
+
+@pytest.mark.parametrize(
+    "parts, more, words", [((1,), {}, "part 1 of 2, and 1 of the others are missing: m-00002-of-00002.gguf"), ((1, 2), {"told": 3}, "one of 3 by its content")]
+)
+def test_a_split_model_through_a_glob_that_is_not_whole(engine, run, folder, parts, more, words):
+    failed = run(parsed=split(folder, *parts, **more), load=["docker"])
+    assert failed["failed"] and words in failed["msg"] and not engine.loads
+
+
+def test_a_single_part_is_remarked(engine, run, folder):
+    metadata = {**DEFAULT_METADATA, "split.count": Value(U32, 3)}
+    (folder / "tiny.gguf").write_bytes(gguf_bytes(metadata=metadata))
+    assert "one part of 3" in run()["findings"][0]["message"]
+
+
+def test_a_definition_with_a_relative_source_needs_a_context(engine, run, folder):
+    for check_mode in (True, False):
+        failed = run(parsed=yaml_source.from_definition({"apiVersion": "v1alpha1", "models": [{"name": "tiny", "source": "tiny.gguf"}]}), check_mode=check_mode)
+        assert failed["failed"] and "nothing says what it is relative to" in failed["msg"] and "option context" in failed["msg"]
+
+
+def test_a_context_with_characters_of_globs(engine, run, folder):
+    odd = folder / "a[1] *?"
+    odd.mkdir()
+    (odd / "tiny.gguf").write_bytes(model_bytes(1))
+    assert not run(parsed={**aikitfile(("tiny", "*.gguf")), "directory": str(odd)}).get("failed")
+
+
+def test_a_file_name_that_is_no_utf_8(engine, run, folder):
+    with open(os.fsencode(folder) + b"/bad\xff.gguf", "wb") as handle:
+        handle.write(model_bytes(1))
+    failed = run(parsed={**aikitfile(("tiny", "bad*.gguf")), "directory": str(folder)})
+    assert failed["failed"] and r"b'bad\xff.gguf', which is no UTF-8" in failed["msg"]
+
+
+def test_a_new_model_is_read_once(engine, run, folder, monkeypatch):
+    clock = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + 5 * 10**9)
+    opened = []
+    real = open
+
+    def counted(path, *words, **more):
+        if str(path).endswith("tiny.gguf") and "b" in "".join(words):
+            opened.append(path)
+        return real(path, *words, **more)
+
+    for module in (files, image_io):
+        monkeypatch.setattr(module, "open", counted, raising=False)
+    first = run()
+    # Once for both digests; a look at the cache, which opens and does not read
+    read = len(opened)
+    monkeypatch.setattr(files, "read_into", lambda *words: pytest.fail("read again"))
+    monkeypatch.setattr(image_io, "_hash", lambda parts: pytest.fail("read again") if any(not isinstance(part, bytes) for part in parts) else "0" * 64)
+    run()
+    assert read == 2 and first["image"]["layers"][1]["digest"] == "sha256:" + layer_of(folder / "tiny.gguf")
+
+
+def layer_of(path):
+    made = io.BytesIO()
+    for part in segments([Entry("models", 0o755), Entry("models/tiny.gguf", 0o444, (path.read_bytes(),))]):
+        made.write(part)
+    return hashlib.sha256(made.getvalue()).hexdigest()
+
+
+# ---- room and archives
+
+
+def test_an_engine_without_room_is_sent_nothing(engine, run, folder, monkeypatch):
+    engine.room = (Room(str(folder), 2),)
+    built = run()["image"]["size_bytes"]
+    monkeypatch.setattr(files, "free_bytes", lambda path: 2 * built - 1000)
+    for check_mode in (True, False):
+        failed = run(load=["docker"], check_mode=check_mode)
+        assert failed["failed"] and "Not enough disk space for loading localhost/tiny:1 into docker" in failed["msg"] and not engine.loads
+    monkeypatch.setattr(files, "free_bytes", lambda path: 4 * built)
+    # On one file system both have to fit
+    assert run(load=["docker"], check_mode=True)["changed"]
+    monkeypatch.setattr(files, "free_bytes", lambda path: 3 * built)
+    assert run(load=["docker"])["changed"]
+    # A changed setting needs room for what is new alone
+    monkeypatch.setattr(files, "free_bytes", lambda path: 40_000)
+    assert run(load=["docker"], context=512)["changed"]
+
+
+def test_archive_and_engine_on_one_disk_count_together(engine, run, folder, monkeypatch):
+    engine.room = (Room(str(folder), 1),)
+    size = run(archive=str(folder / "one.tar"))["bytes_written"]
+    monkeypatch.setattr(files, "free_bytes", lambda path: 2 * size - 1)
+    for check_mode in (True, False):
+        failed = run(load=["docker"], archive=str(folder / "two.tar"), check_mode=check_mode)
+        assert f"loading localhost/tiny:1 into docker and the image archive {folder}/two.tar" in failed["msg"]
+        assert not engine.loads and not (folder / "two.tar").exists()
+
+
+def test_check_mode_sees_that_an_archive_does_not_fit(engine, run, folder, monkeypatch):
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
+    assert "Not enough disk space for the image archive" in run(archive=str(folder / "out.tar"), check_mode=True)["msg"]
+
+
+def test_what_a_killed_build_left_is_not_in_its_way(engine, run, folder, monkeypatch):
+    path, part = folder / "out.tar", folder / "out.tar.part"
+    size = run(archive=str(folder / "first.tar"))["bytes_written"]
+    part.write_bytes(b"x" * (size - 100))
+    monkeypatch.setattr(files, "free_bytes", lambda path: 200 if part.exists() and part.read_bytes()[:1] == b"x" else size)
+    assert run(archive=str(path), check_mode=True)["changed"] and part.exists()
+    assert run(archive=str(path))["bytes_written"] == size and not part.exists()
+
+
+def test_an_archive_that_was_damaged_is_written_again(engine, run, folder):
+    path = folder / "out.tar"
+    written = run(archive=str(path))["bytes_written"]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert run(archive=str(path), check_mode=True)["actions"] == [f"write {path}"]
+    assert run(archive=str(path))["bytes_written"] == written
+    assert run(archive=str(path))["changed"] is False
+
+
+def test_an_archive_that_was_only_touched_is_taken(engine, run, folder):
+    path = folder / "out.tar"
+    run(archive=str(path))
+    os.utime(path, (0, 0))
+    assert run(archive=str(path))["changed"] is False
+
+
+def test_a_model_that_changes_under_the_writer_leaves_no_archive(engine, run, folder, monkeypatch):
+    real = image_io.stream
+
+    def meddling(parts):
+        for part in parts:
+            if not isinstance(part, bytes) and part.path.endswith("tiny.gguf") and (folder / "out.tar.part").exists():
+                (folder / "tiny.gguf").write_bytes(model_bytes(9))
+            yield from real((part,))
+
+    monkeypatch.setattr(image_io, "stream", meddling)
+    failed = run(archive=str(folder / "out.tar"))
+    assert failed["failed"] and "changed while" in failed["msg"] and not list(folder.glob("out.tar*"))
+
+
+def test_an_archive_of_another_name_gets_the_name_that_was_asked_for(engine, run, archive):
+    path, image = archive
+    real = run(aikit_image_load, name="localhost/other:2", image=image, archive=str(path))
+    assert real["present"] and engine.stored["localhost/other:2"].id == image["id"]
+    assert run(aikit_image_load, name="localhost/other:2", image=image, archive=str(path))["changed"] is False
+
+
+def test_a_load_needs_room_and_an_archive(engine, run, folder, archive, monkeypatch):
+    path, image = archive
+    engine.room = (Room(str(folder), 2),)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
+    for check_mode in (True, False):
+        told = run(aikit_image_load, name="localhost/tiny:1", image=image, archive=str(path), check_mode=check_mode)
+        assert "Not enough disk space for loading localhost/tiny:1 into docker" in told["msg"]
+        told = run(aikit_image_load, name="localhost/tiny:1", image=image, archive=str(folder / "none.tar"), check_mode=check_mode)
+        assert f"there is no file {folder}/none.tar on this host" in told["msg"]
+    assert not engine.loads
+
+
+# ---- the action plugin
+
+
+@pytest.fixture
+def act(monkeypatch, tmp_path):
+    sent = {}
+
+    def execute(_self, module_args, task_vars=None, wrap_async=None, **_more):
+        sent.update(module_args, wrap_async=wrap_async)
+        return {"changed": False, "invocation": {"module_args": dict(module_args)}}
+
+    def call(async_val=0, **arguments):
+        monkeypatch.setattr(ActionBase, "run", lambda *_words: {})
+        monkeypatch.setattr(ActionBase, "_execute_module", execute)
+        plugin = action.ActionModule.__new__(action.ActionModule)
+        plugin._task = SimpleNamespace(args=arguments, async_val=async_val)
+        plugin._find_needle = lambda _folder, name: str(tmp_path / name)
+        return sent, plugin.run(None, {})
+
+    return call
+
+
+def test_action_hands_the_text_over_and_does_not_return_it(act):
+    sent, result = act(definition={"apiVersion": "v1alpha1"})
+    assert sent["parsed"]["text"] == "apiVersion: v1alpha1\n" and sent["wrap_async"] == 0
+    assert "parsed" not in result["invocation"]["module_args"]
+
+
+def test_action_can_be_run_in_the_background(act):
+    assert act(async_val=100, definition={"apiVersion": "v1alpha1"})[0]["wrap_async"] == 100
+    assert action.ActionModule._supports_async
+
+
+class Templar:
+    def template(self, value):
+        if "undefined" in str(value):
+            raise AnsibleError("'Input' is undefined.")
+        return value
+
+
+def test_a_definition_that_is_not_unsafe_is_told_so(monkeypatch):
+    monkeypatch.setattr(yaml_source, "is_trusted_as_template", lambda text: "{{" in text)
+    finalize = action.ActionModule.finalize_task_arg
+    assert finalize("name", "a", Templar(), None) == "a" and finalize("definition", {"a": 1}, Templar(), None) == {"a": 1}
+    with pytest.raises(AnsibleError, match="'{{.Input' is a template of LocalAI.*definition: !unsafe"):
+        finalize("definition", {"models": [{"template": "{{.Input}}"}]}, Templar(), None)
+    with pytest.raises(AnsibleError, match="is undefined.*definition: !unsafe"):
+        finalize("definition", {"undefined": "{{ Input }}"}, Templar(), None)

@@ -128,6 +128,29 @@ def test_dest_that_is_a_folder(capsys: Any, tmp_path: Path) -> None:
     assert "is a folder" in result["msg"]
 
 
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_dest_below_a_file(capsys: Any, tmp_path: Path, check_mode: bool) -> None:
+    (tmp_path / "file").write_text("x")
+    result = run(capsys, GOOD / "minimal.yaml", dest=str(tmp_path / "file" / "a" / "b.yaml"), check_mode=check_mode)
+    assert result["failed"] and "is below something that is no folder" in result["msg"]
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_link_stays_and_its_target_is_written(capsys: Any, tmp_path: Path) -> None:
+    (tmp_path / "real.yaml").write_text("old\n")
+    (tmp_path / "link.yaml").symlink_to("real.yaml")
+    assert run(capsys, GOOD / "minimal.yaml", dest=str(tmp_path / "link.yaml"))["changed"]
+    assert (tmp_path / "link.yaml").is_symlink() and (tmp_path / "real.yaml").read_bytes() == (GOOD / "minimal.yaml").read_bytes()
+    assert not run(capsys, GOOD / "minimal.yaml", dest=str(tmp_path / "link.yaml"))["changed"]
+
+
+def test_a_secret_in_a_source_is_not_shown(capsys: Any, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - name: a\n    source: https://example/m.gguf?token=SUPERSECRET\n")
+    result = run(capsys, tmp_path / "f.yaml", dest=str(tmp_path / "out.yaml"))
+    assert result["failed"] and "f.yaml:4: models[0].source: has what looks like a key: token=***" in result["msg"]
+    assert "SUPERSECRET" not in json.dumps(result) and not (tmp_path / "out.yaml").exists()
+
+
 def test_version_and_platforms_count(capsys: Any) -> None:
     result = run(capsys, GOOD / "cuda.yaml", aikit_version="main", platforms=["linux/arm64"])
     assert [finding["path"] for finding in result["findings"]] == ["runtime"]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,6 +159,38 @@ def test_write_atomic_makes_folders_and_sets_the_mode(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["f"]
 
 
+def test_a_file_of_the_users_keeps_its_owner_and_its_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, link = tmp_path / "a" / "target", tmp_path / "link"
+    target.parent.mkdir()
+    target.write_bytes(b"one")
+    link.symlink_to("a/target")
+    owners: list[tuple[int, int]] = []
+    real = os.fstat
+
+    def other(descriptor: int) -> os.stat_result:
+        fields = list(real(descriptor)[:10])
+        fields[stat.ST_UID] += 1
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(files.os, "fchown", lambda descriptor, uid, gid: owners.append((uid, gid)))
+    monkeypatch.setattr(files.os, "fstat", other)
+    files.write_atomic(str(link), b"two", 0o640, durable=False, keep=True)
+    assert link.is_symlink() and target.read_bytes() == b"two" and owners == [(target.stat().st_uid, target.stat().st_gid)]
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["a", "link", "target"]
+
+    def refuse(descriptor: int, uid: int, gid: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(files.os, "fchown", refuse)
+    with pytest.raises(AikitError, match="writing it would change that"):
+        files.write_atomic(str(link), b"three", durable=False, keep=True)
+    assert target.read_bytes() == b"two" and len(list(target.parent.iterdir())) == 1
+    files.write_atomic(str(tmp_path / "new"), b"x", keep=True)
+    # Everything else of ours is replaced, whatever stood there
+    files.write_atomic(str(link), b"four", durable=False)
+    assert not link.is_symlink() and target.read_bytes() == b"two"
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"old")
@@ -184,6 +218,29 @@ def test_too_little_space_says_how_much_is_missing(tmp_path: Path, monkeypatch: 
     for part in ("the model x.gguf", str(tmp_path / "store"), "4.0 GB", "1.5 MB", "Free some space"):
         assert part in text
     assert caught.value.data == {"needed_bytes": 4_000_000_000, "free_bytes": 1_500_000}
+
+
+def test_what_stands_on_one_disk_counts_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
+    one, two = files.Need(str(tmp_path / "a"), 600, "the image archive a"), files.Need(str(tmp_path / "b"), 700, "loading x into docker")
+    files.require_spaces([one])
+    with pytest.raises(AikitError) as caught:
+        files.require_spaces([one, two])
+    text = str(caught.value)
+    assert f"the image archive a and loading x into docker: {tmp_path}/a and {tmp_path}/b needs 1.3 kB" in text
+    assert caught.value.data == {"needed_bytes": 1300, "free_bytes": 1000}
+    real = os.stat
+    monkeypatch.setattr(files.os, "stat", lambda path: SimpleNamespace(st_dev=len(str(path))) if str(path).startswith(str(tmp_path)) else real(path))
+    (tmp_path / "elsewhere").mkdir()
+    files.require_spaces([one, files.Need(str(tmp_path / "elsewhere"), 700, "other")])
+
+
+def test_leftovers(tmp_path: Path) -> None:
+    path = tmp_path / "x.part"
+    assert files.leftover_bytes(str(path), remove=False) == files.leftover_bytes(str(path), remove=True) == 0
+    path.write_bytes(b"12345")
+    assert files.leftover_bytes(str(path), remove=False) == 5 and path.exists()
+    assert files.leftover_bytes(str(path), remove=True) == 0 and not path.exists()
 
 
 @pytest.mark.parametrize(

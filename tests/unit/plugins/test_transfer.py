@@ -112,9 +112,12 @@ def test_the_same_content_under_another_name_is_linked(server: ModelServer, stor
     ensure(server, store)
     model = ensure(server, store, name="other.gguf", check_mode=True)
     assert model.changed and not (store / "sha256" / DIGEST / "other.gguf").exists()
+    # The bytes can be read all the same
+    assert model.path.endswith("/other.gguf") and model.read_from == str(store / "sha256" / DIGEST / "m.gguf")
     model = ensure(server, store, name="other.gguf")
     assert model.changed and model.plan.actions[0].verb == "link" and len(server.gets()) == 1
     assert os.path.samefile(model.path, store / "sha256" / DIGEST / "m.gguf")
+    assert model.read_from == model.path
     assert not ensure(server, store, name="other.gguf").changed
 
 
@@ -122,7 +125,6 @@ def test_a_damaged_file_is_replaced(server: ModelServer, store: Path) -> None:
     path = Path(ensure(server, store).path)
     path.chmod(0o644)
     path.write_bytes(MODEL[:-1] + b"x")
-    assert transfer.find_model(server.url + "/m.gguf", DIGEST, str(store)) is None
     model = ensure(server, store)
     assert [action.verb for action in model.plan.actions] == ["replace", "download"]
     assert path.read_bytes() == MODEL and path.stat().st_mode & 0o777 == 0o444
@@ -348,6 +350,23 @@ def test_a_wrong_sha256(server: ModelServer, store: Path) -> None:
     assert tree(store) == []
 
 
+@pytest.mark.parametrize("lengthless", [{"length": -1}, {"length": -1, "ranges": False, "etag": ""}])
+def test_a_cut_that_looks_like_the_end_is_tried_once_more(server: ModelServer, store: Path, lengthless: dict[str, Any]) -> None:
+    server.pages["/m.gguf"] = Page(MODEL, cuts=[5000], **lengthless)
+    model = ensure(server, store)
+    assert model.sha256 == DIGEST and len(server.gets()) == 2
+    assert tree(store) == [f"sha256/{DIGEST}/m.gguf"]
+
+
+def test_a_wrong_sha256_of_a_file_of_unknown_length_names_the_cut(server: ModelServer, store: Path) -> None:
+    server.pages["/m.gguf"] = Page(MODEL, length=-1)
+    text = refused(server, store, "0" * 64)
+    assert "the connection was cut" in text and f"{len(MODEL)} bytes came" in text and len(server.gets()) == 2
+    assert tree(store) == []
+    server.pages["/m.gguf"] = Page(MODEL)
+    assert "cut" not in refused(server, store, "0" * 64)
+
+
 def test_a_length_that_is_too_long(server: ModelServer, store: Path) -> None:
     server.pages["/m.gguf"].length = len(MODEL) + 1000
     server.pages["/m.gguf"].ranges = False
@@ -483,8 +502,6 @@ def test_a_known_url_is_taken_as_it_is(server: ModelServer, store: Path) -> None
     asked = len(server.seen)
     again = ensure(server, store, None)
     assert not again.changed and again.path == first.path and len(server.seen) == asked
-    found = transfer.find_model(server.url + "/m.gguf", None, str(store))
-    assert found is not None and found.path == first.path
 
 
 def test_refresh_asks_whether_it_changed(server: ModelServer, store: Path) -> None:
@@ -517,6 +534,7 @@ def test_check_mode_tells_and_does_nothing(server: ModelServer, store: Path) -> 
     assert model.changed and model.size_bytes == len(MODEL)
     assert model.plan.actions[0].describe() == f"download {server.url}/m.gguf ({len(MODEL)} bytes, as m.gguf)"
     assert model.path == str(store / "sha256" / DIGEST / "m.gguf")
+    assert model.read_from == ""
     assert ensure(server, store, None, check_mode=True).path == ""
     assert not server.gets() and not store.exists()
     real = ensure(server, store)
@@ -574,12 +592,9 @@ def test_with_a_sha256_the_local_file_may_be_gone(local: Path, store: Path) -> N
 def test_a_local_file_can_be_used_where_it_is(local: Path, store: Path) -> None:
     model = transfer.ensure_model("m.gguf", DIGEST, str(store), context_dir=str(local.parent), local_in_place=True)
     assert (model.path, model.sha256, model.size_bytes, model.changed) == (str(local), DIGEST, len(MODEL), False)
-    found = transfer.find_model("m.gguf", None, str(store), context_dir=str(local.parent), local_in_place=True)
-    assert found is not None and found.path == str(local)
     assert tree(store) == []
-    for ask in (transfer.ensure_model, transfer.find_model):
-        with pytest.raises(AikitError, match="another sha256"):
-            ask(str(local), "0" * 64, str(store), local_in_place=True)
+    with pytest.raises(AikitError, match="another sha256"):
+        transfer.ensure_model(str(local), "0" * 64, str(store), local_in_place=True)
 
 
 def test_bad_local_files(local: Path, store: Path, tmp_path: Path) -> None:
@@ -617,17 +632,16 @@ def test_copies_need_room(local: Path, store: Path, monkeypatch: pytest.MonkeyPa
         transfer.ensure_model(str(local), None, str(store))
 
 
-# Looking up and taking away
+def test_what_a_killed_copy_left_does_not_take_its_own_room(local: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = store / "partial" / f"{DIGEST}.copy"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(MODEL[:-1000])
+    monkeypatch.setattr(files, "free_bytes", lambda path: len(MODEL) if not left.exists() else 1000)
+    assert transfer.ensure_model(str(local), None, str(store), check_mode=True).changed and left.exists()
+    assert transfer.ensure_model(str(local), None, str(store)).changed and not left.exists()
 
 
-def test_find_looks_and_asks_nobody(server: ModelServer, store: Path) -> None:
-    url = server.url + "/m.gguf"
-    assert transfer.find_model(url, None, str(store)) is None and transfer.find_model(url, DIGEST, str(store)) is None
-    assert not server.seen and not store.exists()
-    ensure(server, store)
-    for name in (None, "other.gguf"):
-        found = transfer.find_model(url, DIGEST, str(store), name=name)
-        assert found is not None and found.path.endswith("/m.gguf") and found.sha256 == DIGEST
+# Taking away
 
 
 def test_remove_by_source_and_by_sha256(server: ModelServer, store: Path, local: Path) -> None:

@@ -1,0 +1,121 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the engines are asked besides containers: where they keep images, and files of images."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import Room
+from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
+from ansible_collections.aikit.fleet.plugins.module_utils._io import engine as engines
+
+
+class Client:
+    """Docker's SDK, as far as it is used here."""
+
+    def __init__(self, info: dict[str, Any], archive: bytes = b"") -> None:
+        self._info = info
+        self.archive = archive
+        self.read = 0
+
+    def info(self) -> dict[str, Any]:
+        return self._info
+
+    def create_container(self, *_words: Any, **_more: Any) -> dict[str, str]:
+        return {"Id": "c1"}
+
+    def get_archive(self, _container: str, _path: str) -> tuple[Iterator[bytes], dict[str, Any]]:
+        def chunks() -> Iterator[bytes]:
+            for start in range(0, len(self.archive), 10240):
+                self.read += 1
+                yield self.archive[start : start + 10240]
+
+        return chunks(), {}
+
+    def inspect_container(self, _name: str) -> dict[str, Any]:
+        return {"Id": "c1"}
+
+    def remove_container(self, _name: str, **_more: Any) -> None:
+        pass
+
+
+def docker(client: Client, url: str = "unix:///var/run/docker.sock") -> engines.DockerEngine:
+    made = engines.DockerEngine.__new__(engines.DockerEngine)
+    made._client, made._url = client, url
+    return made
+
+
+CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
+
+
+def test_where_docker_keeps_images(tmp_path: Path) -> None:
+    info = {"DockerRootDir": str(tmp_path), "DriverStatus": [["Backing Filesystem", "extfs"]]}
+    # This may be a container with the socket of its host, where a folder of that name means nothing
+    assert docker(Client(info)).rooms() == ()
+    (tmp_path / "containers").mkdir()
+    assert docker(Client(info)).rooms() == (Room(str(tmp_path), 2),)
+    assert docker(Client(info), "tcp://builder:2376").rooms() == docker(Client(info), "ssh://builder").rooms() == ()
+    assert docker(Client({})).rooms() == ()
+
+
+def test_where_docker_keeps_images_in_containerd(tmp_path: Path) -> None:
+    info = {"DockerRootDir": str(tmp_path), "DriverStatus": CONTAINERD}
+    (tmp_path / "containerd/daemon/io.containerd.content.v1.content").mkdir(parents=True)
+    assert docker(Client(info)).rooms() == (Room(f"{tmp_path}/containerd/daemon", 2),)
+
+
+@pytest.mark.parametrize(
+    ("remote", "rooms"), [(False, ["graph", "tmp"]), (True, [])]
+)
+def test_where_podman_keeps_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool, rooms: list[str]) -> None:
+    for name in ("graph", "tmp"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    info = {"store": {"graphRoot": str(tmp_path / "graph")}, "host": {"serviceIsRemote": remote}}
+    monkeypatch.setattr(engines.PodmanEngine, "_run", staticmethod(lambda *words: json.dumps(info) if words == ("info", "--format", "json") else ""))
+    made = engines.PodmanEngine.__new__(engines.PodmanEngine)
+    assert made.rooms() == tuple(Room(str(tmp_path / name), 1) for name in rooms)
+
+
+def archive(*members: tarfile.TarInfo, content: bytes = b"") -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as writer:
+        for member in members:
+            member.size = len(content) if member.isreg() else 0
+            writer.addfile(member, io.BytesIO(content))
+    return made.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, target
+    return made
+
+
+def test_a_file_of_an_image() -> None:
+    assert docker(Client({}, archive(member("config.yaml"), content=b"- name: a\n"))).image_file("i", "/config.yaml") == b"- name: a\n"
+    assert docker(Client({}, b"")).image_file("i", "/config.yaml") is None
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (archive(member("models", tarfile.DIRTYPE), member("models/a.gguf"), content=b"x" * (1 << 20)), "/x of i is a folder"),
+        (archive(member("x", tarfile.SYMTYPE, "/y")), "/x of i is a link to /y"),
+        (archive(member("x", tarfile.FIFOTYPE)), "is no regular file"),
+        (archive(member("x"), content=b"x" * (engines.FILE_MAX_BYTES + 1)), "has 1048577 bytes"),
+    ],
+)
+def test_what_is_no_small_file_is_refused_before_it_is_read(data: bytes, words: str) -> None:
+    client = Client({}, data)
+    with pytest.raises(AikitError, match=words):
+        docker(client).image_file("i", "/x")
+    assert client.read <= 2
