@@ -175,16 +175,17 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
     named = engine.image(name)
     found = present_image(engine, name, *ids)
     missing = [] if found else list(missing_layers(engine.images(), diff_ids))
-    # Before anything travels
-    size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
-    files.require_spaces(load_needs(engine, name, size))
     actions = []
     if found is None and archive:
         if not os.path.isfile(archive):
             raise AikitError(f"archive: there is no file {archive} on this host.", "Copy it there first; module aikit.fleet.aikit_image writes it.")
         files.require_spaces(load_needs(engine, name, os.path.getsize(archive)))
         actions.append(Action("load", name, engine.name))
-    elif found is not None and (named is None or named.id != found.id):
+    elif found is None:
+        # Asked before anything travels
+        size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
+        files.require_spaces(load_needs(engine, name, size))
+    elif named is None or named.id != found.id:
         actions.append(Action("tag", name, engine.name))
     if not check_mode:
         if found is not None and actions:

@@ -631,6 +631,9 @@ def test_a_load_needs_room_and_an_archive(engine, run, folder, archive, monkeypa
         assert "Not enough disk space for loading localhost/tiny:1 into docker" in told["msg"]
         told = run(aikit_image_load, name="localhost/tiny:1", image=image, archive=str(folder / "none.tar"), check_mode=check_mode)
         assert f"there is no file {folder}/none.tar on this host" in told["msg"]
+        # The question that comes before anything travels
+        told = run(aikit_image_load, name="localhost/tiny:1", image=image, check_mode=check_mode)
+        assert "Not enough disk space for loading localhost/tiny:1 into docker" in told["msg"]
     assert not engine.loads
 
 
