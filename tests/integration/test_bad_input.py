@@ -172,8 +172,6 @@ def test_a_secret_is_shown_nowhere(quickstart, folder):
     result = build(folder, definition=models(source="https://example.invalid/a.gguf?token=SUPERSECRET"), archive=str(folder / "out.tar"))
     refused(result, "token=***", "option token")
     assert "parsed" not in result["invocation"]["module_args"]
-    # That is what the task itself says
-    del result["invocation"]["module_args"]["definition"]
     assert "SUPERSECRET" not in json.dumps(result)
 
 
