@@ -11,9 +11,10 @@ every length is compared with what is left of the file before it is used, and ti
 
 from __future__ import annotations
 
+import re
 import struct
-from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Optional, Union
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 from .data_ggml import FILE_TYPES, RETIRED_TENSOR_TYPES, TENSOR_TYPES
 from .errors import AikitError, Finding
@@ -42,16 +43,46 @@ DOWNLOAD_AGAIN = "Download it again, and give its sha256 so that a bad download 
 
 ReadAt = Callable[[int, int], bytes]
 
+# Where a tensor belongs
+INPUT, LAYER, OUTPUT, OTHER = "input", "layer", "output", "other"
+# T5 and kin have an encoder and a decoder with layers of the same numbers.
+LAYER_NAME = re.compile(r"(?:enc\.|dec\.)?blk\.([0-9]{1,4})\.")
+INPUT_NAMES = ("token_embd", "token_embd_norm", "token_types", "position_embd", "per_layer_token_embd")
+OUTPUT_NAMES = ("output", "output_norm", "output_extra", "output_norm_enc", "cls", "cls_out")
+
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: ``offset`` counts from the start of the data; ``size_bytes`` is None for a type that is not known."""
+    """One tensor: ``offset`` counts from the start of the data; ``size_bytes`` is None for a type that is not known.
+
+    ``room_bytes`` is what an unknown one can take at most, the distance to the next one.
+    """
 
     name: str
     type_id: int
     shape: tuple[int, ...]
     offset: int
     size_bytes: Optional[int]
+    room_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Its size, exact where the type is known."""
+        return self.room_bytes if self.size_bytes is None else self.size_bytes
+
+    @property
+    def type_name(self) -> str:
+        return TENSOR_TYPES[self.type_id][0] if self.type_id in TENSOR_TYPES else f"type {self.type_id}"
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """INPUT, LAYER, OUTPUT or OTHER, and the number of the layer (-1 for what is in none)."""
+        layer = LAYER_NAME.match(self.name)
+        if layer:
+            return LAYER, int(layer.group(1))
+        part = self.name[4:] if self.name.startswith(("enc.", "dec.")) else self.name
+        base = part.partition(".")[0]
+        return (INPUT if base in INPUT_NAMES else OUTPUT if base in OUTPUT_NAMES else OTHER), -1
 
     @property
     def elements(self) -> int:
@@ -63,7 +94,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What the header says. Numbers and texts that the file does not give are 0 and empty."""
+    """What the header says. Numbers and texts that the file does not give are 0 and empty.
+
+    ``metadata`` has every key whose value is small: numbers, texts up to 4 KiB, arrays of up to 1024 numbers (as tuples).
+    ``array_lengths`` has the length of every array, also of those that are not kept.
+    """
 
     version: int
     big_endian: bool
@@ -113,8 +148,26 @@ class GgufHeader:
         return self._per_layer(f"{self.architecture}.attention.head_count_kv") or self.head_count
 
     @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are; models without a tokenizer may say it themselves."""
+        return self.array_lengths.get("tokenizer.ggml.tokens") or self._number(f"{self.architecture}.vocab_size")
+
+    @property
+    def tied_output(self) -> bool:
+        """Whether the token embeddings serve as the output layer too, because there is none."""
+        names = {tensor.name for tensor in self.tensors}
+        return "token_embd.weight" in names and not names & {"output.weight", "cls.weight", "cls.output.weight"}
+
+    @property
     def parameters(self) -> int:
         return sum(tensor.elements for tensor in self.tensors)
+
+    def bytes_by_place(self) -> dict[tuple[str, int], int]:
+        """The bytes of all tensors by :attr:`Tensor.place`; their sum is ``tensor_bytes``."""
+        sizes: dict[tuple[str, int], int] = {}
+        for tensor in self.tensors:
+            sizes[tensor.place] = sizes.get(tensor.place, 0) + tensor.bytes
+        return sizes
 
     @property
     def shards(self) -> int:
@@ -160,12 +213,13 @@ def check(read_at: ReadAt, size_bytes: int, name: str, window_bytes: int = WINDO
 
     tensors = _read_tensors(reader, tensor_count, alignment)
     header_bytes = _padded(reader.position, alignment) if tensors else reader.position
-    tensor_bytes = _check_data(reader, tensors, header_bytes)
+    _check_data(reader, tensors, header_bytes)
+    tensors = _with_room(tensors, size_bytes - header_bytes)
     return GgufHeader(
         version=version,
         big_endian=big_endian,
         tensor_count=tensor_count,
-        tensor_bytes=tensor_bytes,
+        tensor_bytes=sum(tensor.bytes for tensor in tensors),
         header_bytes=header_bytes,
         alignment=alignment,
         tensors=tensors,
@@ -174,6 +228,50 @@ def check(read_at: ReadAt, size_bytes: int, name: str, window_bytes: int = WINDO
         has_chat_template=metadata.has_chat_template,
         unknown_types=tuple(sorted({tensor.type_id for tensor in tensors if tensor.size_bytes is None})),
     )
+
+
+def combine(headers: Sequence[GgufHeader], name: str) -> GgufHeader:
+    """One header for a model that is split into parts: the metadata of the first, the tensors of all.
+
+    :param headers: of all parts, in order.
+    :raises AikitError: they are not the parts of one model.
+    """
+    first = headers[0]
+    if len(headers) == 1 and first.shards == 1:
+        return first
+    if len(headers) != first.shards:
+        raise AikitError(f"{name} is one part of {first.shards}, and {len(headers)} are here.", PARTS_HINT)
+    for number, header in enumerate(headers):
+        found = (header.metadata.get("split.no"), header.metadata.get("split.count"))
+        if found != (number, len(headers)):
+            raise AikitError(
+                f"{name}: part {number + 1} of {len(headers)} says of itself: split.no {_spoken(found[0])}, split.count {_spoken(found[1])};"
+                f" expected {number} and {len(headers)}.",
+                PARTS_HINT,
+            )
+        if (header.version, header.big_endian) != (first.version, first.big_endian):
+            raise AikitError(f"{name}: part {number + 1} of {len(headers)} has another GGUF version or byte order than part 1.", PARTS_HINT)
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise AikitError(f"{name}: its {len(headers)} parts have tensors of the same name.", PARTS_HINT)
+    claimed = first.metadata.get("split.tensors.count")
+    if claimed is not None and claimed != len(tensors):
+        raise AikitError(f"{name}: its {len(headers)} parts have {len(tensors)} tensors, split.tensors.count says {_spoken(claimed)}.", PARTS_HINT)
+    return replace(
+        first,
+        tensor_count=len(tensors),
+        tensor_bytes=sum(header.tensor_bytes for header in headers),
+        header_bytes=sum(header.header_bytes for header in headers),
+        tensors=tensors,
+        unknown_types=tuple(sorted({number for header in headers for number in header.unknown_types})),
+    )
+
+
+PARTS_HINT = "All parts of one split model are needed, side by side and under their own names; download them again from one place."
+
+
+def _spoken(value: Any) -> str:
+    return "nothing" if value is None else _shown(value) if isinstance(value, str) else str(value)[:40]
 
 
 # How the remark on a part of a split model begins; who has all parts leaves it out
@@ -261,6 +359,7 @@ class _Reader:
     def skip_texts(self, count: int, what: str) -> None:
         """Step over an array of strings, the one part of a header that can only be walked."""
         width, unpack = self.length_bytes, self._length.unpack_from
+        self._require(count * width, what)
         for dummy in range(count):
             begin = self.position - self._start
             if begin < 0 or begin + width > len(self._window):
@@ -467,16 +566,13 @@ def _tensor_bytes(reader: _Reader, shown: str, shape: tuple[int, ...], type_id: 
     return elements // block * size
 
 
-def _check_data(reader: _Reader, tensors: tuple[Tensor, ...], data_start: int) -> int:
-    """The bytes of all tensors; an error when the file ends before the last of them does."""
-    total = 0
+def _check_data(reader: _Reader, tensors: tuple[Tensor, ...], data_start: int) -> None:
+    """An error when the file ends before the last tensor does."""
     end = 0
     last = ""
     cut = 0
     for tensor in tensors:
-        size = tensor.size_bytes or 0
-        total += size
-        tensor_end = data_start + tensor.offset + size
+        tensor_end = data_start + tensor.offset + (tensor.size_bytes or 0)
         if tensor_end > reader.size:
             cut += 1
         if tensor_end > end:
@@ -487,7 +583,17 @@ def _check_data(reader: _Reader, tensors: tuple[Tensor, ...], data_start: int) -
             f" {end - reader.size} bytes are missing, in {cut} of {len(tensors)} tensors.",
             DOWNLOAD_AGAIN,
         )
-    return total
+
+
+def _with_room(tensors: tuple[Tensor, ...], data_bytes: int) -> tuple[Tensor, ...]:
+    """The same with ``room_bytes`` where the type is not known. Padding counts, so it can be a little more than the tensor takes."""
+    if all(tensor.size_bytes is not None for tensor in tensors):
+        return tensors
+    starts = sorted({tensor.offset for tensor in tensors})
+    following = dict(zip(starts, [*starts[1:], data_bytes]))
+    return tuple(
+        tensor if tensor.size_bytes is not None else replace(tensor, room_bytes=max(0, following[tensor.offset] - tensor.offset)) for tensor in tensors
+    )
 
 
 def _padded(position: int, alignment: int) -> int:
