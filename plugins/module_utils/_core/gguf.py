@@ -35,6 +35,8 @@ KEEP_STRING_BYTES = 4096
 KEEP_ARRAY_ITEMS = 1024
 KEEP_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 1024 * 1024
+# The least that is read at once where reading costs (over a network)
+LEAN_BYTES = 64 * 1024
 
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -186,15 +188,16 @@ class GgufHeader:
         return value if isinstance(value, tuple) else self._number(key)
 
 
-def check(read_at: ReadAt, size_bytes: int, name: str, window_bytes: int = WINDOW_BYTES) -> GgufHeader:
+def check(read_at: ReadAt, size_bytes: int, name: str, window_bytes: int = WINDOW_BYTES, lean: bool = False) -> GgufHeader:
     """Parse the header and compare it with the size of the file.
 
     :param read_at: returns ``length`` bytes from ``offset``; only what the header needs is asked for, in order.
     :param size_bytes: the size of the whole file.
     :param name: how errors call the file.
+    :param lean: ask for no more than is likely needed, because every byte costs. Arrays of numbers are stepped over.
     :raises AikitError: not a GGUF file, cut off, or corrupt; with the byte offset.
     """
-    reader = _Reader(read_at, size_bytes, name, window_bytes)
+    reader = _Reader(read_at, size_bytes, name, window_bytes, lean)
     _check_magic(reader)
     version, big_endian = _read_version(reader)
     tensor_count = reader.count("the number of tensors")
@@ -298,12 +301,15 @@ def remarks(header: GgufHeader, name: str) -> tuple[Finding, ...]:
 class _Reader:
     """A cursor over the header with one window of bytes in memory."""
 
-    def __init__(self, read_at: ReadAt, size: int, name: str, window_bytes: int) -> None:
+    def __init__(self, read_at: ReadAt, size: int, name: str, window_bytes: int, lean: bool = False) -> None:
         self.read_at = read_at
         self.size = size
         self.name = name
         self.position = 0
         self._window_bytes = window_bytes
+        self._least_bytes = min(LEAN_BYTES, window_bytes) if lean else window_bytes
+        # How much more of what is being read is likely to follow
+        self.ahead = 0
         self._window = b""
         self._start = 0
         self.set_layout("<", 3)
@@ -328,6 +334,13 @@ class _Reader:
             begin = 0
         self.position += length
         return self._window[begin : begin + length]
+
+    def peek(self, length: int) -> bytes:
+        """Up to ``length`` bytes from here, fewer at the end of the file."""
+        if not self.size:
+            return b""
+        self._fill(min(length, self.size))
+        return self._window[:length]
 
     def skip(self, length: int, what: str) -> None:
         self._require(length, what)
@@ -360,10 +373,12 @@ class _Reader:
         """Step over an array of strings, the one part of a header that can only be walked."""
         width, unpack = self.length_bytes, self._length.unpack_from
         self._require(count * width, what)
-        for dummy in range(count):
+        first = self.position
+        for done in range(count):
             begin = self.position - self._start
             if begin < 0 or begin + width > len(self._window):
                 self._require(width, what)
+                self.expect(count - done, (self.position - first) / done if done else width + 8)
                 self._fill(width)
                 begin = 0
             length = unpack(self._window, begin)[0]
@@ -372,6 +387,11 @@ class _Reader:
             self.position += width + length
             if self.position > self.size:
                 raise self._truncated(what, self.position)
+        self.ahead = 0
+
+    def expect(self, count: int, average: float) -> None:
+        """So many more things of that size are likely to follow (a little more, since sizes vary)."""
+        self.ahead = int(count * average * 1.03) + 1024
 
     def _require(self, length: int, what: str) -> None:
         if self.position + length > self.size:
@@ -383,7 +403,7 @@ class _Reader:
         )
 
     def _fill(self, length: int) -> None:
-        wanted = min(max(length, self._window_bytes), self.size - self.position)
+        wanted = min(max(length, self._least_bytes, min(self.ahead, self._window_bytes)), self.size - self.position)
         self._window = bytes(self.read_at(self.position, wanted)[:wanted])
         self._start = self.position
         if len(self._window) < length:
@@ -467,7 +487,7 @@ class _Metadata:
 
 
 def _check_magic(reader: _Reader) -> None:
-    first = reader.read_at(0, min(reader.size, 512)) if reader.size else b""
+    first = reader.peek(512)
     if first[:4] == MAGIC:
         reader.skip(4, "the magic")
         return
@@ -528,8 +548,10 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[Tensor, 
     size_kind = "Q" if reader.length_bytes == 8 else "I"
     tensors = []
     seen = set()
-    for dummy in range(count):
+    first = reader.position
+    for done in range(count):
         start = reader.position
+        reader.expect(count - done, (start - first) / done if done else 80)
         name = reader.text("the name of a tensor", MAX_NAME_BYTES)
         shown = f"tensor {_shown(name)}"
         if name in seen:
@@ -544,6 +566,7 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[Tensor, 
         if offset % alignment:
             raise reader.corrupt(f"the offset {offset} of {shown} is no multiple of {alignment}", reader.position - 8)
         tensors.append(Tensor(name, type_id, shape, offset, _tensor_bytes(reader, shown, shape, type_id)))
+    reader.ahead = 0
     return tuple(tensors)
 
 

@@ -21,6 +21,7 @@ from .._core.plan import Action, Plan, report
 from . import files
 from .engine import Engine, open_engine, present_image
 from .image import archive_is_current, archive_need, find_models, layer_digest, load, load_needs, missing_bytes, read_base, verified_chunks, write_archive
+from .models import Reach
 
 REASON = "no step of this image runs a command, so its layers are assembled directly"
 
@@ -43,6 +44,8 @@ class Request:
     cache: str
     token: Optional[str]
     tokens: Optional[dict[str, str]]
+    hub_url: str
+    require_sha256: bool
 
 
 def build(request: Request, check_mode: bool) -> dict[str, Any]:
@@ -58,8 +61,9 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     # Before a model is fetched: a base that cannot serve it is known now
     images.check_runtime(aikitfile.runtime, base)
     context = request.context or request.parsed.get("directory") or ""
-    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
-    found = find_models(aikitfile, context, request.store, tokens, cache, check_mode)
+    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {}, request.hub_url)
+    reach = Reach(hub_url=request.hub_url)
+    found = find_models(aikitfile, context, request.store, tokens, cache, check_mode, reach, request.require_sha256)
     findings = (*findings, *found.findings)
     if found.absent:
         return _unknown(name, found.actions, request, findings, started)
