@@ -341,7 +341,7 @@ def _removable(place: Store, expected: str, keys: list[str], name: Optional[str]
         # What another source has too stays for it
         digests -= frozenset(digest for entry in records if entry is not chosen for digest in entry.digests)
     paths: list[str] = []
-    gone = {chosen} if chosen else set()
+    gone = {chosen} if chosen and name is None else set()
     for digest in sorted(digests):
         names = place.names(digest)
         paths += [os.path.join(place.folder(digest), entry) for entry in names if name in (None, entry)]
