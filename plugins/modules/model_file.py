@@ -18,6 +18,8 @@ description:
   - An interrupted download goes on where it stopped, however it was interrupted. After a reboot that needs a digest.
     However many tasks and builds need the same file at the same time, it is downloaded once.
   - A file appears in the store only when it is whole, has the right digest, and (for C(.gguf) files) is a GGUF file.
+extends_documentation_fragment:
+  - aikit.fleet.registry
 attributes:
   check_mode:
     description: Can run in check mode and return the changed status prediction without modifying the target.
@@ -90,26 +92,6 @@ options:
       - The hub that C(huggingface://) sources are read from, for example a mirror of it.
     type: str
     default: https://huggingface.co
-  registry_auth_file:
-    description:
-      - A file with logins of registries, as C(docker login) and C(podman login) write it.
-      - By default those of Docker and Podman of the user that the module runs as.
-    type: path
-  registry_ca_file:
-    description:
-      - A bundle of CA certificates for registries, in place of the system's.
-    type: path
-  registry_insecure:
-    description:
-      - Registries (host or host:port) that may be used without encryption or with a certificate that is not trusted. This machine itself always may.
-    type: list
-    elements: str
-    default: []
-  registry_mirrors:
-    description:
-      - Where repositories are read from instead, as C(host[:port][/path]) on both sides.
-    type: dict
-    default: {}
   timeout_seconds:
     description:
       - How long to wait for a server that sends nothing.
@@ -329,7 +311,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._core.model_source import secrets
 from ..module_utils._io.model_file import run
-from ..module_utils._module import run_module
+from ..module_utils._module import REGISTRY_OPTIONS, run_module
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "source": {"type": "str"},
@@ -340,16 +322,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "name": {"type": "str"},
     "token": {"type": "str", "no_log": True},
     "hub_url": {"type": "str", "default": "https://huggingface.co"},
-    "registry_auth_file": {"type": "path"},
-    "registry_ca_file": {"type": "path"},
-    "registry_insecure": {"type": "list", "elements": "str", "default": []},
-    "registry_mirrors": {"type": "dict", "default": {}},
     "timeout_seconds": {"type": "float", "default": 60},
     "validate": {"type": "bool", "default": True},
     "refresh": {"type": "bool", "default": False},
     "keep": {"type": "list", "elements": "str"},
     "unused_days": {"type": "float"},
     "state": {"type": "str", "choices": ["present", "absent", "pruned"], "default": "present"},
+    **REGISTRY_OPTIONS,
 }
 
 

@@ -23,7 +23,7 @@ def reach(given: Mapping[str, Any]) -> Reach:
         ca_file=given["registry_ca_file"],
         insecure=tuple(given["registry_insecure"]),
         mirrors=given["registry_mirrors"],
-        timeout_seconds=given["timeout_seconds"],
+        timeout_seconds=given["registry_timeout_seconds"],
     )
     return Reach(given["token"], given["hub_url"], given["timeout_seconds"], registry)
 

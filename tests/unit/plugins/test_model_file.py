@@ -161,6 +161,7 @@ def test_options_reach_the_store(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
         registry_ca_file="/ca.pem",
         registry_insecure=["r.example"],
         registry_mirrors={"a.example": "b.example"},
+        registry_timeout_seconds=2.5,
         timeout_seconds=1.5,
         validate=False,
         refresh=True,
@@ -168,7 +169,7 @@ def test_options_reach_the_store(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
         store="/x",
     )
     assert seen.pop("say") is not None
-    registry = RegistrySettings("/auth.json", "/ca.pem", ("r.example",), {"a.example": "b.example"}, 1.5)
+    registry = RegistrySettings("/auth.json", "/ca.pem", ("r.example",), {"a.example": "b.example"}, 2.5)
     assert seen == {
         "positional": ("s", "d", "/x"),
         "name": "n",
