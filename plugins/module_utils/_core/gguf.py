@@ -11,6 +11,7 @@ every length is compared with what is left of the file before it is used, and ti
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from dataclasses import dataclass, field, replace
@@ -229,7 +230,7 @@ def check(read_at: ReadAt, size_bytes: int, name: str, window_bytes: int = WINDO
         metadata=metadata.values,
         array_lengths=metadata.array_lengths,
         has_chat_template=metadata.has_chat_template,
-        unknown_types=tuple(sorted({tensor.type_id for tensor in tensors if tensor.size_bytes is None})),
+        unknown_types=_unknown_types(tensors),
     )
 
 
@@ -266,7 +267,7 @@ def combine(headers: Sequence[GgufHeader], name: str) -> GgufHeader:
         tensor_bytes=sum(header.tensor_bytes for header in headers),
         header_bytes=sum(header.header_bytes for header in headers),
         tensors=tensors,
-        unknown_types=tuple(sorted({number for header in headers for number in header.unknown_types})),
+        unknown_types=_unknown_types(tensors),
     )
 
 
@@ -277,12 +278,109 @@ def _spoken(value: Any) -> str:
     return "nothing" if value is None else _shown(value) if isinstance(value, str) else str(value)[:40]
 
 
+# Changes with what is kept of a header, so that older documents are not taken for newer ones
+DOCUMENT_SCHEMA = 1
+_NUMBERS = ("version", "tensor_count", "tensor_bytes", "header_bytes", "alignment")
+
+
+def as_document(header: GgufHeader) -> dict[str, Any]:
+    """All of a header as JSON types; :func:`from_document` reads it."""
+    return {
+        "schema": DOCUMENT_SCHEMA,
+        **{name: getattr(header, name) for name in _NUMBERS},
+        "big_endian": header.big_endian,
+        "has_chat_template": header.has_chat_template,
+        "tensors": [[tensor.name, tensor.type_id, list(tensor.shape), tensor.offset, tensor.size_bytes, tensor.room_bytes] for tensor in header.tensors],
+        "metadata": {key: list(value) if isinstance(value, tuple) else value for key, value in header.metadata.items()},
+        "array_lengths": dict(header.array_lengths),
+    }
+
+
+def from_document(document: Any) -> Optional[GgufHeader]:
+    """The header that :func:`as_document` wrote; None for anything else."""
+    try:
+        if document["schema"] != DOCUMENT_SCHEMA:
+            return None
+        tensors = tuple(
+            Tensor(str(name), int(type_id), tuple(int(length) for length in shape), int(offset), None if size is None else int(size), int(room))
+            for name, type_id, shape, offset, size, room in document["tensors"]
+        )
+        metadata = {str(key): tuple(value) if isinstance(value, list) else value for key, value in document["metadata"].items()}
+        return GgufHeader(
+            **{name: int(document[name]) for name in _NUMBERS},
+            big_endian=document["big_endian"] is True,
+            tensors=tensors,
+            metadata=metadata,
+            array_lengths={str(key): int(value) for key, value in document["array_lengths"].items()},
+            has_chat_template=document["has_chat_template"] is True,
+            unknown_types=_unknown_types(tensors),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def summary(header: GgufHeader) -> dict[str, Any]:
+    """What people and plans want to know of a model, as JSON types."""
+    places = header.bytes_by_place()
+    types: dict[str, int] = {}
+    for tensor in header.tensors:
+        types[tensor.type_name] = types.get(tensor.type_name, 0) + tensor.bytes
+    return {
+        "architecture": header.architecture,
+        "name": header.name,
+        "quantisation": header.quantisation,
+        "block_count": header.block_count,
+        "context_length": header.context_length,
+        "embedding_length": header.embedding_length,
+        "head_count": _listed(header.head_count),
+        "head_count_kv": _listed(header.head_count_kv),
+        "vocabulary_size": header.vocabulary_size,
+        "parameters": header.parameters,
+        "tensor_count": header.tensor_count,
+        "tensor_bytes": header.tensor_bytes,
+        "tensor_types": dict(sorted(types.items())),
+        "layers": [{"index": index, "bytes": size} for (place, index), size in sorted(places.items()) if place == LAYER],
+        "input_bytes": places.get((INPUT, -1), 0),
+        "output_bytes": places.get((OUTPUT, -1), 0),
+        "other_bytes": places.get((OTHER, -1), 0),
+        "tied_output": header.tied_output,
+        "has_chat_template": header.has_chat_template,
+        "shards": header.shards,
+        "version": header.version,
+        "big_endian": header.big_endian,
+        "header_bytes": header.header_bytes,
+    }
+
+
+def details(header: GgufHeader) -> dict[str, Any]:
+    """The rest of a header, as JSON types that Ansible can pass on: a number that is none becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {
+        "tensors": [{"name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape), "bytes": tensor.bytes} for tensor in header.tensors],
+        "metadata": {key: plain(value) for key, value in header.metadata.items()},
+        "array_lengths": dict(header.array_lengths),
+    }
+
+
+def _listed(value: Union[int, tuple[int, ...]]) -> Union[int, list[int]]:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _unknown_types(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    return tuple(sorted({tensor.type_id for tensor in tensors if tensor.size_bytes is None}))
+
+
 # How the remark on a part of a split model begins; who has all parts leaves it out
 PART = "it is one part of"
 
 
-def remarks(header: GgufHeader, name: str) -> tuple[Finding, ...]:
-    """What is right as a file and will still not be served, or not as expected."""
+def remarks(header: GgufHeader, name: str, whole: bool = False) -> tuple[Finding, ...]:
+    """What is right as a file and will still not be served, or not as expected. ``whole``: all parts of a split model are there."""
     found = []
     if header.version == 1:
         found.append(("it is GGUF version 1, which llama.cpp no longer reads", "Convert the original model again."))
@@ -290,7 +388,7 @@ def remarks(header: GgufHeader, name: str) -> tuple[Finding, ...]:
         found.append(("it is big-endian, which x86 and ARM machines do not load", "Get the little-endian file, or convert it with gguf-convert-endian."))
     if not header.tensors:
         found.append(("it holds no tensors (a vocabulary alone)", "Use the file with the weights."))
-    if header.shards > 1:
+    if header.shards > 1 and not whole:
         found.append((f"{PART} {header.shards}", "All parts are needed, side by side and under their own names."))
     if header.unknown_types:
         numbers = ", ".join(str(number) for number in header.unknown_types)
