@@ -147,7 +147,7 @@ options:
     default: []
   store:
     description:
-      - Where models from C(https) sources are kept, see M(aikit.fleet.model_file).
+      - Where models that are downloaded are kept, see M(aikit.fleet.model_file).
     type: path
     default: ~/.cache/aikit-fleet/models
   cache:
@@ -171,6 +171,17 @@ options:
       - A host that is not here gets no token. Tokens of hosts that no source has are not used.
       - Mutually exclusive with O(token).
     type: dict
+  hub_url:
+    description:
+      - The hub that C(huggingface://) sources are read from, see M(aikit.fleet.model_file).
+    type: str
+    default: https://huggingface.co
+  require_sha256:
+    description:
+      - Refuse models of C(https) and C(http) sources for which the aikitfile names no C(sha256), and no hub tells it.
+      - With V(false), whatever comes is taken.
+    type: bool
+    default: true
   parsed:
     description:
       - The parsed aikitfile. Filled in by the action plugin, do not set it.
@@ -392,6 +403,8 @@ ARGUMENT_SPEC = {
     "blobs": {"type": "path", "default": "~/.cache/aikit-fleet/blobs"},
     "token": {"type": "str", "no_log": True},
     "tokens": {"type": "dict", "no_log": True},
+    "hub_url": {"type": "str", "default": "https://huggingface.co"},
+    "require_sha256": {"type": "bool", "default": True},
     "parsed": {"type": "dict"},
     **REGISTRY_OPTIONS,
 }

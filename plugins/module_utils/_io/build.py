@@ -13,7 +13,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from .._core import aikitfile as aikitfiles
 from .._core import image as images
-from .._core import image_base, llama_server, model_source
+from .._core import hub, image_base, llama_server, model_source
 from .._core import lock as locks
 from .._core import registry as rules
 from .._core.engine import ImageState, missing_layers
@@ -27,6 +27,7 @@ from .base_image import FoundBase, find_base
 from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
 from .image import FoundModels, find_models, layer_digest, load_needs, verified_chunks
+from .models import Reach
 from .outputs import Outputs, Places
 from .registry import Registry, RegistrySettings
 
@@ -51,6 +52,8 @@ class Request:
     cache: str
     token: Optional[str]
     tokens: Optional[dict[str, str]]
+    hub_url: str = hub.DEFAULT_URL
+    require_sha256: bool = True
     base_server: Optional[dict[str, Any]] = None
     push: bool = False
     oci_layout: Optional[str] = None
@@ -98,8 +101,9 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     for found_base in found_bases.values():
         images.check_runtime(aikitfile.runtime, found_base.base)
     context = request.context or request.parsed.get("directory") or ""
-    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
-    found = find_models(_pin_models(aikitfile, pins), context, request.store, tokens, cache, check_mode)
+    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {}, request.hub_url)
+    reach = Reach(hub_url=request.hub_url, registry=request.registry_settings)
+    found = find_models(_pin_models(aikitfile, pins), context, request.store, tokens, cache, check_mode, reach, request.require_sha256)
     findings = (*findings, *found.findings)
     if found.absent:
         return _unknown(name, found.actions, request, findings, started)

@@ -12,11 +12,11 @@ import json
 import os
 import tarfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Union
 
 from .._core import gguf
-from .._core.aikitfile import Aikitfile, Model, image_file
+from .._core.aikitfile import Aikitfile, Model, image_file, is_projector
 from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
 from .._core.errors import AikitError, Finding
@@ -26,6 +26,8 @@ from .._core.plan import Action
 from .._core.tar import FileRef, Segment, segment_size, total_size
 from . import files, transfer
 from .engine import Engine
+from .models import Reach, ensure_models
+from .transfer import StoredModel
 
 CHUNK_BYTES = 1 << 20
 
@@ -98,7 +100,14 @@ class FoundModels:
 
 
 def find_models(
-    aikitfile: Aikitfile, context: str, store: str, tokens: Mapping[str, Optional[str]], cache: files.DigestCache, check_mode: bool
+    aikitfile: Aikitfile,
+    context: str,
+    store: str,
+    tokens: Mapping[str, Optional[str]],
+    cache: files.DigestCache,
+    check_mode: bool,
+    reach: Reach = Reach(),
+    require_sha256: bool = True,
 ) -> FoundModels:
     """Have every model file of an aikitfile: downloads go into ``store``, files below ``context`` are used where they are.
 
@@ -121,17 +130,28 @@ def find_models(
         for source in local_models(model, context) if local else [model.source]:
             if local:
                 _hash_once(ModelFile(model.name, source, "", os.path.getsize(source), image_file(model)), seen, transfer.Store(store).cache, cache)
-            stored = transfer.ensure_model(source, model.sha256, store, token=tokens.get(source), check_mode=check_mode, local_in_place=local)
-            found.actions += stored.plan.actions
-            found.findings += stored.findings
-            if not stored.read_from:
-                found.absent = True
-                continue
-            found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, image_file(model)))
-            if not local:
-                model_parts(found.models[-1], seen)
-            if stored.header is not None:
-                headers[stored.read_from] = stored.header
+            acquired = ensure_models(
+                source,
+                model.sha256,
+                store,
+                reach=replace(reach, token=tokens.get(source)),
+                require_sha256=require_sha256,
+                check_mode=check_mode,
+                local_in_place=local,
+            )
+            found.actions += acquired.plan.actions
+            found.findings += acquired.findings
+            for stored in sorted(acquired.files, key=_serving_first):
+                if not stored.read_from:
+                    found.absent = True
+                    continue
+                # Where AIKit's build would put it: a file of a repository or an artifact stands under its path there
+                file = image_file(model) or stored.name
+                found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file))
+                if not local:
+                    model_parts(found.models[-1], seen)
+                if stored.header is not None:
+                    headers[stored.read_from] = stored.header
     names = model_paths(found.models)
     found.metadata = {name: headers[model.path].metadata for name, model in zip(names, found.models) if model.path in headers}
     if not found.absent:
@@ -139,6 +159,12 @@ def find_models(
         files_of_parts = {os.path.basename(path) for path in whole}
         found.findings = [entry for entry in found.findings if entry.path not in files_of_parts or not entry.message.startswith(gguf.PART)]
     return found
+
+
+def _serving_first(model: StoredModel) -> tuple[bool, bool]:
+    """Of the files of one source, the first is the model by its name: weights, not a projector or a README."""
+    name = model.name or model.path
+    return not name.lower().endswith(".gguf"), is_projector(name)
 
 
 def _hash_once(model: ModelFile, seen: set[str], known: files.DigestCache, cache: files.DigestCache) -> None:
