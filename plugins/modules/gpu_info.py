@@ -427,6 +427,16 @@ host:
       returned: always
       type: dict
       sample: {nvidia-driver-cuda: 580.159.03-1, nvidia-kernel-open-dkms: 580.159.03-1, dkms: 3.2.2-1}
+    unfinished_packages:
+      description: Packages of them that dpkg began to change and did not finish, with the state that each was left in.
+      returned: always
+      type: dict
+      sample: {nvidia-kernel-open-dkms: half-configured}
+    initramfs_outdated:
+      description: Whether the early file system of the next boot is older than the file that keeps nouveau from loading.
+      returned: always
+      type: bool
+      sample: false
     held_packages:
       description: Those of them that are held.
       returned: always

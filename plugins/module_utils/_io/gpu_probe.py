@@ -12,7 +12,7 @@ import re
 import shutil
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from .._core import cdi, gpu, gpu_driver, gpu_report
+from .._core import cdi, data_nvidia_driver, gpu, gpu_driver, gpu_report
 from .._core.gpu_raw import DPKG_QUERY, RPM_QUERY, SMI_CSV, SMI_LIST, SMI_XML, EngineAnswer, Kernel, Output, Raw
 from . import command, engine_probe
 from .tree import Tree
@@ -116,6 +116,7 @@ def collect(root: str, timeout: float, run: Optional[Run] = None) -> Raw:
         modinfo=programs.output(["modinfo", *modules]) if modules else Output(),
         packages=packages,
         package_manager=manager,
+        initramfs_outdated=_initramfs_outdated(tree, kernels),
         repositories=[*tree.names("etc/apt/sources.list.d"), *tree.names("etc/yum.repos.d"), *tree.names("etc/zypp/repos.d")],
         ctk_version=programs.output(["nvidia-ctk", "--version"]) if "\tnvidia-container-toolkit" not in packages else Output(),
         nvidia_hook=bool(programs.where("nvidia-container-runtime-hook")),
@@ -193,6 +194,16 @@ def _kernels(tree: Tree) -> list[Kernel]:
         image = tree.exists(f"boot/vmlinuz-{release}") or tree.exists(f"{folder}/vmlinuz") or tree.exists(f"{folder}/modules.builtin")
         found.append(Kernel(release, headers=tree.is_folder(f"{folder}/build"), image=image, modules=_modules(tree, folder)))
     return found
+
+
+def _initramfs_outdated(tree: Tree, kernels: Sequence[Kernel]) -> bool:
+    """Whether the next early file system is older than what keeps nouveau from loading: that was written, and the rebuild did not come to its end."""
+    written = tree.modified(data_nvidia_driver.NOUVEAU_PATH)
+    newest = max((kernel.release for kernel in kernels if kernel.image), key=gpu_driver.release_numbers, default="")
+    if written is None or not newest:
+        return False
+    made = [tree.modified(f"boot/{name}") for name in (f"initrd.img-{newest}", f"initramfs-{newest}.img")]
+    return any(moment is not None and moment < written for moment in made)
 
 
 def _modules(tree: Tree, folder: str) -> tuple[str, ...]:
