@@ -59,7 +59,7 @@ class Fleet:
 
     def reach(self, host: lab.GpuHost) -> dict[str, Any]:
         address = support.docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", host.name)
-        return {"ansible_host": address, "ansible_user": "ops", "ansible_python_interpreter": "/usr/bin/python3", **host.variables()}
+        return {"ansible_host": address, "ansible_user": "ops", "ansible_python_interpreter": "/usr/bin/python3"}
 
     def variables(self) -> dict[str, Any]:
         facts, cuda = self.repository.facts, self.repository.facts["cuda"]["debian13"]
@@ -78,6 +78,10 @@ class Fleet:
             "bench_toolkit_version": "1.20.0-1",
         }
 
+    def overrides(self) -> dict[str, Any]:
+        """Variables that have to win over a role's own."""
+        return {"aikit_serial": "100%", **self.hosts[0].variables()}
+
     def run(self, name: str, pipelining: bool, *words: str, json_output: bool = False) -> tuple[float, str]:
         """Seconds and output of one run that has to succeed."""
         arguments = f"-o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -i {self.folder}/key"
@@ -87,7 +91,7 @@ class Fleet:
             ANSIBLE_FORKS=str(max(5, len(self.hosts))),
             **({"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"} if json_output else {}),
         )
-        command = [str(support.BIN / "ansible-playbook"), name, "-i", str(self.inventory), "-e", json.dumps({"aikit_serial": "100%"}), *words]
+        command = [str(support.BIN / "ansible-playbook"), name, "-i", str(self.inventory), "-e", json.dumps(self.overrides()), *words]
         started = time.monotonic()
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         seconds = time.monotonic() - started

@@ -767,10 +767,10 @@ class _Planner:
         return sorted(name for name in old & set(self.installed) if name not in wanted)
 
     def _companions(self, known: Collection[str]) -> list[str]:
-        """Further parts of the driver that is there (firmware, libraries): they have to become the new version too, where it has them."""
-        now = self._current()
-        version = numbers(now.version) if now else ()
-        return sorted(name for name, found in self.installed.items() if version and _is_driver(name) and numbers(found) == version and name not in known)
+        """Further parts of the driver that is there (firmware, libraries), of whichever version: where the new version has them they become it too.
+        After half an upgrade apt finds no way by itself, with every version named it does."""
+        parts = [name for name, found in self._driver_packages().items() if len(numbers(found)) >= 2]
+        return sorted(name for name in {*parts, *self.half} if name not in known)
 
     def _offered_at(self, version: str, names: Iterable[str], system: Platform) -> list[str]:
         offers = cast("Mapping[str, str]", self.offers)
