@@ -282,10 +282,10 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
         },
         "docker": _docker(result, engines, systemd),
         "podman": {"remove": [data.PODMAN_HOOK] if "podman" in names else []},
-        "containerd": _containerd() if "containerd" in names and "docker" not in names else {},
+        "containerd": _containerd(engines),
         "ordering": {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh and not late else {},
         "selinux": {"boolean": data.SELINUX_BOOLEAN} if selinux else {},
-        "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines if engine["name"] in ("docker", "podman")],
+        "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines],
     }
 
 
@@ -293,6 +293,12 @@ def _judge_engine(result: _Result, engine: Mapping[str, Any]) -> None:
     name, version = engine["name"], engine["version"]
     if name == "podman" and not engine["cdi_spec_max"]:
         result.problem("podman too old", f"Podman {version} reads no CDI specification, so it cannot hand out GPUs", "Podman 4.1 is the first that does.")
+    if name == "containerd" and at_least(version, nvidia.CONTAINERD_CDI) is False:
+        result.problem(
+            "containerd too old",
+            f"containerd {version} reads no CDI specification, so it cannot hand out GPUs",
+            f"containerd {nvidia.CONTAINERD_CDI} is the first that does.",
+        )
     if name == "docker" and at_least(version, nvidia.DOCKER_CDI_DEFAULT) and engine.get("answers", True) and not engine["cdi"]:
         result.problem(
             "CDI is off in docker",
@@ -334,11 +340,15 @@ def _docker(result: _Result, engines: Sequence[Mapping[str, Any]], systemd: bool
     }
 
 
-def _containerd() -> dict[str, Any]:
+def _containerd(engines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Without Docker, and where CDI is off: NVIDIA's own tool merges the setting, for it reads and writes TOML."""
+    engine = next((one for one in engines if one["name"] == "containerd"), None)
+    if engine is None or engine["cdi"] or at_least(engine["version"], nvidia.CONTAINERD_CDI) is not True:
+        return {}
     return {
         "argv": ["nvidia-ctk", "runtime", "configure", "--runtime=containerd", "--cdi.enabled", f"--drop-in-config={data.CONTAINERD_DROP_IN}"],
-        "creates": data.CONTAINERD_DROP_IN,
-        "service": "containerd.service",
+        "config": data.CONTAINERD_CONFIG,
+        "service": data.CONTAINERD_SERVICE,
     }
 
 
@@ -377,6 +387,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         versionlock=list(data.PACKAGES) if ours and manager == "dnf" else [],
         remove_files=[*files, data.RECORDS],
         docker={"settings": {}, "restart": False, "service": "docker.service" if systemd else "", "keys": keys if docker else []},
+        containerd={"service": data.CONTAINERD_SERVICE if systemd else "", "drop_in": data.CONTAINERD_DROP_IN} if "containerd" in wishes.owned else {},
     )
 
 

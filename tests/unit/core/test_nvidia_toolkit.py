@@ -265,7 +265,16 @@ def test_containerd_alone_and_beside_docker():
     made = plan(host(engines=[CONTAINERD]))["containerd"]
     assert made["argv"][:4] == ["nvidia-ctk", "runtime", "configure", "--runtime=containerd"] and "--cdi.enabled" in made["argv"]
     assert not any("default" in word for word in made["argv"])
+    assert made["config"] == "/etc/containerd/config.toml"
     assert plan(host(engines=[DOCKER_26, CONTAINERD]))["containerd"] == {}
+    # It is proven as the others are
+    assert plan(host(engines=[CONTAINERD]))["engines"] == [{"name": "containerd", "arguments": ["--device", "nvidia.com/gpu=all"]}]
+    # On by default since 2.0, or set before
+    assert plan(host(engines=[{**CONTAINERD, "cdi": True}]))["containerd"] == {}
+    old = plan(host(engines=[{**CONTAINERD, "version": "1.6.20", "cdi_spec_max": ""}]))
+    assert old["containerd"] == {} and [problem["name"] for problem in old["problems"]] == ["containerd too old"]
+    gone = plan(host(engines=[CONTAINERD]), state="absent", owned=["containerd"])
+    assert gone["containerd"] == {"service": "containerd.service", "drop_in": "/etc/containerd/conf.d/99-nvidia.toml"}
 
 
 def test_order_of_docker():
