@@ -422,6 +422,12 @@ host:
       returned: always
       type: str
       sample: dpkg
+    repositories:
+      description: Names of the files that describe the package manager's repositories.
+      returned: always
+      type: list
+      elements: str
+      sample: [nvidia-container-toolkit.sources]
     packages:
       description: Installed packages of the driver, of what its modules are built with, and of its repositories, with the package manager's versions.
       returned: always

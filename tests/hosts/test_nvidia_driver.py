@@ -368,7 +368,9 @@ class TestForeignDriver:
 
     def test_a_mismatch_after_a_night_upgrade_asks_for_a_reboot(self, role, host):
         host.run("rm", WRITTEN[0])
-        host.apt("install", "--allow-downgrades", "libnvidia-ml1=580.159.03-1", "libcuda1=580.159.03-1", "nvidia-driver-cuda=580.159.03-1")
+        # User space goes, and the module stays
+        names = ("libnvidia-ml1", "libcuda1", "nvidia-driver-cuda", "nvidia-persistenced", "nvidia-modprobe")
+        host.apt("install", "--allow-downgrades", *(f"{name}=580.159.03-1" for name in names))
         run = good(role(host, nvidia_driver_source="auto"))
         assert facts(run)["facts"]["state"] == "mismatch" and facts(run)["reboot"] is True
 

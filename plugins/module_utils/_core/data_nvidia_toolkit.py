@@ -65,6 +65,9 @@ OLD_FILES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
+# How deb822_repository and yum_repository call the file of a repository named nvidia-container-toolkit
+REPOSITORY_FILES: Mapping[str, str] = {"apt": "nvidia-container-toolkit.sources", "dnf": "nvidia-container-toolkit.repo"}
+
 KEY_DOWNLOAD = "/etc/aikit-fleet/keys/nvidia-container-toolkit.asc"
 KEY_PATHS: Mapping[str, str] = {
     "apt": "/etc/apt/keyrings/nvidia-container-toolkit.asc",

@@ -176,6 +176,7 @@ def host(raw: Raw, packages: Mapping[str, Package], gpus: Sequence[Gpu]) -> dict
         "unattended_upgrades": unattended_upgrades(raw, packages),
         "kernel_log": raw.kernel_log is not None,
         "package_manager": raw.package_manager,
+        "repositories": sorted(raw.repositories),
         "packages": listed(packages),
         "unfinished_packages": unfinished(raw),
         "initramfs_outdated": raw.initramfs_outdated,

@@ -192,8 +192,23 @@ def _system(result: _Result, host: Mapping[str, Any], wishes: Wishes) -> dict[st
         "repository": _repository(manager, architecture, system["arch"], wishes) if ours else {},
         "old_files": list(data.OLD_FILES[manager]) if ours else [],
         "pin": {"path": data.PIN_PATH, "content": _pin(full)} if manager == "apt" else {},
+        "files": [
+            *([_written(data.PIN_PATH, _pin(full))] if manager == "apt" else []),
+            # The same repository under another name, with another key
+            *(_gone(path) for path in (data.OLD_FILES[manager] if ours else ())),
+        ],
+        # Its key was checked when it came
+        "new_repository": ours and (result.action != "none" or data.REPOSITORY_FILES[manager] not in (host.get("repositories") or ())),
         "versionlock": [f"{name}-{full}" for name in data.PACKAGES] if manager == "dnf" else [],
     }
+
+
+def _written(path: str, content: str) -> dict[str, str]:
+    return {"path": path, "content": content}
+
+
+def _gone(path: str) -> dict[str, str]:
+    return {"path": path, "state": "absent"}
 
 
 def _manager(system: Mapping[str, Any]) -> str:
@@ -267,23 +282,32 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
         result.notes.append("Rootless engines read the same specification. A user needs access to /dev/nvidia*, with Podman also --group-add keep-groups.")
     if host.get("selinux") == "enforcing" and not selinux:
         result.notes.append("SELinux keeps containers from the GPUs: start them with --security-opt=label=disable, or set the boolean container_use_devices.")
+    drop_in = {"path": data.REFRESH_DROP_IN, "content": _refresh_drop_in(limited)} if refresh else {}
+    ordering = {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh and not late else {}
+    hooks = [data.PODMAN_HOOK] if "podman" in names else []
     return {
         "configure": True,
+        "configuration_files": [
+            # The newest specification where all engines read it
+            *([_written(**drop_in) if drop_in["content"] else _gone(data.REFRESH_DROP_IN)] if drop_in else []),
+            *([_written(**ordering)] if ordering else []),
+            *map(_gone, hooks),
+        ],
         "cdi": {
             "generate": not result.waits_for,
             "flags": data.NO_GIDS_FLAG if limited else "",
             "environment": {data.FLAGS_VARIABLE: data.NO_GIDS_FLAG} if limited else {},
             "service": data.REFRESH_SERVICE if refresh else "",
-            "drop_in": {"path": data.REFRESH_DROP_IN, "content": _refresh_drop_in(limited)} if refresh else {},
+            "drop_in": drop_in,
             # A host without the units would lose a specification on a tmpfs at its next boot
             "path": data.SPEC_PATH if refresh else data.OLD_SPEC_PATH,
             "stale_files": [path for path in found["cdi"]["files"] if path == data.OLD_SPEC_PATH] if refresh else [],
             "readable": {engine["name"]: engine["cdi_spec_max"] for engine in engines if engine["cdi_spec_max"]},
         },
         "docker": _docker(result, engines, systemd),
-        "podman": {"remove": [data.PODMAN_HOOK] if "podman" in names else []},
+        "podman": {"remove": hooks},
         "containerd": _containerd(engines),
-        "ordering": {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh and not late else {},
+        "ordering": ordering,
         "selinux": {"boolean": data.SELINUX_BOOLEAN} if selinux else {},
         "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines],
     }
@@ -359,6 +383,52 @@ def _arguments(engine: Mapping[str, Any]) -> list[str]:
     return ["--device", ALL]
 
 
+def rootless(planned: Mapping[str, Any], users: Sequence[str], passwd: Mapping[str, Sequence[Any]], units: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """The engines that users run for themselves: those of ``users`` that the host has.
+
+    ``passwd``: what getent says, ``units``: whether a user has a docker.service, which is how Docker's own installer leaves it.
+    """
+    strange = [user for user in users if user not in passwd]
+    if strange:
+        raise AikitError(
+            f"nvidia_container_toolkit_rootless_users names {', '.join(strange)}, and the host has no such user.",
+            "Take them out, or make them first.",
+        )
+    found = []
+    for user in users:
+        uid, home = str(passwd[user][1]), str(passwd[user][4])
+        runtime = {"XDG_RUNTIME_DIR": f"/run/user/{uid}", "HOME": home}
+        one = {"user": user, "uid": int(uid), "daemon_json": "", "settings": {}, "socket": ""}
+        # Podman reads the host's own description, and there is nothing to set
+        found += [
+            {**one, "engine": engine["name"], "arguments": engine["arguments"], "environment": runtime}
+            for engine in planned["engines"]
+            if engine["name"] == "podman"
+        ]
+        docker = next((engine for engine in planned["engines"] if engine["name"] == "docker"), None)
+        if units.get(user) and docker:
+            found.append(_rootless_docker(planned, {**one, "engine": "docker", "arguments": docker["arguments"], "environment": runtime}, home))
+    return found
+
+
+def _rootless_docker(planned: Mapping[str, Any], one: Mapping[str, Any], home: str) -> dict[str, Any]:
+    settings = planned["docker"]["settings"]
+    if "runtimes" in settings:
+        raise AikitError(
+            f"{one['user']} has a rootless Docker before 25.0, which hands GPUs out by NVIDIA's hook alone. Rootless, that needs no-cgroups in the"
+            " toolkit's own configuration, which takes the GPUs from Docker's containers of root.",
+            f"Upgrade Docker, or take {one['user']} out of nvidia_container_toolkit_rootless_users.",
+        )
+    socket = f"unix://{one['environment']['XDG_RUNTIME_DIR']}/docker.sock"
+    return {
+        **one,
+        "daemon_json": f"{home}/.config/docker/daemon.json",
+        "settings": settings,
+        "socket": socket,
+        "environment": {**one["environment"], "DOCKER_HOST": socket},
+    }
+
+
 def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
     """Only what this collection did is taken back."""
     packages = found["toolkit"].get("packages") or {}
@@ -413,6 +483,9 @@ def _document(result: _Result, **more: Any) -> dict[str, Any]:
         "repository": {},
         "old_files": [],
         "pin": {},
+        "files": [],
+        "new_repository": False,
+        "configuration_files": [],
         "versionlock": [],
         "records": data.RECORDS,
         "remove_files": [],
@@ -561,9 +634,15 @@ def _checks(planned: Mapping[str, Any], toolkit: Mapping[str, Any], spec: Mappin
             f"systemctl enable {data.REFRESH_SERVICE} nvidia-cdi-refresh.path",
         ),
     ]
-    made += [_check(f"GPU in a container of {one['engine']}", bool(one["ok"]), str(one["detail"]), str(one["hint"])) for one in containers]
+    made += [_check(f"GPU in a container of {one['engine']}{_whose(one)}", bool(one["ok"]), str(one["detail"]), str(one["hint"])) for one in containers]
     made += [_check(problem["name"], False, problem["detail"], problem["hint"]) for problem in planned["problems"] if problem["name"] != BELOW_FLOOR]
     return made
+
+
+def _whose(result: Mapping[str, Any]) -> str:
+    """The user of a rootless engine, as the role's loop names it."""
+    item = result.get("item")
+    return f" of {item['user']}" if isinstance(item, Mapping) and item.get("user") else ""
 
 
 def _check(name: str, passed: bool, detail: str, hint: str) -> dict[str, Any]:

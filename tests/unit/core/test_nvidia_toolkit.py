@@ -310,6 +310,29 @@ def test_rootless_engines():
     assert any("keep-groups" in text for text in plan(host(engines=[{**PODMAN_54, "rootless": True}]))["notes"])
 
 
+PASSWD = {"alice": ["x", "1000", "1000", "", "/home/alice", "/bin/bash"], "bob": ["x", "1001", "1001", "", "/home/bob", "/bin/bash"]}
+
+
+def test_rootless_engines_of_users():
+    made = nvidia_toolkit.rootless(plan(host(engines=[DOCKER_26, PODMAN_54])), ["alice", "bob"], PASSWD, {"bob": True})
+    assert [(one["user"], one["engine"]) for one in made] == [("alice", "podman"), ("bob", "podman"), ("bob", "docker")]
+    assert made[0]["environment"] == {"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/alice"} and made[0]["settings"] == {}
+    docker = made[2]
+    assert docker["daemon_json"] == "/home/bob/.config/docker/daemon.json" and docker["settings"] == {"features": {"cdi": True}}
+    assert docker["environment"]["DOCKER_HOST"] == docker["socket"] == "unix:///run/user/1001/docker.sock"
+    # CDI is on by default: nothing to set, and it is proven all the same
+    assert nvidia_toolkit.rootless(plan(host(engines=[DOCKER_28])), ["bob"], PASSWD, {"bob": True})[0]["settings"] == {}
+    # No engine, nothing to do
+    assert nvidia_toolkit.rootless(plan(host(engines=[CONTAINERD])), ["alice"], PASSWD, {}) == []
+
+
+def test_rootless_engines_that_cannot_be():
+    with pytest.raises(AikitError, match="names carol, and the host has no such user"):
+        nvidia_toolkit.rootless(plan(host()), ["alice", "carol"], PASSWD, {})
+    with pytest.raises(AikitError, match="bob has a rootless Docker before 25.0.*takes the GPUs from"):
+        nvidia_toolkit.rootless(plan(host(engines=[DOCKER_20])), ["bob"], PASSWD, {"bob": True})
+
+
 @pytest.mark.parametrize(
     ("owned", "toolkit", "action", "packages", "keys"),
     [

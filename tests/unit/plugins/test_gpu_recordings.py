@@ -91,7 +91,9 @@ def argvs(done):
 
 def files(done):
     """path -> what is written there."""
-    return {arguments["dest"]: arguments["content"] for arguments in only(done, "copy") if "content" in arguments}
+    found = {arguments["dest"]: arguments["content"] for arguments in only(done, "copy") if "content" in arguments}
+    found.update((entry["path"], entry["content"]) for arguments in only(done, "host_files") for entry in arguments["files"] if "content" in entry)
+    return found
 
 
 # --- the driver ------------------------------------------------------------------------------------------------------
@@ -320,8 +322,12 @@ def toolkit(system, wishes=None, engines=(DOCKER, PODMAN), **info):
             "__nvidia_container_toolkit_plan": plan,
             "__nvidia_container_toolkit_restart": {},
             "__nvidia_container_toolkit_containers": {"results": []},
+            "__nvidia_container_toolkit_rootless": [],
         },
-        {"Read the fingerprint": {"stdout": f"pub:-:4096:1:DDCAE044F796ECB0:1:::-:::\nfpr:::::::::{FINGERPRINT}:\n"}},
+        {
+            "Write what systemd and the engines read": {"changed_paths": ["/etc/systemd/system/docker.service.d/aikit-fleet-nvidia.conf"]},
+            "Read the fingerprint": {"stdout": f"pub:-:4096:1:DDCAE044F796ECB0:1:::-:::\nfpr:::::::::{FINGERPRINT}:\n"},
+        },
     )
     if plan["action"] == "remove":
         return recorder.run("remove.yml")
