@@ -357,6 +357,15 @@ class TestForeignDriver:
         assert run.changed == 0 and snapshot(host) == before
         assert [problem["name"] for problem in facts(run)["facts"]["problems"]] == ["below_floor"]
 
+    def test_a_hung_nvidia_smi_is_named_and_nothing_is_changed(self, role, host):
+        before = snapshot(host)
+        host.control("smi-hang")
+        run = role(host, nvidia_driver_source="auto")
+        host.control("smi-hang", None)
+        host.sh("pkill -KILL nvidia-smi || true")
+        assert run.code != 0 and "NVIDIA's driver does not work" in run.messages() and "did not end" in run.messages(), run.messages()
+        assert snapshot(host) == before
+
     def test_absent_leaves_it_too(self, role, host):
         run = good(role(host, nvidia_driver_state="absent"))
         assert run.changed == 0 and "not installed by this role" in run.output
