@@ -38,7 +38,6 @@ options:
     choices:
       docker: Docker.
       podman: Podman.
-      containerd: containerd alone, by its C(ctr).
     default: docker
   arguments:
     description:
@@ -104,7 +103,7 @@ from ..module_utils._io.container_probe import probe
 from ..module_utils._module import run_module
 
 ARGUMENT_SPEC = {
-    "engine": {"type": "str", "choices": ["docker", "podman", "containerd"], "default": "docker"},
+    "engine": {"type": "str", "choices": ["docker", "podman"], "default": "docker"},
     "arguments": {"type": "list", "elements": "str", "default": ["--device", "nvidia.com/gpu=all"]},
     "nodes": {"type": "list", "elements": "path", "default": ["/dev/nvidiactl"]},
     "daemon_reload": {"type": "bool", "default": False},

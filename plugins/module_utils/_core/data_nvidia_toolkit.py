@@ -96,7 +96,6 @@ FLAGS_VARIABLE = "NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS"
 DOCKER_DROP_IN = "/etc/systemd/system/docker.service.d/aikit-fleet-nvidia.conf"
 # Starts the legacy hook in each container of Podman's, beside CDI. Toolkits before 1.18 installed it.
 PODMAN_HOOK = "/usr/share/containers/oci/hooks.d/oci-nvidia-hook.json"
-CONTAINERD_DROP_IN = "/etc/containerd/conf.d/99-nvidia.toml"
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_SERVICE = "containerd.service"
 SELINUX_BOOLEAN = "container_use_devices"

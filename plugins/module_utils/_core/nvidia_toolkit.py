@@ -309,7 +309,7 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
         "containerd": _containerd(engines),
         "ordering": ordering,
         "selinux": {"boolean": data.SELINUX_BOOLEAN} if selinux else {},
-        "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines],
+        "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines if engine["name"] in ("docker", "podman")],
     }
 
 
@@ -365,15 +365,14 @@ def _docker(result: _Result, engines: Sequence[Mapping[str, Any]], systemd: bool
 
 
 def _containerd(engines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Without Docker, and where CDI is off: NVIDIA's own tool merges the setting, for it reads and writes TOML."""
+    """Without Docker, and where CDI is not on by default. NVIDIA's tool would write a drop-in, and with it containerd 1.7 forgets every other
+    setting of its CRI plugin."""
     engine = next((one for one in engines if one["name"] == "containerd"), None)
-    if engine is None or engine["cdi"] or at_least(engine["version"], nvidia.CONTAINERD_CDI) is not True:
+    if engine is None or at_least(engine["version"], nvidia.CONTAINERD_CDI) is not True:
         return {}
-    return {
-        "argv": ["nvidia-ctk", "runtime", "configure", "--runtime=containerd", "--cdi.enabled", f"--drop-in-config={data.CONTAINERD_DROP_IN}"],
-        "config": data.CONTAINERD_CONFIG,
-        "service": data.CONTAINERD_SERVICE,
-    }
+    if engine["cdi"] and at_least(engine["version"], nvidia.CONTAINERD_CDI_DEFAULT):
+        return {}
+    return {"config": data.CONTAINERD_CONFIG, "service": data.CONTAINERD_SERVICE}
 
 
 def _arguments(engine: Mapping[str, Any]) -> list[str]:
@@ -457,7 +456,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         versionlock=list(data.PACKAGES) if ours and manager == "dnf" else [],
         remove_files=[*files, data.RECORDS],
         docker={"settings": {}, "restart": False, "service": "docker.service" if systemd else "", "keys": keys if docker else []},
-        containerd={"service": data.CONTAINERD_SERVICE if systemd else "", "drop_in": data.CONTAINERD_DROP_IN} if "containerd" in wishes.owned else {},
+        containerd={"service": data.CONTAINERD_SERVICE if systemd else "", "config": data.CONTAINERD_CONFIG} if "containerd" in wishes.owned else {},
     )
 
 
@@ -563,7 +562,8 @@ def facts(
     toolkit = found.get("toolkit") or {}
     version = upstream(str(toolkit.get("version") or "")) or (planned["version"] if not planned["configure"] else "")
     pending = restart.get("reason", "") if restart and not restart["restart"] else ""
-    made = _checks(planned, toolkit, spec, [one for one in containers if "ok" in one]) if planned["configure"] and found else []
+    told = [one for one in containers if "ok" in one]
+    made = _checks(planned, toolkit, spec, told, found.get("engines") or ()) if planned["configure"] and found else []
     if pending:
         made.append(_check("docker restart", False, f"Docker has to be restarted: {pending}", "Restart it when you can: systemctl restart docker."))
     # One that is left alone below the floor is a problem of its own, and no reason to stop serving
@@ -591,7 +591,13 @@ def _done(planned: Mapping[str, Any]) -> str:
     return f"{planned['reason']}"
 
 
-def _checks(planned: Mapping[str, Any], toolkit: Mapping[str, Any], spec: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _checks(
+    planned: Mapping[str, Any],
+    toolkit: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    containers: Sequence[Mapping[str, Any]],
+    found_engines: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
     """name, ok, detail and hint for each thing that a host with NVIDIA GPUs has to be able to do."""
     version = str(toolkit.get("version") or "")
     made = [
@@ -633,6 +639,17 @@ def _checks(planned: Mapping[str, Any], toolkit: Mapping[str, Any], spec: Mappin
             "a service makes it" if service else "it is a file",
             f"systemctl enable {data.REFRESH_SERVICE} nvidia-cdi-refresh.path",
         ),
+    ]
+    # containerd's own tool knows no CDI before 2.0, and CRI starts no container without a registry: its configuration has to do
+    made += [
+        _check(
+            "CDI in containerd",
+            bool(engine["cdi"]),
+            f"containerd {engine['version']} {'reads' if engine['cdi'] else 'does not read'} CDI specifications",
+            "Set enable_cdi = true for containerd's CRI plugin, and restart containerd.",
+        )
+        for engine in found_engines
+        if engine["name"] == "containerd" and not any(one["name"] == "docker" for one in found_engines)
     ]
     made += [_check(f"GPU in a container of {one['engine']}{_whose(one)}", bool(one["ok"]), str(one["detail"]), str(one["hint"])) for one in containers]
     made += [_check(problem["name"], False, problem["detail"], problem["hint"]) for problem in planned["problems"] if problem["name"] != BELOW_FLOOR]

@@ -19,101 +19,48 @@ from typing import Any, Callable, Optional, Sequence
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
 NODES = ("/dev/nvidiactl",)
-ARCHIVE = "image.tar"
 _LIFE_SECONDS = 120
-
-
-class _Container:
-    """One container of Docker's or Podman's, from an image of its own."""
-
-    def __init__(self, engine: str, name: str, folder: str, run: Run) -> None:
-        self.engine, self.name, self.folder, self.run = engine, name, folder, run
-        self.image = f"localhost/{name}:latest"
-
-    def prepare(self) -> str:
-        """Have something to start; why not."""
-        status, output, errors = self.run([self.engine, "import", os.path.join(self.folder, ARCHIVE), self.image])
-        return "" if status == 0 else f"{self.engine} import fails: {_last(errors or output)}"
-
-    def start(self, arguments: Sequence[str]) -> tuple[int, str, str]:
-        command = ("/bin/sleep", str(_LIFE_SECONDS))
-        return self.run([self.engine, "run", "--detach", "--name", self.name, "--network=none", *arguments, self.image, *command])
-
-    def inside(self, *words: str) -> tuple[int, str, str]:
-        return self.run([self.engine, "exec", self.name, *words])
-
-    def remove(self) -> None:
-        self.run([self.engine, "rm", "--force", self.name])
-        self.run([self.engine, "rmi", "--force", self.image])
-
-
-class _Bare(_Container):
-    """One of containerd's own, from a folder; in a namespace where nobody else looks."""
-
-    CTR = ("ctr", "--namespace", "aikit-fleet")
-
-    def prepare(self) -> str:
-        folder = os.path.join(self.folder, "root")
-        with tarfile.open(os.path.join(self.folder, ARCHIVE)) as tar:
-            for member in tar:
-                path = os.path.join(folder, member.name)
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                source = tar.extractfile(member)
-                with open(path, "wb") as target:
-                    target.write(source.read() if source else b"")
-                os.chmod(path, 0o755)
-        status, output, errors = self.run([*self.CTR, "version"])
-        return "" if status == 0 else f"ctr version fails: {_last(errors or output)}"
-
-    def start(self, arguments: Sequence[str]) -> tuple[int, str, str]:
-        command = (os.path.join(self.folder, "root"), self.name, "/bin/sleep", str(_LIFE_SECONDS))
-        return self.run([*self.CTR, "run", "--detach", "--rootfs", *arguments, *command])
-
-    def inside(self, *words: str) -> tuple[int, str, str]:
-        return self.run([*self.CTR, "tasks", "exec", "--exec-id", uuid.uuid4().hex[:8], self.name, *words])
-
-    def remove(self) -> None:
-        self.run([*self.CTR, "tasks", "rm", "--force", self.name])
-        self.run([*self.CTR, "containers", "rm", self.name])
 
 
 def probe(engine: str, arguments: Sequence[str], nodes: Sequence[str], reload: bool, folder: str, run: Run) -> dict[str, Any]:
     """The result of module nvidia_container_check. ``folder``: where the image may be put together."""
-    missing = _pack(os.path.join(folder, ARCHIVE), run)
+    archive = os.path.join(folder, "image.tar")
+    missing = _pack(archive, run)
     if missing:
         return _result(engine, False, f"no image can be made: {missing}", "Check by hand that a container sees the GPU.", nodes)
-    container = (_Bare if engine == "containerd" else _Container)(engine, f"aikit-fleet-gpu-check-{uuid.uuid4().hex[:8]}", folder, run)
-    problem = container.prepare()
-    if problem:
-        hint = "systemctl status containerd" if engine == "containerd" else f"{engine} info"
-        return _result(engine, False, problem, f"{hint} says whether it works.", nodes)
+    name = f"aikit-fleet-gpu-check-{uuid.uuid4().hex[:8]}"
+    image = f"localhost/{name}:latest"
+    status, output, errors = run([engine, "import", archive, image])
+    if status != 0:
+        return _result(engine, False, f"{engine} import fails: {_last(errors or output)}", f"{engine} info says whether it works.", nodes)
     try:
-        return _check(container, arguments, nodes or NODES, reload)
+        return _check(engine, arguments, nodes or NODES, reload, name, image, run)
     finally:
-        container.remove()
+        run([engine, "rm", "--force", name])
+        run([engine, "rmi", "--force", image])
 
 
-def _check(container: _Container, arguments: Sequence[str], nodes: Sequence[str], reload: bool) -> dict[str, Any]:
-    engine = container.engine
-    status, output, errors = container.start(arguments)
+def _check(engine: str, arguments: Sequence[str], nodes: Sequence[str], reload: bool, name: str, image: str, run: Run) -> dict[str, Any]:
+    command = [engine, "run", "--detach", "--name", name, "--network=none", *arguments, image, "/bin/sleep", str(_LIFE_SECONDS)]
+    status, output, errors = run(command)
     if status != 0:
         return _result(engine, False, f"{' '.join(arguments)}: {_last(errors or output)}", _start_hint(errors), nodes)
-    refused = _open(container, nodes)
+    refused = _open(engine, name, nodes, run)
     if refused:
         return _result(engine, False, refused, "SELinux or the engine's device rules keep the container from the GPU; journalctl -t audit says which.", nodes)
     if not reload:
         return _result(engine, True, f"{len(nodes)} device nodes open", "", nodes)
-    container.run(["systemctl", "daemon-reload"])
-    refused = _open(container, nodes)
+    run(["systemctl", "daemon-reload"])
+    refused = _open(engine, name, nodes, run)
     if refused:
         hint = "systemd takes the devices away that it was not told of: use CDI (--device nvidia.com/gpu=all) instead of the hook behind --gpus."
         return _result(engine, False, f"after systemctl daemon-reload: {refused}", hint, nodes)
     return _result(engine, True, f"{len(nodes)} device nodes open, also after systemctl daemon-reload", "", nodes)
 
 
-def _open(container: _Container, nodes: Sequence[str]) -> str:
+def _open(engine: str, name: str, nodes: Sequence[str], run: Run) -> str:
     for node in nodes:
-        status, output, errors = container.inside("/bin/dd", f"if={node}", "of=/dev/null", "count=0")
+        status, output, errors = run([engine, "exec", name, "/bin/dd", f"if={node}", "of=/dev/null", "count=0"])
         if status != 0:
             return _last(errors or output)
     return ""

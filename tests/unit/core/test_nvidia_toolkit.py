@@ -262,19 +262,29 @@ def test_podman():
 
 
 def test_containerd_alone_and_beside_docker():
-    made = plan(host(engines=[CONTAINERD]))["containerd"]
-    assert made["argv"][:4] == ["nvidia-ctk", "runtime", "configure", "--runtime=containerd"] and "--cdi.enabled" in made["argv"]
-    assert not any("default" in word for word in made["argv"])
-    assert made["config"] == "/etc/containerd/config.toml"
+    wanted = {"config": "/etc/containerd/config.toml", "service": "containerd.service"}
+    assert plan(host(engines=[CONTAINERD]))["containerd"] == wanted
     assert plan(host(engines=[DOCKER_26, CONTAINERD]))["containerd"] == {}
-    # It is proven as the others are
-    assert plan(host(engines=[CONTAINERD]))["engines"] == [{"name": "containerd", "arguments": ["--device", "nvidia.com/gpu=all"]}]
-    # On by default since 2.0, or set before
-    assert plan(host(engines=[{**CONTAINERD, "cdi": True}]))["containerd"] == {}
+    # A restart may have been left over
+    assert plan(host(engines=[{**CONTAINERD, "cdi": True}]))["containerd"] == wanted
+    # On by default since 2.0, unless somebody switched it off
+    assert plan(host(engines=[{**CONTAINERD, "version": "2.1.4", "cdi": True}]))["containerd"] == {}
+    assert plan(host(engines=[{**CONTAINERD, "version": "2.1.4"}]))["containerd"] == wanted
     old = plan(host(engines=[{**CONTAINERD, "version": "1.6.20", "cdi_spec_max": ""}]))
     assert old["containerd"] == {} and [problem["name"] for problem in old["problems"]] == ["containerd too old"]
     gone = plan(host(engines=[CONTAINERD]), state="absent", owned=["containerd"])
-    assert gone["containerd"] == {"service": "containerd.service", "drop_in": "/etc/containerd/conf.d/99-nvidia.toml"}
+    assert gone["containerd"] == wanted
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_containerd_says_itself_whether_cdi_is_on(enabled):
+    found = host(engines=[{**CONTAINERD, "cdi": enabled}], toolkit=at("1.20.0"))
+    made = nvidia_toolkit.facts(plan(found), found, {"devices": [nvidia_toolkit.ALL], "spec_version": "0.7.0", "survives_reboot": True})
+    (check,) = [check for check in made["checks"] if check["name"] == "CDI in containerd"]
+    assert check["ok"] is enabled and bool(made["failures"]) is not enabled
+    # Beside Docker it is Docker's
+    both = host(engines=[DOCKER_28, {**CONTAINERD, "cdi": enabled}], toolkit=at("1.20.0"))
+    assert not any("containerd" in check["name"] for check in nvidia_toolkit.facts(plan(both), both)["checks"])
 
 
 def test_order_of_docker():

@@ -114,7 +114,7 @@ class Engine:
         self.commands.append(words)
         if words[0] == "ldd":
             return (0, "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /etc/passwd (0x00007f01)\n\t/etc/group (0x00007f02)\n", "")
-        if words[1] == "import" and words[0] != "ctr":
+        if words[1] == "import":
             with tarfile.open(words[2]) as tar:
                 self.names = tar.getnames()
         if words == ["systemctl", "daemon-reload"] and self.after_reload:
@@ -141,22 +141,6 @@ def test_a_container_that_sees_the_gpu(tmp_path):
     run = engine.commands[3]
     assert run[:4] == ["docker", "run", "--detach", "--name"] and run[5:8] == ["--network=none", *ARGUMENTS]
     assert engine.commands[4][3:] == ["/bin/dd", "if=/dev/nvidia0", "of=/dev/null", "count=0"]
-
-
-def test_a_container_of_containerd_alone(tmp_path):
-    engine = Engine()
-    found = container_probe.probe("containerd", ARGUMENTS, ["/dev/nvidia0"], True, str(tmp_path), engine)
-    assert found["ok"] and found["engine"] == "containerd"
-    commands = [words for words in engine.commands if words[0] == "ctr"]
-    assert all(words[:3] == ["ctr", "--namespace", "aikit-fleet"] for words in commands)
-    assert [" ".join(words[3:5]) for words in commands] == ["version", "run --detach", "tasks exec", "tasks exec", "tasks rm", "containers rm"]
-    name = commands[1][-3]
-    assert commands[1][3:] == ["run", "--detach", "--rootfs", *ARGUMENTS, f"{tmp_path}/root", name, "/bin/sleep", "120"]
-    assert commands[2][7:] == [name, "/bin/dd", "if=/dev/nvidia0", "of=/dev/null", "count=0"]
-    assert sorted(path.name for path in (tmp_path / "root/bin").iterdir()) == ["dd", "sleep"]
-    assert (tmp_path / "root/bin/dd").stat().st_mode & 0o111
-    refused = container_probe.probe("containerd", ARGUMENTS, ["/dev/nvidia0"], False, str(tmp_path), Engine("version", "cannot connect to containerd"))
-    assert not refused["ok"] and refused["detail"] == "ctr version fails: cannot connect to containerd" and "systemctl status containerd" in refused["hint"]
 
 
 def test_after_a_reload(tmp_path):
