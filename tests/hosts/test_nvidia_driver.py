@@ -253,6 +253,35 @@ class TestInterrupted:
         assert host.sh(f"ls {' '.join(WRITTEN)} {STATE} 2>/dev/null | wc -l") == "0"
 
 
+class TestFabricManager:
+    """A machine with NVSwitch: without a Fabric Manager of exactly the driver's version its GPUs run no CUDA."""
+
+    @pytest.fixture
+    def host(self, gpu_host):
+        return gpu_host("driver-fabric", gpus=("h100", "h100"), nvswitch=True)
+
+    def test_it_comes_with_the_driver_in_exactly_its_version(self, role, host):
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_version="580.159.03"))
+        assert facts(run)["facts"]["state"] == "loaded"
+        assert installed(host, "nvidia-fabricmanager") == installed(host, "libnvidia-nscq") == "ii 580.159.03-1"
+        assert host.run("systemctl", "is-enabled", "nvidia-fabricmanager.service") == "enabled"
+        assert host.run("systemctl", "is-active", "nvidia-fabricmanager.service") == "active"
+        found = host.module("aikit.fleet.gpu_info", root=host.root)
+        assert found["host"]["fabric_manager"]["needed"] and found["host"]["fabric_manager"]["active"] and found["problems"] == []
+        assert good(role(host, nvidia_driver_state="managed")).changed == 0
+
+    def test_a_mismatch_is_a_problem_and_is_put_right(self, role, host):
+        host.run("rm", WRITTEN[0])
+        host.apt("install", "nvidia-fabricmanager=580.178.04-1")
+        found = host.module("aikit.fleet.gpu_info", root=host.root)
+        assert "fabric_manager_mismatch" in [problem["name"] for problem in found["problems"]]
+        run = good(role(host, nvidia_driver_state="managed"))
+        assert "exactly the driver's 580.159.03" in facts(run)["facts"]["reason"]
+        assert installed(host, "nvidia-fabricmanager") == "ii 580.159.03-1"
+        assert host.module("aikit.fleet.gpu_info", root=host.root)["problems"] == []
+        assert good(role(host, nvidia_driver_state="managed")).changed == 0
+
+
 class TestServices:
     """A container of ours that holds the GPU, as role inference makes it; what runs inside does not matter here."""
 
