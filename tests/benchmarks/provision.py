@@ -84,7 +84,8 @@ class Fleet:
 
     def run(self, name: str, pipelining: bool, *words: str, json_output: bool = False) -> tuple[float, str]:
         """Seconds and output of one run that has to succeed."""
-        arguments = f"-o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -i {self.folder}/key"
+        ssh = "-o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+        arguments = f"{ssh} -i {self.folder}/key"
         environment = support.environment(
             ANSIBLE_PIPELINING=str(pipelining),
             ANSIBLE_SSH_ARGS=arguments,

@@ -187,7 +187,8 @@ class TestInterrupted:
         host.control("module-build-fails", None)
         assert run.code != 0 and json.loads(host.run("cat", STATE))["changing"]["current"]["version"] == "580.159.03"
         assert self.states(host) - {"ii"}, "nothing is half-configured"
-        assert self.look(role, host, nvidia_driver_state="ensure").startswith("A change of the driver ended half way: nvidia-kernel-open-dkms is half-configured")
+        said = self.look(role, host, nvidia_driver_state="ensure")
+        assert said.startswith("A change of the driver ended half way: nvidia-kernel-open-dkms is half-configured")
         run = good(role(host, nvidia_driver_state="ensure"))
         assert facts(run)["facts"]["state"] == "loaded" and facts(run)["facts"]["version"] == "580.159.03"
         self.is_finished(role, host, "580.159.03")
@@ -207,7 +208,8 @@ class TestInterrupted:
 
     def test_packages_that_were_only_unpacked(self, role, host):
         """As a machine that was switched off among them: the loaded module and half of the libraries are of the old driver."""
-        host.sh("mkdir -p /var/tmp/debs; cd /var/tmp/debs; apt-get -q=2 download nvidia-kernel-open-dkms=580.178.04-1 libcuda1=580.178.04-1 libnvidia-ml1=580.178.04-1")
+        names = " ".join(f"{name}=580.178.04-1" for name in ("nvidia-kernel-open-dkms", "libcuda1", "libnvidia-ml1"))
+        host.sh(f"mkdir -p /var/tmp/debs; cd /var/tmp/debs; apt-get -q=2 download {names}")
         host.sh("dpkg --unpack --force-depends /var/tmp/debs/*.deb; rm -r /var/tmp/debs")
         assert "iU" in self.states(host)
         run = good(role(host, nvidia_driver_state="managed"))

@@ -55,7 +55,8 @@ def enable_cdi(text: Optional[str], path: str) -> str:
 def disable_cdi(text: str) -> str:
     """The file as it was before: where its table says true, it says false."""
     version = _VERSION.search(text)
-    table = re.search(rf"^[ \t]*\[[ \t]*plugins[ \t]*\.[ \t]*['\"]{re.escape(TABLES.get(int(version.group(1)) if version else 2, '-'))}['\"][ \t]*\]", text, re.M)
+    name = TABLES.get(int(version.group(1)) if version else 2, "-")
+    table = re.search(rf"^[ \t]*\[[ \t]*plugins[ \t]*\.[ \t]*['\"]{re.escape(name)}['\"][ \t]*\]", text, re.M)
     if table is None:
         return text
     following = _HEADER.search(text, table.end())

@@ -588,7 +588,8 @@ class _Planner:
     def _described(self, action: str, reason: str, target: Optional[Target]) -> dict[str, Any]:
         change = action in CHANGES
         # Files of ours are kept right where the driver is ours, or is managed and came as packages
-        managed = (self.wishes.get("state") == "managed" or self._ours() or bool(self.begun)) and target is not None and target.source in ("nvidia_repository", "distribution")
+        packaged = target is not None and target.source in ("nvidia_repository", "distribution")
+        managed = packaged and (self.wishes.get("state") == "managed" or self._ours() or bool(self.begun))
         configure = change and action != "remove" or action == "none" and managed and self.platform is not None and bool(self.driven)
         described = {
             "action": action,
