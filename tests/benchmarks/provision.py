@@ -100,10 +100,10 @@ class Fleet:
             raise SystemExit(f"{name}: exit {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}")
         return seconds, done.stdout
 
-    def tasks(self, name: str) -> int:
-        """How often a module ran on the first host; a loop counts each time. Nothing may change."""
-        _seconds, output = self.run(name, True, json_output=True)
-        document = json.loads(output[output.index("{\n") :])
+    def counted(self, name: str, pipelining: bool) -> tuple[int, int]:
+        """How often a module ran on the first host (a loop counts each time), and SSH sessions to it. Nothing may change."""
+        _seconds, output = self.run(name, pipelining, "-vvv", json_output=True)
+        document = json.loads(output[re.search(r"^\{$", output, re.M).start() :])
         changed = {host: entry["changed"] for host, entry in document["stats"].items() if entry["changed"]}
         if changed:
             raise SystemExit(f"{name} changed something: {changed}")
@@ -115,13 +115,8 @@ class Fleet:
                     continue
                 items = result.get("results")
                 count += len([item for item in items if not item.get("skipped")]) if isinstance(items, list) and "item" in (items or [{}])[0] else 1
-        return count
-
-    def sessions(self, name: str, pipelining: bool) -> int:
-        """SSH sessions to the first host in one run."""
-        _seconds, output = self.run(name, pipelining, "-vvv")
         address = re.escape(self.reach(self.hosts[0])["ansible_host"])
-        return len(re.findall(rf"^<{address}> SSH: EXEC (?:ssh|sftp|scp)\b", output, re.M))
+        return count, len(re.findall(rf"^<{address}> SSH: EXEC (?:ssh|sftp|scp)\b", output, re.M))
 
     def close(self) -> None:
         for host in self.hosts:
@@ -148,9 +143,10 @@ def main() -> None:
 
 
 def table(fleet: Fleet, runs: int) -> None:
-    count = fleet.tasks("aikit.fleet.provision")
-    (fleet.folder / "ping.yml").write_text(PING + "".join(f"    - name: Ping {number}\n      ansible.builtin.ping:\n" for number in range(count)))
-    rows = {"`provision.yml`": "aikit.fleet.provision", "builtin and community modules": "builtin.yml", f"{count} × `ping`": "ping.yml"}
+    counts = {("aikit.fleet.provision", True): fleet.counted("aikit.fleet.provision", True)}
+    number = counts[("aikit.fleet.provision", True)][0]
+    (fleet.folder / "ping.yml").write_text(PING + "".join(f"    - name: Ping {one}\n      ansible.builtin.ping:\n" for one in range(number)))
+    rows = {"`provision.yml`": "aikit.fleet.provision", "builtin and community modules": "builtin.yml", f"{number} × `ping`": "ping.yml"}
     print("| what | pipelining | tasks on the host | SSH sessions | seconds per host (median, range) | times the builtin way |")
     print("|---|---|---|---|---|---|")
     for pipelining in (True, False):
@@ -161,10 +157,11 @@ def table(fleet: Fleet, runs: int) -> None:
                 found.append(fleet.run(name, pipelining)[0] / len(fleet.hosts))
         base = statistics.median(seconds["builtin.yml"])
         for title, name in rows.items():
+            tasks, sessions = counts.get((name, pipelining)) or fleet.counted(name, pipelining)
             found = seconds[name]
             middle = statistics.median(found)
             print(
-                f"| {title} | {'on' if pipelining else 'off'} | {fleet.tasks(name)} | {fleet.sessions(name, pipelining)} |"
+                f"| {title} | {'on' if pipelining else 'off'} | {tasks} | {sessions} |"
                 f" {middle:.1f} ({min(found):.1f}–{max(found):.1f}) | {middle / base:.2f} |",
                 flush=True,
             )

@@ -33,6 +33,9 @@ def role(gpu_host, tmp_path_factory):
     host.sh("systemctl restart containerd; useradd --create-home --shell /bin/bash alice")
     # A /proc with mounts in it is one that a user namespace may not mount: the fake boot id goes
     host.sh("umount /proc/sys/kernel/random/boot_id; loginctl enable-linger alice; sleep 2; ls -d /run/user/$(id -u alice)")
+    # An overlay on the overlay of this host fails; root's storage is on a volume
+    host.write("/home/alice/.config/containers/storage.conf", '[storage]\ndriver = "vfs"\n')
+    host.sh("chown -R alice: /home/alice/.config")
     return Toolkit(host, tmp_path_factory.mktemp("engines"))
 
 
