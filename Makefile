@@ -25,7 +25,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:
 	@echo 'make quickstart     a running, proven inference service on this machine (the first run takes some minutes)'
 	@echo 'make setup          what quickstart needs: $(VENV) with pinned packages, this checkout linked in it as aikit.fleet'
-	@echo 'make test           all tests that gate a change: unit, lint, sanity, importer, e2e, molecule; each has a target test-NAME'
+	@echo 'make test           all tests that gate a change: unit, lint, sanity, importer, e2e, molecule (each has a target test-NAME), one host of test-hosts'
 	@echo 'make test-hosts     GPU hosts: real systemd hosts, fake GPUs, signed repositories with packages that behave like NVIDIA'\''s; one real DKMS build'
 	@echo 'make test-faults    kill deployments at many moments and run them again; faulty images'
 	@echo 'make test-matrix    unit tests of the pure code on every Python from 3.9 to 3.13 that is here'
@@ -68,6 +68,7 @@ test: prepare
 	@$(STEP) importer $(MAKE) --no-print-directory test-importer
 	@$(STEP) e2e $(MAKE) --no-print-directory test-e2e
 	@$(STEP) molecule $(MAKE) --no-print-directory test-molecule
+	@$(STEP) hosts pytest tests/hosts/test_provision.py
 	@$(STEP) --summary
 
 test-unit: setup-dev

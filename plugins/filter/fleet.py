@@ -25,6 +25,7 @@ class FilterModule:
             "from_hosts": from_hosts,
             "hosts_table": table.hosts,
             "host_checks": host_checks.host_checks,
+            "images_to_remove": fleet.images_to_remove,
             "plan_table": fleet.plan_table,
             "registry_reference": fleet.registry_reference,
             "release_failure": fleet.release_failure,

@@ -34,6 +34,7 @@ class FilterModule:
             "nvidia_toolkit_docker_restart": nvidia_toolkit.docker_restart,
             "nvidia_toolkit_facts": nvidia_toolkit.facts,
             "nvidia_toolkit_key_problem": nvidia_toolkit.key_problem,
+            "nvidia_toolkit_rootless": nvidia_toolkit.rootless,
             "nvidia_toolkit_plan": nvidia_toolkit.plan,
         }
         return {name: _told(function, name) for name, function in found.items()}

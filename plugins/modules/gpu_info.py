@@ -422,11 +422,27 @@ host:
       returned: always
       type: str
       sample: dpkg
+    repositories:
+      description: Names of the files that describe the package manager's repositories.
+      returned: always
+      type: list
+      elements: str
+      sample: [nvidia-container-toolkit.sources]
     packages:
       description: Installed packages of the driver, of what its modules are built with, and of its repositories, with the package manager's versions.
       returned: always
       type: dict
       sample: {nvidia-driver-cuda: 580.159.03-1, nvidia-kernel-open-dkms: 580.159.03-1, dkms: 3.2.2-1}
+    unfinished_packages:
+      description: Packages of them that dpkg began to change and did not finish, with the state that each was left in.
+      returned: always
+      type: dict
+      sample: {nvidia-kernel-open-dkms: half-configured}
+    initramfs_outdated:
+      description: Whether the early file system of the next boot is older than the file that keeps nouveau from loading.
+      returned: always
+      type: bool
+      sample: false
     held_packages:
       description: Those of them that are held.
       returned: always

@@ -84,6 +84,11 @@ stale:
   returned: success
   type: bool
   sample: false
+enabled:
+  description: Whether O(service) and the path unit that watches the driver for it are started at boot. True where there is no such service.
+  returned: success
+  type: bool
+  sample: true
 survives_reboot:
   description: Whether the file, or the service that makes it at boot, is there after a reboot.
   returned: success

@@ -107,6 +107,8 @@ def test_check_mode_on_a_virgin_host_says_what_would_be_done(new):
         ({"nvidia_container_toolkit_key_sha256": "0" * 64}, "checksum"),
         ({"nvidia_container_toolkit_repo_url": "x"}, "Did you mean nvidia_container_toolkit_repository_url?"),
         ({"nvidia_container_toolkit_version": "1.18.0"}, "below 1.19.1"),
+        # A repository that cannot be reached
+        ({"nvidia_container_toolkit_repository_url": "http://127.0.0.1:9/libnvidia-container"}, "Nothing was installed"),
     ],
 )
 def test_refusals_leave_nothing_behind(new, variables, message):
@@ -137,6 +139,17 @@ def test_a_second_run_changes_nothing(new):
         run = new("--diff", nvidia_container_toolkit_state=state)
         assert (run.failed, run.changed) == (0, 0), run.output
     assert new("--check").changed == 0
+
+
+def test_a_broken_daemon_json_is_refused_and_not_touched(new):
+    broken = '{\n  "features": {"buildkit": true}\n  "debug": true\n}'
+    good = new.host.run("cat", "/etc/docker/daemon.json")
+    new.host.write("/etc/docker/daemon.json", broken)
+    run = new()
+    assert run.failed == 1 and "is no JSON: line 3, column 3" in run.messages(), run.messages()
+    assert new.host.run("cat", "/etc/docker/daemon.json") == broken
+    new.host.write("/etc/docker/daemon.json", good)
+    assert new().changed == 0
 
 
 def test_containers_see_the_gpu_also_after_a_reload_of_systemd(new):

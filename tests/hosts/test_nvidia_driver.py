@@ -171,6 +171,119 @@ class TestLife:
         assert good(role(host, nvidia_driver_state="absent")).changed == 0
 
 
+class TestInterrupted:
+    """What a run leaves behind that broke off: the next one finishes it, whatever it asks for."""
+
+    @pytest.fixture
+    def host(self, gpu_host):
+        return gpu_host("driver-interrupted")
+
+    def states(self, host):
+        return set(host.sh("dpkg-query -W -f '${db:Status-Abbrev}\n' '*nvidia*' libcuda1 2>/dev/null | sort -u").split()) - {"un", "rc"}
+
+    def test_a_module_that_could_not_be_built(self, role, host):
+        host.control("module-build-fails")
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_version="580.159.03")
+        host.control("module-build-fails", None)
+        assert run.code != 0 and json.loads(host.run("cat", STATE))["changing"]["current"]["version"] == "580.159.03"
+        assert self.states(host) - {"ii"}, "nothing is half-configured"
+        said = self.look(role, host, nvidia_driver_state="ensure")
+        assert said.startswith("A change of the driver ended half way: nvidia-kernel-open-dkms is half-configured")
+        run = good(role(host, nvidia_driver_state="ensure"))
+        assert facts(run)["facts"]["state"] == "loaded" and facts(run)["facts"]["version"] == "580.159.03"
+        self.is_finished(role, host, "580.159.03")
+
+    def look(self, role, host, **variables):
+        run = good(role(host, "--check", **variables))
+        (said,) = run.results("Say what would be done")
+        return said["msg"][0]
+
+    def is_finished(self, role, host, version):
+        assert self.states(host) == {"ii"}
+        written = json.loads(host.run("cat", STATE))
+        assert "changing" not in written and written["current"]["version"] == version
+        for state in ("ensure", "managed"):
+            run = good(role(host, nvidia_driver_state=state))
+            assert run.changed == 0 and facts(run)["facts"]["version"] == version
+
+    def test_packages_that_were_only_unpacked(self, role, host):
+        """As a machine that was switched off among them: the loaded module and half of the libraries are of the old driver."""
+        names = " ".join(f"{name}=580.178.04-1" for name in ("nvidia-kernel-open-dkms", "libcuda1", "libnvidia-ml1"))
+        host.sh(f"mkdir -p /var/tmp/debs; cd /var/tmp/debs; apt-get -q=2 download {names}")
+        host.sh("dpkg --unpack --force-depends /var/tmp/debs/*.deb; rm -r /var/tmp/debs")
+        assert "iU" in self.states(host)
+        run = good(role(host, nvidia_driver_state="managed"))
+        assert facts(run)["facts"]["version"] == "580.178.04"
+        self.is_finished(role, host, "580.178.04")
+
+    def test_a_blacklist_that_never_reached_the_early_file_system(self, role, host):
+        rebuilt = "wc -l </var/log/fake-nvidia/update-initramfs"
+        before = int(host.sh(rebuilt))
+        host.sh(f"sleep 1; touch {WRITTEN[2]}")
+        run = good(role(host))
+        assert run.changed == 1 and int(host.sh(rebuilt)) > before
+        assert good(role(host)).changed == 0
+
+    def test_steps_after_the_packages_that_were_never_taken(self, role, host):
+        written = json.loads(host.run("cat", STATE))
+        begun = {"action": "install", "before": {}, "current": written.pop("current"), "previous": None, "repository": written["repository"], "locks": []}
+        host.write(STATE, json.dumps({"schema": 1, "changing": begun}))
+        host.run("systemctl", "disable", "nvidia-persistenced.service")
+        host.run("rm", WRITTEN[3])
+        good(role(host))
+        assert host.run("systemctl", "is-enabled", "nvidia-persistenced.service") == "enabled"
+        assert host.sh(f"test -e {WRITTEN[3]} && echo there") == "there"
+        self.is_finished(role, host, "580.178.04")
+
+    def test_what_was_written_before_packages_that_never_came(self, role, host, nvidia_repo):
+        host.write("/etc/apt/apt.conf.d/99-no-downloads", 'DPkg::Pre-Invoke { "false"; };\n')
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_version="580.159.03")
+        host.run("rm", "/etc/apt/apt.conf.d/99-no-downloads")
+        assert run.code != 0 and "580.159.03" in host.run("cat", WRITTEN[0])
+        # Nobody wants that version any more: the pin is the installed driver's again
+        run = good(role(host, nvidia_driver_state="ensure"))
+        assert facts(run)["facts"]["version"] == "580.178.04" and "580.178.04" in host.run("cat", WRITTEN[0])
+        self.is_finished(role, host, "580.178.04")
+
+    def test_half_an_installation_goes_as_a_whole(self, role, host):
+        host.control("module-build-fails")
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_version="580.159.03")
+        assert run.code != 0
+        host.control("module-build-fails", None)
+        good(role(host, nvidia_driver_state="absent"))
+        assert self.states(host) <= {"ii"} and host.sh("dpkg-query -W -f '${db:Status-Abbrev}${Package}\\n' | grep '^i.*nvidia' || true") == ""
+        assert host.sh(f"ls {' '.join(WRITTEN)} {STATE} 2>/dev/null | wc -l") == "0"
+
+
+class TestFabricManager:
+    """A machine with NVSwitch: without a Fabric Manager of exactly the driver's version its GPUs run no CUDA."""
+
+    @pytest.fixture
+    def host(self, gpu_host):
+        return gpu_host("driver-fabric", gpus=("h100", "h100"), nvswitch=True)
+
+    def test_it_comes_with_the_driver_in_exactly_its_version(self, role, host):
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_version="580.159.03"))
+        assert facts(run)["facts"]["state"] == "loaded"
+        assert installed(host, "nvidia-fabricmanager") == installed(host, "libnvidia-nscq") == "ii 580.159.03-1"
+        assert host.run("systemctl", "is-enabled", "nvidia-fabricmanager.service") == "enabled"
+        assert host.run("systemctl", "is-active", "nvidia-fabricmanager.service") == "active"
+        found = host.module("aikit.fleet.gpu_info", root=host.root)
+        assert found["host"]["fabric_manager"]["needed"] and found["host"]["fabric_manager"]["active"] and found["problems"] == []
+        assert good(role(host, nvidia_driver_state="managed")).changed == 0
+
+    def test_a_mismatch_is_a_problem_and_is_put_right(self, role, host):
+        host.run("rm", WRITTEN[0])
+        host.apt("install", "nvidia-fabricmanager=580.178.04-1")
+        found = host.module("aikit.fleet.gpu_info", root=host.root)
+        assert "fabric_manager_mismatch" in [problem["name"] for problem in found["problems"]]
+        run = good(role(host, nvidia_driver_state="managed"))
+        assert "exactly the driver's 580.159.03" in facts(run)["facts"]["reason"]
+        assert installed(host, "nvidia-fabricmanager") == "ii 580.159.03-1"
+        assert host.module("aikit.fleet.gpu_info", root=host.root)["problems"] == []
+        assert good(role(host, nvidia_driver_state="managed")).changed == 0
+
+
 class TestServices:
     """A container of ours that holds the GPU, as role inference makes it; what runs inside does not matter here."""
 
@@ -275,6 +388,15 @@ class TestForeignDriver:
         assert run.changed == 0 and snapshot(host) == before
         assert [problem["name"] for problem in facts(run)["facts"]["problems"]] == ["below_floor"]
 
+    def test_a_hung_nvidia_smi_is_named_and_nothing_is_changed(self, role, host):
+        before = snapshot(host)
+        host.control("smi-hang")
+        run = role(host, nvidia_driver_source="auto")
+        host.control("smi-hang", None)
+        host.sh("pkill -KILL nvidia-smi || true")
+        assert run.code != 0 and "NVIDIA's driver does not work" in run.messages() and "did not end" in run.messages(), run.messages()
+        assert snapshot(host) == before
+
     def test_absent_leaves_it_too(self, role, host):
         run = good(role(host, nvidia_driver_state="absent"))
         assert run.changed == 0 and "not installed by this role" in run.output
@@ -286,7 +408,9 @@ class TestForeignDriver:
 
     def test_a_mismatch_after_a_night_upgrade_asks_for_a_reboot(self, role, host):
         host.run("rm", WRITTEN[0])
-        host.apt("install", "--allow-downgrades", "libnvidia-ml1=580.159.03-1", "libcuda1=580.159.03-1", "nvidia-driver-cuda=580.159.03-1")
+        # User space goes, and the module stays
+        names = ("libnvidia-ml1", "libcuda1", "nvidia-driver-cuda", "nvidia-persistenced", "nvidia-modprobe")
+        host.apt("install", "--allow-downgrades", *(f"{name}=580.159.03-1" for name in names))
         run = good(role(host, nvidia_driver_source="auto"))
         assert facts(run)["facts"]["state"] == "mismatch" and facts(run)["reboot"] is True
 

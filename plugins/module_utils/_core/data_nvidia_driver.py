@@ -332,3 +332,7 @@ DRIVER_PACKAGE = (
 NO_DRIVER_PACKAGE = (
     r"(?:lib)?nvidia-container|nvidia-(?:docker|cuda|cudnn|settings|gds|fs)|nvidia-driver-(?:assistant|pinning)"
 )
+# Parts with versions of their own, or of which an older one may stay beside the new: they tell nothing of half an upgrade
+APART_PACKAGE = r"nvidia-(?:persistenced|modprobe|xconfig|imex|fabric-?manager|firmware)|libnvidia-nscq|libnvsdm|linux-modules-nvidia"
+# Ends what dpkg was interrupted in; before that apt installs nothing
+MEND = ("dpkg", "--configure", "-a")

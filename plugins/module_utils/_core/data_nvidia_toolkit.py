@@ -65,6 +65,9 @@ OLD_FILES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
+# How deb822_repository and yum_repository call the file of a repository named nvidia-container-toolkit
+REPOSITORY_FILES: Mapping[str, str] = {"apt": "nvidia-container-toolkit.sources", "dnf": "nvidia-container-toolkit.repo"}
+
 KEY_DOWNLOAD = "/etc/aikit-fleet/keys/nvidia-container-toolkit.asc"
 KEY_PATHS: Mapping[str, str] = {
     "apt": "/etc/apt/keyrings/nvidia-container-toolkit.asc",
@@ -93,5 +96,6 @@ FLAGS_VARIABLE = "NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS"
 DOCKER_DROP_IN = "/etc/systemd/system/docker.service.d/aikit-fleet-nvidia.conf"
 # Starts the legacy hook in each container of Podman's, beside CDI. Toolkits before 1.18 installed it.
 PODMAN_HOOK = "/usr/share/containers/oci/hooks.d/oci-nvidia-hook.json"
-CONTAINERD_DROP_IN = "/etc/containerd/conf.d/99-nvidia.toml"
+CONTAINERD_CONFIG = "/etc/containerd/config.toml"
+CONTAINERD_SERVICE = "containerd.service"
 SELINUX_BOOLEAN = "container_use_devices"

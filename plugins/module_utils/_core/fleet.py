@@ -92,6 +92,20 @@ def services_to_remove(
     return [{**known[name], "state": "absent"} for name in sorted(known)]
 
 
+def images_to_remove(images: Iterable[Mapping[str, Any]], running: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """What becomes of the images of a host: ``remove`` them, or ``keep`` those that a running container of somebody else's needs, and say whose."""
+    users: dict[str, list[str]] = {}
+    for container in running:
+        if "io.aikit.fleet.service" not in (container.get("Labels") or {}):
+            names = container.get("Names") or [container.get("Id") or ""]
+            users.setdefault(str(container.get("ImageID") or ""), []).append(str(names[0]).lstrip("/"))
+    found: dict[str, list[dict[str, Any]]] = {"remove": [], "keep": []}
+    for image in images:
+        names = sorted(users.get(str(image["id"]), ()))
+        found["keep" if names else "remove"].append({**image, "used_by": names})
+    return found
+
+
 def release_failure(name: str, failure: str, restored: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
     """The message of a failed release: what went wrong, and what runs now."""
     failure = failure.rstrip()

@@ -40,7 +40,7 @@ _OPEN_PACKAGE = re.compile(
 _CLOSED_PACKAGE = re.compile(r"nvidia-kernel-dkms|nvidia-dkms(-\d+)?(-server)?|kmod-nvidia-(latest-)?dkms|linux-modules-nvidia-.*")
 # What roles decide from: the driver, its repositories, and what modules are built with
 _LISTED_PACKAGE = re.compile(
-    r".*nvidia.*|cuda-drivers.*|cuda-keyring|cuda-repo.*|libnvsdm.*|nvlsm|infiniband-diags|dkms"
+    r".*nvidia.*|cuda-drivers.*|cuda-keyring|cuda-repo.*|libcuda1|libcudadebugger1|libnvcuvid1|libnvsdm.*|nvlsm|infiniband-diags|dkms"
     r"|linux-(headers|image)-.*|pve-headers.*|kernel(-core|-devel|-devel-matched|-headers|-modules|-modules-core|-modules-extra)?"
     r"|kernel-default(-devel)?|unattended-upgrades|dnf-automatic|python3-dnf-plugin-versionlock|mokutil"
 )
@@ -119,15 +119,37 @@ def parse_packages(text: str) -> dict[str, Package]:
     return found
 
 
+# dpkg's states between not there and installed, by the letter of dpkg-query
+_UNFINISHED = {"H": "half-installed", "U": "unpacked", "F": "half-configured", "W": "triggers-awaited", "t": "triggers-pending"}
+_LETTERS = {"installed": "i", **{word: letter for letter, word in _UNFINISHED.items()}}
+
+
+def parse_unfinished(text: str) -> dict[str, str]:
+    """Packages that dpkg has begun to change and not finished, with the state that each was left in."""
+    found = {}
+    for line in text.splitlines():
+        cells = line.split("\t")
+        if len(cells) >= 4 and cells[0][1:2] in _UNFINISHED:
+            found[cells[1].partition(":")[0]] = _UNFINISHED[cells[0][1]]
+    return {name: found[name] for name in sorted(found)}
+
+
+def unfinished(raw: Raw) -> dict[str, str]:
+    """Of those packages that roles decide from."""
+    found = parse_unfinished(raw.packages) if raw.package_manager == "dpkg" else {}
+    return {name: state for name, state in found.items() if _LISTED_PACKAGE.fullmatch(name)}
+
+
 def parse_dpkg_status(text: str) -> str:
     """/var/lib/dpkg/status as :data:`gpu_raw.DPKG_QUERY` would print it: for a disk whose dpkg cannot be run."""
     lines = []
     for paragraph in re.split(r"\n\s*\n", text):
         values = dict(re.findall(r"^(Package|Status|Version|Architecture|Maintainer): *(.*)$", paragraph, re.M))
-        if values.get("Status", "").endswith(" ok installed"):
-            wish = "h" if values["Status"].startswith("hold") else "i"
+        words = values.get("Status", "").split()
+        if len(words) == 3 and words[2] in _LETTERS:
+            wish = "h" if words[0] == "hold" else "i"
             cells = (values.get(key, "") for key in ("Package", "Version", "Architecture", "Maintainer"))
-            lines.append("\t".join((f"{wish}i ", *cells)))
+            lines.append("\t".join((f"{wish}{_LETTERS[words[2]]} ", *cells)))
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Mapping, Optional, Sequence
 from . import cdi, data_nvidia
 from .container_engine import parse_os_release
 from .gpu import Gpu, is_nvswitch
-from .gpu_driver import Package, is_wsl, kernels, listed
+from .gpu_driver import Package, is_wsl, kernels, listed, unfinished
 from .gpu_raw import EngineAnswer, Raw
 from .version import at_least, numbers, upstream
 
@@ -176,6 +176,9 @@ def host(raw: Raw, packages: Mapping[str, Package], gpus: Sequence[Gpu]) -> dict
         "unattended_upgrades": unattended_upgrades(raw, packages),
         "kernel_log": raw.kernel_log is not None,
         "package_manager": raw.package_manager,
+        "repositories": sorted(raw.repositories),
         "packages": listed(packages),
+        "unfinished_packages": unfinished(raw),
+        "initramfs_outdated": raw.initramfs_outdated,
         "held_packages": sorted(name for name in listed(packages) if packages[name].held),
     }

@@ -92,6 +92,7 @@ class Raw:
     modinfo: Output = Output()
     packages: str = ""
     package_manager: str = ""
+    initramfs_outdated: bool = False
     repositories: Sequence[str] = ()
     ctk_version: Output = Output()
     nvidia_hook: bool = False

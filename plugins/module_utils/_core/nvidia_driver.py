@@ -63,11 +63,15 @@ class _Planner:
         self.state = installed_state(self.driver)
         self.host: Mapping[str, Any] = info["host"]
         self.installed: Mapping[str, str] = self.host.get("packages") or {}
+        # Packages that dpkg left between two states
+        self.half: Mapping[str, str] = {name: state for name, state in (self.host.get("unfinished_packages") or {}).items() if _is_driver(name)}
         self.engines = info.get("engines") or ()
         self.gpus = [gpu for gpu in info["gpus"] if gpu["vendor"] == "nvidia"]
         self.driven = [gpu for gpu in self.gpus if gpu.get("driver_in_use") != "vfio-pci"]
         self.platform = platform(self.host["os"])
         self.memory = parse_state(remembered)
+        # The change that an earlier run wrote down before it began, and did not come to the end of
+        self.begun: Mapping[str, Any] = self.memory.get("changing") or {}
         self.refusals: list[dict[str, str]] = []
         self.problems: list[dict[str, str]] = []
         self.notes: list[str] = []
@@ -102,6 +106,12 @@ class _Planner:
 
     def _ensure(self) -> tuple[str, str, Optional[Target]]:
         state = self.state
+        left = self._half_done()
+        if left and (self.begun or self._ours()):
+            # What this role began is finished, also where nobody asks for more than a driver that works
+            return (*self._finish(left), self._resumed())
+        if left:
+            self._problem("half_installed", left, "Finish it by its own means (dpkg --configure -a), or set nvidia_driver_state: managed.")
         if state == "loaded":
             self._remark()
             return "none", f"{_name(self.driver)} works: left alone.", self._current()
@@ -117,14 +127,17 @@ class _Planner:
 
     def _managed(self) -> tuple[str, str, Optional[Target]]:
         state = self.state
+        left = self._half_done(whole=True)
         if state in ("absent", "nouveau"):
-            return "install", "No driver is installed." if state == "absent" else "Only nouveau drives the GPU, which runs no CUDA.", self._target()
+            return "install", left or ("No driver is installed." if state == "absent" else "Only nouveau drives the GPU, which runs no CUDA."), self._target()
         now, target = self._current(), self._target()
         if target is None or now is None or self.refusals:
-            return "install", "", target
+            return "install", left, target
         change = self._difference(now, target)
         if change:
             return change[0], change[1], target
+        if left:
+            return (*self._finish(left), self._pinned(target, self._newest_part(now)))
         if state == "mismatch":
             return "none", self._mismatch(), now
         if state == "installed_not_loaded" and not self._module_waits():
@@ -137,6 +150,71 @@ class _Planner:
             found = fabric.get("version") or "not installed"
             return "install", f"Fabric Manager is {found}, and has to be exactly the driver's {now.version}.", self._pinned(target, now)
         return "none", f"{_name(self.driver)} is what is wanted.", now
+
+    # --- a change that ended half way ------------------------------------------------------------------------------
+
+    def _half_done(self, whole: bool = False) -> str:
+        """What an earlier change left undone; empty where nothing is. With ``whole`` the parts of the driver have to be complete, too."""
+        if self.half:
+            return f"A change of the driver ended half way: {', '.join(f'{name} is {state}' for name, state in self.half.items())}."
+        now = self._current()
+        if self.begun and not (now and self._abandoned()):
+            version = (self.begun.get("current") or {}).get("version") or "a driver"
+            return f"An earlier run began to install {version}, and did not come to its end."
+        if not whole or now is None or now.source not in ("nvidia_repository", "distribution"):
+            return ""
+        apart = sorted(name for name, found in self._parts(now).items() if numbers(found) != numbers(now.version))
+        if apart:
+            return f"Parts of the driver are of another version than {now.version}: {', '.join(f'{name} {self.installed[name]}' for name in apart)}."
+        missing = [name for name in self._mine().get("packages") or () if name not in self.installed]
+        return f"Parts of the driver are gone: {', '.join(missing)}." if missing else ""
+
+    def _abandoned(self) -> bool:
+        """Whether the change never reached the packages: the driver that was there is there still."""
+        return not self.half and self.begun.get("before") == self._driver_packages()
+
+    def _driver_packages(self) -> dict[str, str]:
+        return {name: found for name, found in self.installed.items() if _is_driver(name)}
+
+    def _parts(self, now: Target) -> dict[str, str]:
+        """Installed packages that have to be of the driver's version."""
+        return {
+            name: found
+            for name, found in self._driver_packages().items()
+            if len(numbers(found)) >= 2 and numbers(found)[0] == now.branch and not re.match(data.APART_PACKAGE, name)
+        }
+
+    def _newest_part(self, now: Target) -> Target:
+        """The version that a half-done change is finished with: the newer one."""
+        newest = max((*self._parts(now).values(), now.version), key=numbers)
+        return Target(now.branch, upstream(newest), now.flavour, now.source)
+
+    def _finish(self, left: str) -> tuple[str, str]:
+        return str(self.begun.get("action") or "install"), left
+
+    def _resumed(self) -> Optional[Target]:
+        """What the change was to lead to, unless something else is wished now."""
+        aim = self.begun.get("current") or self._mine()
+        if self.begun.get("action") == "rollback":
+            return self._back_to(aim)
+        target = self._target()
+        if target and not target.version and aim and (target.branch, target.flavour, target.source) == (aim["branch"], aim["flavour"], aim["source"]):
+            return Target(target.branch, aim["version"], target.flavour, target.source)
+        return target
+
+    def _back_to(self, record: Mapping[str, Any]) -> Target:
+        self.allow |= {"below_floor", "branch_ended"}
+        target = Target(record["branch"], record["version"], record["flavour"], record["source"])
+        self._check_platform(target.source)
+        self._check_gpus(target)
+        return target
+
+    def _remembered(self, change: bool, action: str) -> dict[str, Any]:
+        """The state file while a change is under way: what is known of the host, and what is being done to it."""
+        kept = {key: value for key, value in self.memory.items() if key != "changing"}
+        if self.begun and (change or action == "refuse"):
+            kept["changing"] = self.begun
+        return {**kept, "schema": SCHEMA}
 
     def _pinned(self, target: Target, now: Target) -> Target:
         return Target(target.branch, target.version or now.version, target.flavour, target.source)
@@ -157,7 +235,10 @@ class _Planner:
 
     def _rollback(self) -> tuple[str, str, Optional[Target]]:
         previous = self.memory.get("previous")
-        now = self._current()
+        now, left = self._current(), self._half_done(whole=True)
+        if self.begun:
+            # Half of a rollback is finished, half of anything else is taken back
+            previous = self.begun.get("current") if self.begun.get("action") == "rollback" else self.begun.get("previous")
         if not previous:
             self._refuse(
                 "no_previous",
@@ -165,16 +246,14 @@ class _Planner:
                 f"Set nvidia_driver_version to the version to go to. ({data.STATE_PATH} remembers what this role replaced.)",
             )
             return "rollback", "", None
-        target = Target(previous["branch"], previous["version"], previous["flavour"], previous["source"])
-        if now and numbers(now.version) == numbers(target.version) and now.flavour in ("", target.flavour):
+        target = self._back_to(previous)
+        if now and numbers(now.version) == numbers(target.version) and now.flavour in ("", target.flavour) and not left:
             return "none", f"The driver is {now.version} already.", now
-        self._check_platform(target.source)
-        self._check_gpus(target)
-        return "rollback", f"Back to {target.version}, which was here before.", target
+        return "rollback", f"{left} " * bool(left) + f"Back to {target.version}, which was here before.", target
 
     def _removal(self) -> tuple[str, str, Optional[Target]]:
         now = self._current()
-        if not self.memory.get("current"):
+        if not self.memory.get("current") and not self.begun:
             if self.state in ("absent", "nouveau"):
                 return "none", "No driver is installed, and nothing of this role's is here.", None
             return "none", f"{_name(self.driver)} was not installed by this role: left alone.", now
@@ -186,16 +265,21 @@ class _Planner:
         version = self.driver.get("installed_version") or self.driver.get("version") or ""
         if not version:
             return None
-        mine = self.memory.get("current") or {}
-        ours = bool(mine) and numbers(mine.get("version", "")) == numbers(version)
+        mine = self._mine()
+        ours = bool(mine)
         # What this role installed is remembered; from a mirror it may look like no source that is known
         source = mine.get("source", "") if ours else self.driver.get("source") or ""
         flavour = self.driver.get("flavour") or (mine.get("flavour", "") if ours else "")
         return Target(numbers(version)[0], upstream(version), flavour, "nvidia_repository" if source == "mirror" else source)
 
     def _ours(self) -> bool:
-        now, mine = self._current(), self.memory.get("current") or {}
-        return bool(now and mine) and numbers(mine.get("version", "")) == numbers(now.version if now else "")
+        return bool(self._mine())
+
+    def _mine(self) -> Mapping[str, Any]:
+        """What is remembered of the driver that is there: of this role's last change, or of one that it began."""
+        version = numbers(self.driver.get("installed_version") or self.driver.get("version") or "")
+        records = (self.memory.get("current") or {}, self.begun.get("current") or {})
+        return next((record for record in records if version and numbers(record.get("version", "")) == version), {})
 
     def _target(self) -> Optional[Target]:
         """The wanted driver; refusals say why there is none."""
@@ -504,7 +588,8 @@ class _Planner:
     def _described(self, action: str, reason: str, target: Optional[Target]) -> dict[str, Any]:
         change = action in CHANGES
         # Files of ours are kept right where the driver is ours, or is managed and came as packages
-        managed = (self.wishes.get("state") == "managed" or self._ours()) and target is not None and target.source in ("nvidia_repository", "distribution")
+        packaged = target is not None and target.source in ("nvidia_repository", "distribution")
+        managed = packaged and (self.wishes.get("state") == "managed" or self._ours() or bool(self.begun))
         configure = change and action != "remove" or action == "none" and managed and self.platform is not None and bool(self.driven)
         described = {
             "action": action,
@@ -520,7 +605,9 @@ class _Planner:
             "drain_services": change and self._docker() and self.state in ("loaded", "mismatch"),
             "drained": list(self.memory.get("drained") or ()),
             "load": self._loading(change, action),
-            "memory": {**self.memory, "schema": SCHEMA},
+            "memory": self._remembered(change, action),
+            "forget": bool(self.begun) and action == "none",
+            "mend": list(data.MEND) if change and (self.half or self.begun) and self.platform and self.platform.apt else [],
             "reboot_required_reason": self._reboot_reason(action),
             "state_dir": data.STATE_DIR,
             "state_path": data.STATE_PATH,
@@ -531,6 +618,11 @@ class _Planner:
             described.update(self._removed())
         elif configure and target is not None and self.platform is not None:
             described.update(self._wanted(action, target, self.platform))
+            if described["state"] and self.offers is not None:
+                begun = {key: described["state"][key] for key in ("current", "previous", "repository", "locks")}
+                # What was there before this change, also where it is the second try
+                before = self.begun.get("before") if self.begun else self._driver_packages()
+                described["memory"]["changing"] = {"action": action, "before": before, **begun}
             if self.refusals:
                 # What the package manager offers is not what is wanted: known only now
                 described.update(action="refuse", change=False, configure=False, reason=" ".join(refusal["detail"] for refusal in self.refusals))
@@ -568,6 +660,7 @@ class _Planner:
                 "path": data.NOUVEAU_PATH,
                 "content": data.NOUVEAU_CONTENT,
                 "initramfs": _initramfs(),
+                "rebuild": bool(change and self.begun or self.host.get("initramfs_outdated")),
                 "grubby": [] if system.apt else list(data.GRUBBY),
             },
             "unattended_upgrades": self._upgrades(system, target),
@@ -675,10 +768,10 @@ class _Planner:
         return sorted(name for name in old & set(self.installed) if name not in wanted)
 
     def _companions(self, known: Collection[str]) -> list[str]:
-        """Further parts of the driver that is there (firmware, libraries): they have to become the new version too, where it has them."""
-        now = self._current()
-        version = numbers(now.version) if now else ()
-        return sorted(name for name, found in self.installed.items() if version and _is_driver(name) and numbers(found) == version and name not in known)
+        """Further parts of the driver that is there (firmware, libraries), of whichever version: where the new version has them they become it too.
+        After half an upgrade apt finds no way by itself, with every version named it does."""
+        parts = [name for name, found in self._driver_packages().items() if len(numbers(found)) >= 2]
+        return sorted(name for name in {*parts, *self.half} if name not in known)
 
     def _offered_at(self, version: str, names: Iterable[str], system: Platform) -> list[str]:
         offers = cast("Mapping[str, str]", self.offers)
@@ -687,20 +780,29 @@ class _Planner:
         return [f"{name}{'=' if system.apt else '-'}{full}" for name, full in found.items() if full]
 
     def _removed(self) -> dict[str, Any]:
-        mine = self.memory.get("current") or {}
-        version = numbers(mine.get("version", ""))
-        packages = set(mine.get("packages") or ())
+        records = [record for record in (self.memory.get("current"), self.begun.get("current")) if record]
+        packages = {name for record in records for name in record.get("packages") or ()} | set(self.half)
         # What came along has the driver's own version
-        packages |= {name for name, found in self.installed.items() if _is_driver(name) and version and numbers(found)[: len(version)] == version}
+        versions = [numbers(record.get("version", "")) for record in records]
+        packages |= {
+            name for name, found in self._driver_packages().items() for version in versions if version and numbers(found)[: len(version)] == version
+        }
         apt = self.platform.apt if self.platform else True
-        repository: dict[str, Any] = self.memory.get("repository") or {"kind": "none"}
+        repository: dict[str, Any] = self.memory.get("repository") or self.begun.get("repository") or {"kind": "none"}
         return {
-            "remove_packages": sorted(name for name in packages if name in self.installed),
+            "remove_packages": sorted(name for name in packages if name in self.installed or name in self.half),
             "remove_repository": repository,
             "remove_repository_files": [repository[key] for key in ("path", "signed_by") if repository.get(key)] + [data.KEYRING_FOLDER, data.KEYRING_COPY],
             "remove_files": [*((data.PIN_PATH, data.UPGRADES_PATH) if apt else ()), data.NOUVEAU_PATH, data.PERSISTENCE_PATH],
-            "remove_locks": list(self.memory.get("locks") or ()),
-            "nouveau": {"needed": False, "path": data.NOUVEAU_PATH, "content": "", "initramfs": _initramfs(), "grubby": [] if apt else list(data.GRUBBY_UNDO)},
+            "remove_locks": list(dict.fromkeys([*(self.memory.get("locks") or ()), *(self.begun.get("locks") or ())])),
+            "nouveau": {
+                "needed": False,
+                "path": data.NOUVEAU_PATH,
+                "content": "",
+                "initramfs": _initramfs(),
+                "rebuild": False,
+                "grubby": [] if apt else list(data.GRUBBY_UNDO),
+            },
         }
 
     # --- offers ---------------------------------------------------------------------------------------------------
@@ -786,12 +888,13 @@ class _Planner:
         return ""
 
     def _state(self, action: str, target: Target, version: str, exact: Sequence[str], plain: Sequence[str], system: Platform) -> dict[str, Any]:
-        now = self._current()
-        mine = self.memory.get("current") or {}
-        previous = self.memory.get("previous")
-        if now and now.source in ("nvidia_repository", "distribution") and numbers(now.version) != numbers(version):
+        now, mine = self._current(), self._mine()
+        previous = self.begun.get("previous") if self.begun else self.memory.get("previous")
+        half = self.begun and self.begun["current"]["version"] == version
+        # A half-changed host has no driver that one would go back to
+        if now and not half and not self.half and now.source in ("nvidia_repository", "distribution") and numbers(now.version) != numbers(version):
             previous = {"version": now.version, "branch": now.branch, "flavour": now.flavour or target.flavour, "source": now.source}
-            previous["packages"] = list(mine.get("packages") or ()) if self._ours() else []
+            previous["packages"] = list(mine.get("packages") or ())
         repository = self._repository(system, target)
         pin = self._pin(system, target, version, numbers(version)[0] if version else target.branch, self._specs(system, version, exact))
         return {
@@ -810,7 +913,7 @@ class _Planner:
 
     def _remembered_repository(self, repository: Mapping[str, Any]) -> dict[str, Any]:
         """What a removal takes away: not a keyring package that was here before this role."""
-        mine: dict[str, Any] = self.memory.get("repository") or {}
+        mine: dict[str, Any] = self.memory.get("repository") or self.begun.get("repository") or {}
         if mine.get("kind") == repository["kind"]:
             return mine
         return {key: repository[key] for key in ("kind", "name", "package", "path", "signed_by", "installed") if key in repository}
@@ -852,7 +955,7 @@ def _nothing() -> dict[str, Any]:
         "allow_held": False,
         "module_stream": "",
         "pin": None,
-        "nouveau": {"needed": False, "path": data.NOUVEAU_PATH, "content": "", "initramfs": [], "grubby": []},
+        "nouveau": {"needed": False, "path": data.NOUVEAU_PATH, "content": "", "initramfs": [], "rebuild": False, "grubby": []},
         "unattended_upgrades": None,
         "fabric_manager": {"packages": [], "service": ""},
         "persistence": {"service": data.PERSISTENCE_SERVICE, "path": data.PERSISTENCE_PATH, "content": ""},

@@ -192,8 +192,23 @@ def _system(result: _Result, host: Mapping[str, Any], wishes: Wishes) -> dict[st
         "repository": _repository(manager, architecture, system["arch"], wishes) if ours else {},
         "old_files": list(data.OLD_FILES[manager]) if ours else [],
         "pin": {"path": data.PIN_PATH, "content": _pin(full)} if manager == "apt" else {},
+        "files": [
+            *([_written(data.PIN_PATH, _pin(full))] if manager == "apt" else []),
+            # The same repository under another name, with another key
+            *(_gone(path) for path in (data.OLD_FILES[manager] if ours else ())),
+        ],
+        # Its key was checked when it came
+        "new_repository": ours and (result.action != "none" or data.REPOSITORY_FILES[manager] not in (host.get("repositories") or ())),
         "versionlock": [f"{name}-{full}" for name in data.PACKAGES] if manager == "dnf" else [],
     }
+
+
+def _written(path: str, content: str) -> dict[str, str]:
+    return {"path": path, "content": content}
+
+
+def _gone(path: str) -> dict[str, str]:
+    return {"path": path, "state": "absent"}
 
 
 def _manager(system: Mapping[str, Any]) -> str:
@@ -267,23 +282,32 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
         result.notes.append("Rootless engines read the same specification. A user needs access to /dev/nvidia*, with Podman also --group-add keep-groups.")
     if host.get("selinux") == "enforcing" and not selinux:
         result.notes.append("SELinux keeps containers from the GPUs: start them with --security-opt=label=disable, or set the boolean container_use_devices.")
+    drop_in = {"path": data.REFRESH_DROP_IN, "content": _refresh_drop_in(limited)} if refresh else {}
+    ordering = {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh and not late else {}
+    hooks = [data.PODMAN_HOOK] if "podman" in names else []
     return {
         "configure": True,
+        "configuration_files": [
+            # The newest specification where all engines read it
+            *([_written(**drop_in) if drop_in["content"] else _gone(data.REFRESH_DROP_IN)] if drop_in else []),
+            *([_written(**ordering)] if ordering else []),
+            *map(_gone, hooks),
+        ],
         "cdi": {
             "generate": not result.waits_for,
             "flags": data.NO_GIDS_FLAG if limited else "",
             "environment": {data.FLAGS_VARIABLE: data.NO_GIDS_FLAG} if limited else {},
             "service": data.REFRESH_SERVICE if refresh else "",
-            "drop_in": {"path": data.REFRESH_DROP_IN, "content": _refresh_drop_in(limited)} if refresh else {},
+            "drop_in": drop_in,
             # A host without the units would lose a specification on a tmpfs at its next boot
             "path": data.SPEC_PATH if refresh else data.OLD_SPEC_PATH,
             "stale_files": [path for path in found["cdi"]["files"] if path == data.OLD_SPEC_PATH] if refresh else [],
             "readable": {engine["name"]: engine["cdi_spec_max"] for engine in engines if engine["cdi_spec_max"]},
         },
         "docker": _docker(result, engines, systemd),
-        "podman": {"remove": [data.PODMAN_HOOK] if "podman" in names else []},
-        "containerd": _containerd() if "containerd" in names and "docker" not in names else {},
-        "ordering": {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh and not late else {},
+        "podman": {"remove": hooks},
+        "containerd": _containerd(engines),
+        "ordering": ordering,
         "selinux": {"boolean": data.SELINUX_BOOLEAN} if selinux else {},
         "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines if engine["name"] in ("docker", "podman")],
     }
@@ -293,6 +317,12 @@ def _judge_engine(result: _Result, engine: Mapping[str, Any]) -> None:
     name, version = engine["name"], engine["version"]
     if name == "podman" and not engine["cdi_spec_max"]:
         result.problem("podman too old", f"Podman {version} reads no CDI specification, so it cannot hand out GPUs", "Podman 4.1 is the first that does.")
+    if name == "containerd" and at_least(version, nvidia.CONTAINERD_CDI) is False:
+        result.problem(
+            "containerd too old",
+            f"containerd {version} reads no CDI specification, so it cannot hand out GPUs",
+            f"containerd {nvidia.CONTAINERD_CDI} is the first that does.",
+        )
     if name == "docker" and at_least(version, nvidia.DOCKER_CDI_DEFAULT) and engine.get("answers", True) and not engine["cdi"]:
         result.problem(
             "CDI is off in docker",
@@ -334,12 +364,15 @@ def _docker(result: _Result, engines: Sequence[Mapping[str, Any]], systemd: bool
     }
 
 
-def _containerd() -> dict[str, Any]:
-    return {
-        "argv": ["nvidia-ctk", "runtime", "configure", "--runtime=containerd", "--cdi.enabled", f"--drop-in-config={data.CONTAINERD_DROP_IN}"],
-        "creates": data.CONTAINERD_DROP_IN,
-        "service": "containerd.service",
-    }
+def _containerd(engines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Without Docker, and where CDI is not on by default. NVIDIA's tool would write a drop-in, and with it containerd 1.7 forgets every other
+    setting of its CRI plugin."""
+    engine = next((one for one in engines if one["name"] == "containerd"), None)
+    if engine is None or at_least(engine["version"], nvidia.CONTAINERD_CDI) is not True:
+        return {}
+    if engine["cdi"] and at_least(engine["version"], nvidia.CONTAINERD_CDI_DEFAULT):
+        return {}
+    return {"config": data.CONTAINERD_CONFIG, "service": data.CONTAINERD_SERVICE}
 
 
 def _arguments(engine: Mapping[str, Any]) -> list[str]:
@@ -347,6 +380,52 @@ def _arguments(engine: Mapping[str, Any]) -> list[str]:
     if engine["name"] == "docker" and at_least(engine["version"], nvidia.DOCKER_CDI) is False:
         return ["--gpus", "all"]
     return ["--device", ALL]
+
+
+def rootless(planned: Mapping[str, Any], users: Sequence[str], passwd: Mapping[str, Sequence[Any]], units: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """The engines that users run for themselves: those of ``users`` that the host has.
+
+    ``passwd``: what getent says, ``units``: whether a user has a docker.service, which is how Docker's own installer leaves it.
+    """
+    strange = [user for user in users if user not in passwd]
+    if strange:
+        raise AikitError(
+            f"nvidia_container_toolkit_rootless_users names {', '.join(strange)}, and the host has no such user.",
+            "Take them out, or make them first.",
+        )
+    found = []
+    for user in users:
+        uid, home = str(passwd[user][1]), str(passwd[user][4])
+        runtime = {"XDG_RUNTIME_DIR": f"/run/user/{uid}", "HOME": home}
+        one = {"user": user, "uid": int(uid), "daemon_json": "", "settings": {}, "socket": ""}
+        # Podman reads the host's own description, and there is nothing to set
+        found += [
+            {**one, "engine": engine["name"], "arguments": engine["arguments"], "environment": runtime}
+            for engine in planned["engines"]
+            if engine["name"] == "podman"
+        ]
+        docker = next((engine for engine in planned["engines"] if engine["name"] == "docker"), None)
+        if units.get(user) and docker:
+            found.append(_rootless_docker(planned, {**one, "engine": "docker", "arguments": docker["arguments"], "environment": runtime}, home))
+    return found
+
+
+def _rootless_docker(planned: Mapping[str, Any], one: Mapping[str, Any], home: str) -> dict[str, Any]:
+    settings = planned["docker"]["settings"]
+    if "runtimes" in settings:
+        raise AikitError(
+            f"{one['user']} has a rootless Docker before 25.0, which hands GPUs out by NVIDIA's hook alone. Rootless, that needs no-cgroups in the"
+            " toolkit's own configuration, which takes the GPUs from Docker's containers of root.",
+            f"Upgrade Docker, or take {one['user']} out of nvidia_container_toolkit_rootless_users.",
+        )
+    socket = f"unix://{one['environment']['XDG_RUNTIME_DIR']}/docker.sock"
+    return {
+        **one,
+        "daemon_json": f"{home}/.config/docker/daemon.json",
+        "settings": settings,
+        "socket": socket,
+        "environment": {**one["environment"], "DOCKER_HOST": socket},
+    }
 
 
 def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
@@ -377,6 +456,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         versionlock=list(data.PACKAGES) if ours and manager == "dnf" else [],
         remove_files=[*files, data.RECORDS],
         docker={"settings": {}, "restart": False, "service": "docker.service" if systemd else "", "keys": keys if docker else []},
+        containerd={"service": data.CONTAINERD_SERVICE if systemd else "", "config": data.CONTAINERD_CONFIG} if "containerd" in wishes.owned else {},
     )
 
 
@@ -402,6 +482,9 @@ def _document(result: _Result, **more: Any) -> dict[str, Any]:
         "repository": {},
         "old_files": [],
         "pin": {},
+        "files": [],
+        "new_repository": False,
+        "configuration_files": [],
         "versionlock": [],
         "records": data.RECORDS,
         "remove_files": [],
@@ -479,7 +562,8 @@ def facts(
     toolkit = found.get("toolkit") or {}
     version = upstream(str(toolkit.get("version") or "")) or (planned["version"] if not planned["configure"] else "")
     pending = restart.get("reason", "") if restart and not restart["restart"] else ""
-    made = _checks(planned, toolkit, spec, [one for one in containers if "ok" in one]) if planned["configure"] and found else []
+    told = [one for one in containers if "ok" in one]
+    made = _checks(planned, toolkit, spec, told, found.get("engines") or ()) if planned["configure"] and found else []
     if pending:
         made.append(_check("docker restart", False, f"Docker has to be restarted: {pending}", "Restart it when you can: systemctl restart docker."))
     # One that is left alone below the floor is a problem of its own, and no reason to stop serving
@@ -507,7 +591,13 @@ def _done(planned: Mapping[str, Any]) -> str:
     return f"{planned['reason']}"
 
 
-def _checks(planned: Mapping[str, Any], toolkit: Mapping[str, Any], spec: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _checks(
+    planned: Mapping[str, Any],
+    toolkit: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    containers: Sequence[Mapping[str, Any]],
+    found_engines: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
     """name, ok, detail and hint for each thing that a host with NVIDIA GPUs has to be able to do."""
     version = str(toolkit.get("version") or "")
     made = [
@@ -550,9 +640,26 @@ def _checks(planned: Mapping[str, Any], toolkit: Mapping[str, Any], spec: Mappin
             f"systemctl enable {data.REFRESH_SERVICE} nvidia-cdi-refresh.path",
         ),
     ]
-    made += [_check(f"GPU in a container of {one['engine']}", bool(one["ok"]), str(one["detail"]), str(one["hint"])) for one in containers]
+    # containerd's own tool knows no CDI before 2.0, and CRI starts no container without a registry: its configuration has to do
+    made += [
+        _check(
+            "CDI in containerd",
+            bool(engine["cdi"]),
+            f"containerd {engine['version']} {'reads' if engine['cdi'] else 'does not read'} CDI specifications",
+            "Set enable_cdi = true for containerd's CRI plugin, and restart containerd.",
+        )
+        for engine in found_engines
+        if engine["name"] == "containerd" and not any(one["name"] == "docker" for one in found_engines)
+    ]
+    made += [_check(f"GPU in a container of {one['engine']}{_whose(one)}", bool(one["ok"]), str(one["detail"]), str(one["hint"])) for one in containers]
     made += [_check(problem["name"], False, problem["detail"], problem["hint"]) for problem in planned["problems"] if problem["name"] != BELOW_FLOOR]
     return made
+
+
+def _whose(result: Mapping[str, Any]) -> str:
+    """The user of a rootless engine, as the role's loop names it."""
+    item = result.get("item")
+    return f" of {item['user']}" if isinstance(item, Mapping) and item.get("user") else ""
 
 
 def _check(name: str, passed: bool, detail: str, hint: str) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def ensure(path: str, service: str, more: Mapping[str, str], program: Optional[s
     plan = cdi_spec.plan(path, current, wanted, service if unit.loaded else "", problem)
     if plan.changed and not check_mode:
         current = _renew(path, service if unit.loaded else "", command, wanted, run)
-    return _result(plan, path, current, bool(problem) or (plan.changed and check_mode), problem, unit)
+    enabled = not unit.loaded or _enabled(service, run)
+    return _result(plan, path, current, bool(problem) or (plan.changed and check_mode), problem, unit, enabled)
 
 
 def _renew(path: str, service: str, command: Sequence[str], wanted: str, run: Run) -> str:
@@ -58,7 +59,13 @@ def _renew(path: str, service: str, command: Sequence[str], wanted: str, run: Ru
     return found
 
 
-def _result(plan: Plan, path: str, current: str, stale: bool, problem: str, unit: Unit) -> dict[str, Any]:
+def _enabled(service: str, run: Run) -> bool:
+    """Whether the service and what watches the driver for it are started at boot."""
+    _status, output, _errors = run(["systemctl", "is-enabled", service, service.replace(".service", ".path")])
+    return output.split() == ["enabled", "enabled"]
+
+
+def _result(plan: Plan, path: str, current: str, stale: bool, problem: str, unit: Unit, enabled: bool = True) -> dict[str, Any]:
     return report(
         plan,
         path=path,
@@ -67,6 +74,7 @@ def _result(plan: Plan, path: str, current: str, stale: bool, problem: str, unit
         nodes=list(cdi_spec.nodes(current)),
         stale=stale,
         # /run and what it is also called are a tmpfs
+        enabled=enabled,
         survives_reboot=unit.enabled or not path.startswith(("/run/", "/var/run/")),
         problem=problem,
     )

@@ -12,7 +12,7 @@ import re
 import shutil
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from .._core import cdi, gpu, gpu_driver, gpu_report
+from .._core import cdi, data_nvidia_driver, gpu, gpu_driver, gpu_report
 from .._core.gpu_raw import DPKG_QUERY, RPM_QUERY, SMI_CSV, SMI_LIST, SMI_XML, EngineAnswer, Kernel, Output, Raw
 from . import command, engine_probe
 from .tree import Tree
@@ -116,6 +116,7 @@ def collect(root: str, timeout: float, run: Optional[Run] = None) -> Raw:
         modinfo=programs.output(["modinfo", *modules]) if modules else Output(),
         packages=packages,
         package_manager=manager,
+        initramfs_outdated=_initramfs_outdated(tree, kernels),
         repositories=[*tree.names("etc/apt/sources.list.d"), *tree.names("etc/yum.repos.d"), *tree.names("etc/zypp/repos.d")],
         ctk_version=programs.output(["nvidia-ctk", "--version"]) if "\tnvidia-container-toolkit" not in packages else Output(),
         nvidia_hook=bool(programs.where("nvidia-container-runtime-hook")),
@@ -195,6 +196,16 @@ def _kernels(tree: Tree) -> list[Kernel]:
     return found
 
 
+def _initramfs_outdated(tree: Tree, kernels: Sequence[Kernel]) -> bool:
+    """Whether the next early file system is older than what keeps nouveau from loading: that was written, and the rebuild did not come to its end."""
+    written = tree.modified(data_nvidia_driver.NOUVEAU_PATH)
+    newest = max((kernel.release for kernel in kernels if kernel.image), key=gpu_driver.release_numbers, default="")
+    if written is None or not newest:
+        return False
+    made = [tree.modified(f"boot/{name}") for name in (f"initrd.img-{newest}", f"initramfs-{newest}.img")]
+    return any(moment is not None and moment < written for moment in made)
+
+
 def _modules(tree: Tree, folder: str) -> tuple[str, ...]:
     """Files of the NVIDIA driver, in the order in which modprobe would take them."""
     prebuilt = [f"kernel/{name}" for name in tree.names(f"{folder}/kernel") if name.startswith("nvidia")]
@@ -270,7 +281,9 @@ def _podman(programs: Programs) -> EngineAnswer:
 def _containerd(tree: Tree, programs: Programs) -> EngineAnswer:
     output = programs.output(["containerd", "--version"])
     version = re.search(r"\sv?(\d+\.\d+\S*)", output.text) if output.status == 0 else None
-    configuration = "\n".join(tree.text(f"etc/containerd/{name}") for name in ("config.toml", "conf.d/99-nvidia.toml"))
+    # Its own answer: what files leave out, and what one of them takes back, is in it. Beside Docker it is Docker's, and nobody asks
+    dump = programs.output(["containerd", "config", "dump"]) if version and not programs.where("dockerd") else Output()
+    configuration = dump.text if dump.status == 0 else tree.text("etc/containerd/config.toml")
     return EngineAnswer("containerd", installed=output.found, version=version.group(1) if version else "", config=configuration)
 
 

@@ -89,6 +89,14 @@ class Tree:
     def text(self, name: str, most: int = MOST_BYTES) -> str:
         return (self.data(name, most) or b"").decode("utf-8", "replace")
 
+    def modified(self, name: str) -> Optional[float]:
+        """When a file was last written; None where there is none."""
+        path = self.resolve(name)
+        try:
+            return os.stat(path).st_mtime if path else None
+        except OSError:
+            return None
+
     def link(self, name: str) -> str:
         """The last part of what a link points to; empty for what is no link."""
         folder = self.resolve(os.path.dirname(name))

@@ -94,6 +94,19 @@ def test_services_that_only_the_host_remembers_are_removed_too():
     assert [(entry["name"], entry["state"]) for entry in found] == [("llama", "absent"), ("old", "absent"), ("older", "absent")]
 
 
+def test_images_that_somebody_elses_container_runs_from_stay():
+    images = [{"id": f"sha256:{letter}", "ref": letter} for letter in "abc"]
+    running = [
+        {"ImageID": "sha256:b", "Names": ["/notebook"], "Labels": {"x": "y"}},
+        {"ImageID": "sha256:b", "Names": ["/another"], "Labels": None},
+        # In check mode it is still there
+        {"ImageID": "sha256:c", "Names": ["/llama"], "Labels": {"io.aikit.fleet.service": "llama"}},
+    ]
+    found = fleet.images_to_remove(images, running)
+    assert [image["ref"] for image in found["remove"]] == ["a", "c"]
+    assert [(image["ref"], image["used_by"]) for image in found["keep"]] == [("b", ["another", "notebook"])]
+
+
 @pytest.mark.parametrize(
     "restored, answers, words",
     [

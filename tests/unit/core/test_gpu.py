@@ -376,6 +376,22 @@ def test_dpkg_status_reads_as_dpkg_query_prints():
     assert gpu_driver.parse_dpkg_status(text.replace("install ok", "hold ok", 1)).startswith("hi ")
 
 
+def test_packages_that_dpkg_left_between_two_states():
+    text = "".join(
+        f"Package: nvidia-{word}\nStatus: install ok {word}\nVersion: 1\n\n"
+        for word in ("installed", "unpacked", "half-configured", "half-installed", "triggers-awaited", "triggers-pending", "config-files", "not-installed")
+    )
+    text += "Package: vim\nStatus: install ok unpacked\nVersion: 1\n"
+    packages = gpu_driver.parse_dpkg_status(text)
+    found = {f"nvidia-{word}": word for word in ("half-configured", "half-installed", "triggers-awaited", "triggers-pending", "unpacked")}
+    assert gpu_driver.parse_unfinished(packages) == {**found, "vim": "unpacked"}
+    assert gpu_driver.unfinished(Raw(packages=packages, package_manager="dpkg")) == found
+    # rpm has no such states
+    assert gpu_driver.unfinished(Raw(packages=packages, package_manager="rpm")) == {}
+    # What is half there is not counted as there
+    assert set(gpu_driver.parse_packages(packages)) == {"nvidia-installed"}
+
+
 @pytest.mark.parametrize(
     ("version", "floor", "below"),
     [

@@ -656,6 +656,164 @@ def test_the_state_file():
     assert driver.plan(info(), {}, text)["drained"] == ["a", "b"]
 
 
+# --- a change that ended half way ------------------------------------------------------------------------------------------
+
+PARTS = ("nvidia-driver-cuda", "libcuda1", "libnvidia-ml1", "nvidia-kernel-open-dkms", "nvidia-persistenced", "nvidia-modprobe")
+MANAGED = {"state": "managed", "version": "580.178.04"}
+
+
+def at(version, **other):
+    return {name: f"{other.get(name, version)}-1" for name in PARTS}
+
+
+def journal(facts, wishes, *versions, remembered=""):
+    """The state file as the role writes it before it begins."""
+    first = driver.plan(facts, wishes, remembered)
+    plan = driver.plan(facts, wishes, remembered, offers(first, *(versions or ("580.142", "580.159.03", "580.178.04"))))
+    assert plan["change"] and plan["memory"]["changing"]["current"] == plan["state"]["current"]
+    assert "changing" not in plan["state"], "it is over when the state is written"
+    return driver.state_text(plan["memory"], plan["drained"])
+
+
+WAITS = [{"release": "6.12.41", "nvidia_module": "580.178.04"}]
+
+
+@pytest.mark.parametrize("state", ["ensure", "managed"])
+@pytest.mark.parametrize(
+    ("found", "on", "words"),
+    [
+        # Pin and blacklist are written, no package is there
+        ({"state": "nouveau"}, {}, "An earlier run began to install 580.178.04"),
+        # dpkg was killed among the packages
+        (
+            {"state": "nouveau"},
+            {"unfinished_packages": {"nvidia-kernel-open-dkms": "unpacked", "vim": "unpacked"}},
+            "nvidia-kernel-open-dkms is unpacked.",
+        ),
+        # The module could not be built
+        (
+            {"state": "nouveau", "installed_version": "580.178.04", "source": "nvidia_repository"},
+            {"packages": at("580.178.04"), "unfinished_packages": {"nvidia-kernel-open-dkms": "half-configured"}},
+            "nvidia-kernel-open-dkms is half-configured",
+        ),
+        # The packages are there, and what follows them is not
+        (
+            {"state": "nouveau", "installed_version": "580.178.04", "source": "nvidia_repository"},
+            {"packages": at("580.178.04"), "kernels": WAITS},
+            "began to install 580.178.04",
+        ),
+        (
+            {"state": "loaded", "version": "580.178.04", "installed_version": "580.178.04", "source": "nvidia_repository", "flavour": "open"},
+            {"packages": at("580.178.04"), "kernels": WAITS},
+            "began to install 580.178.04",
+        ),
+    ],
+    ids=["no package", "unpacked", "half-configured", "not loaded", "loaded"],
+)
+def test_a_first_installation_that_was_interrupted_is_finished(state, found, on, words):
+    text = journal(info(), MANAGED)
+    facts = info(found={**NONE, **found}, on=host(**on))
+    for wishes in (MANAGED, {**MANAGED, "version": ""}):
+        plan = driver.plan(facts, {**wishes, "state": state}, text)
+        assert plan["action"] == "install" and words in plan["reason"], plan["reason"]
+        assert plan["nouveau"]["rebuild"] and plan["mend"] == ["dpkg", "--configure", "-a"] and plan["pin"]["kind"] == "preferences"
+        exact = driver.plan(facts, {**wishes, "state": state}, text, offers(plan, "580.178.04", "595.91.07"))
+        assert "nvidia-kernel-open-dkms=580.178.04-1" in exact["packages"] and exact["state"]["current"]["version"] == "580.178.04"
+        assert exact["state"]["previous"] is None, "half a driver is nothing to go back to"
+    # And when the state was written, nothing is left to do
+    if found["state"] == "loaded":
+        written = driver.state_text(exact["state"])
+        plan = driver.plan(facts, {"state": state}, written)
+        assert (plan["action"], plan["mend"], plan["nouveau"]["rebuild"], plan["forget"]) == ("none", [], False, False)
+
+
+def test_an_upgrade_that_was_interrupted_is_finished_and_can_be_taken_back():
+    before = info(found=loaded("580.159.03"), on=host(packages=at("580.159.03")))
+    text = journal(before, MANAGED)
+    half = info(found={**loaded("580.159.03", state="mismatch"), "installed_version": "580.178.04"})
+    half["host"]["packages"] = at("580.178.04", **{"nvidia-kernel-open-dkms": "580.159.03"})
+    for state in ("ensure", "managed"):
+        plan = driver.plan(half, {"state": state}, text)
+        assert (plan["action"], plan["version"]) == ("upgrade", "580.178.04") and "began to install 580.178.04" in plan["reason"]
+        exact = driver.plan(half, {"state": state}, text, offers(plan, "580.159.03", "580.178.04"))
+        assert exact["state"]["previous"]["version"] == "580.159.03"
+        assert exact["memory"]["changing"]["before"] == at("580.159.03"), "what was there before the first try"
+    back = driver.plan(half, {"rollback": True}, text)
+    assert (back["action"], back["version"]) == ("rollback", "580.159.03")
+    # The rollback is interrupted in turn: both ways lead on
+    text = journal(half, {"rollback": True}, remembered=text)
+    for wishes in ({"state": "ensure"}, {"rollback": True}):
+        plan = driver.plan(half, wishes, text)
+        assert (plan["action"], plan["version"]) == ("rollback", "580.159.03"), wishes
+
+
+def test_a_change_that_never_reached_the_packages_is_forgotten():
+    before = info(found=loaded("580.159.03"), on=host(packages=at("580.159.03")))
+    text = journal(before, MANAGED)
+    plan = driver.plan(before, {"state": "ensure"}, text)
+    assert (plan["action"], plan["forget"], plan["configure"]) == ("none", True, True)
+    assert "Pin: version 580.159.03*" in plan["pin"]["content"] and "changing" not in plan["memory"]
+    # Unless it is wanted still
+    plan = driver.plan(before, MANAGED, text)
+    assert (plan["action"], plan["version"], plan["forget"]) == ("upgrade", "580.178.04", False)
+
+
+def test_what_is_wished_now_counts_more_than_what_was_begun():
+    text = journal(info(), MANAGED)
+    on = host(packages=at("580.178.04"), unfinished_packages={"nvidia-kernel-open-dkms": "half-configured"})
+    found = {**NONE, "state": "installed_not_loaded", "installed_version": "580.178.04", "source": "nvidia_repository"}
+    plan = driver.plan(info(found=found, on=on), {"state": "ensure", "branch": "595"}, text)
+    assert plan["change"] and plan["branch"] == 595 and plan["version"] == ""
+    plan = driver.plan(info(found=found, on=on), {"state": "managed", "version": "580.159.03"}, text)
+    assert (plan["action"], plan["version"]) == ("upgrade", "580.159.03")
+
+
+def test_half_an_upgrade_by_someone_else():
+    on = host(packages=at("580.178.04", **{"nvidia-kernel-open-dkms": "580.159.03", "nvidia-persistenced": "580.54.14"}))
+    found = {**loaded("580.159.03", state="mismatch"), "installed_version": "580.178.04"}
+    plan = driver.plan(info(found=found, on=on), {"state": "managed"})
+    assert (plan["action"], plan["version"]) == ("install", "580.178.04")
+    assert plan["reason"] == "Parts of the driver are of another version than 580.178.04: nvidia-kernel-open-dkms 580.159.03-1."
+    # A driver of someone else's is left alone, and named
+    assert driver.plan(info(found=found, on=on), {"state": "ensure"})["action"] == "none"
+    on = host(packages=at("580.159.03"), unfinished_packages={"libcuda1": "half-configured"})
+    plan = driver.plan(info(found=loaded(), on=on), {"state": "ensure"})
+    assert plan["action"] == "none" and names(plan["problems"]) == ["half_installed"] and not plan["configure"]
+    assert driver.plan(info(found=loaded(), on=on), {"state": "managed"})["action"] == "install"
+
+
+def test_a_part_that_someone_removed_comes_back_when_managed():
+    packages = at("580.178.04")
+    remembered = {**REMEMBERED, "current": {**REMEMBERED["current"], "packages": [*packages]}}
+    del packages["nvidia-persistenced"]
+    facts = info(found=loaded("580.178.04"), on=host(packages=packages))
+    plan = driver.plan(facts, {"state": "managed"}, json.dumps(remembered))
+    assert plan["action"] == "install" and plan["reason"] == "Parts of the driver are gone: nvidia-persistenced."
+    assert driver.plan(facts, {"state": "ensure"}, json.dumps(remembered))["action"] == "none"
+
+
+def test_an_early_file_system_that_was_not_rebuilt_is():
+    facts = info(found=loaded("580.178.04"), on=host(initramfs_outdated=True))
+    plan = driver.plan(facts, {"state": "ensure"}, TEXT)
+    assert plan["action"] == "none" and plan["configure"] and plan["nouveau"]["rebuild"]
+
+
+def test_half_an_installation_can_be_removed():
+    text = journal(info(), MANAGED)
+    on = host(packages={"libcuda1": "580.178.04-1", "nvidia-container-toolkit": "1.20.0"}, unfinished_packages={"nvidia-kernel-open-dkms": "half-configured"})
+    plan = driver.plan(info(on=on), {"state": "absent"}, text)
+    assert plan["action"] == "remove" and plan["remove_packages"] == ["libcuda1", "nvidia-kernel-open-dkms"]
+    assert plan["mend"] and data.PIN_PATH in plan["remove_files"] and plan["remove_repository"]["kind"] == "keyring_package"
+
+
+def test_rpm_has_nothing_to_mend():
+    facts = info(on=host(("rocky", "9")))
+    first = driver.plan(facts, MANAGED)
+    text = driver.state_text(driver.plan(facts, MANAGED, "", offers(first, "580.178.04", apt=False))["memory"])
+    plan = driver.plan(facts, MANAGED, text)
+    assert plan["action"] == "install" and plan["mend"] == [] and "began to install 580.178.04" in plan["reason"]
+
+
 # --- services --------------------------------------------------------------------------------------------------------------
 
 DOCKER = {"name": "docker", "version": "26.1.5", "answers": True}

@@ -262,10 +262,29 @@ def test_podman():
 
 
 def test_containerd_alone_and_beside_docker():
-    made = plan(host(engines=[CONTAINERD]))["containerd"]
-    assert made["argv"][:4] == ["nvidia-ctk", "runtime", "configure", "--runtime=containerd"] and "--cdi.enabled" in made["argv"]
-    assert not any("default" in word for word in made["argv"])
+    wanted = {"config": "/etc/containerd/config.toml", "service": "containerd.service"}
+    assert plan(host(engines=[CONTAINERD]))["containerd"] == wanted
     assert plan(host(engines=[DOCKER_26, CONTAINERD]))["containerd"] == {}
+    # A restart may have been left over
+    assert plan(host(engines=[{**CONTAINERD, "cdi": True}]))["containerd"] == wanted
+    # On by default since 2.0, unless somebody switched it off
+    assert plan(host(engines=[{**CONTAINERD, "version": "2.1.4", "cdi": True}]))["containerd"] == {}
+    assert plan(host(engines=[{**CONTAINERD, "version": "2.1.4"}]))["containerd"] == wanted
+    old = plan(host(engines=[{**CONTAINERD, "version": "1.6.20", "cdi_spec_max": ""}]))
+    assert old["containerd"] == {} and [problem["name"] for problem in old["problems"]] == ["containerd too old"]
+    gone = plan(host(engines=[CONTAINERD]), state="absent", owned=["containerd"])
+    assert gone["containerd"] == wanted
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_containerd_says_itself_whether_cdi_is_on(enabled):
+    found = host(engines=[{**CONTAINERD, "cdi": enabled}], toolkit=at("1.20.0"))
+    made = nvidia_toolkit.facts(plan(found), found, {"devices": [nvidia_toolkit.ALL], "spec_version": "0.7.0", "survives_reboot": True})
+    (check,) = [check for check in made["checks"] if check["name"] == "CDI in containerd"]
+    assert check["ok"] is enabled and bool(made["failures"]) is not enabled
+    # Beside Docker it is Docker's
+    both = host(engines=[DOCKER_28, {**CONTAINERD, "cdi": enabled}], toolkit=at("1.20.0"))
+    assert not any("containerd" in check["name"] for check in nvidia_toolkit.facts(plan(both), both)["checks"])
 
 
 def test_order_of_docker():
@@ -299,6 +318,29 @@ def test_selinux(selinux, wish, boolean, note):
 
 def test_rootless_engines():
     assert any("keep-groups" in text for text in plan(host(engines=[{**PODMAN_54, "rootless": True}]))["notes"])
+
+
+PASSWD = {"alice": ["x", "1000", "1000", "", "/home/alice", "/bin/bash"], "bob": ["x", "1001", "1001", "", "/home/bob", "/bin/bash"]}
+
+
+def test_rootless_engines_of_users():
+    made = nvidia_toolkit.rootless(plan(host(engines=[DOCKER_26, PODMAN_54])), ["alice", "bob"], PASSWD, {"bob": True})
+    assert [(one["user"], one["engine"]) for one in made] == [("alice", "podman"), ("bob", "podman"), ("bob", "docker")]
+    assert made[0]["environment"] == {"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/alice"} and made[0]["settings"] == {}
+    docker = made[2]
+    assert docker["daemon_json"] == "/home/bob/.config/docker/daemon.json" and docker["settings"] == {"features": {"cdi": True}}
+    assert docker["environment"]["DOCKER_HOST"] == docker["socket"] == "unix:///run/user/1001/docker.sock"
+    # CDI is on by default: nothing to set, and it is proven all the same
+    assert nvidia_toolkit.rootless(plan(host(engines=[DOCKER_28])), ["bob"], PASSWD, {"bob": True})[0]["settings"] == {}
+    # No engine, nothing to do
+    assert nvidia_toolkit.rootless(plan(host(engines=[CONTAINERD])), ["alice"], PASSWD, {}) == []
+
+
+def test_rootless_engines_that_cannot_be():
+    with pytest.raises(AikitError, match="names carol, and the host has no such user"):
+        nvidia_toolkit.rootless(plan(host()), ["alice", "carol"], PASSWD, {})
+    with pytest.raises(AikitError, match="bob has a rootless Docker before 25.0.*takes the GPUs from"):
+        nvidia_toolkit.rootless(plan(host(engines=[DOCKER_20])), ["bob"], PASSWD, {"bob": True})
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,28 @@ def test_scenarios(make, scenario, count, state, flavour, problems):
     assert json.loads(json.dumps(found)) == found
 
 
+def test_an_early_file_system_older_than_what_keeps_nouveau_away(make):
+    root = make("h100-loaded", "--kernel", "6.12.48+deb13-amd64")
+    conf, early, older = (root / name for name in ("etc/modprobe.d/aikit-fleet-nouveau.conf", "boot/initrd.img-6.12.48+deb13-amd64", "boot/initrd.img-5.1"))
+    for path in (conf, early, older):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    (root / "boot/vmlinuz-6.12.48+deb13-amd64").write_text("")
+    (root / "lib/modules/5.1/build").mkdir(parents=True)
+    os.utime(older, (1, 1))
+    for moments, expected in (((100, 200), False), ((200, 100), True)):
+        for path, moment in zip((conf, early), moments):
+            os.utime(path, (moment, moment))
+        assert observe(root)["host"]["initramfs_outdated"] is expected
+    # A host that keeps it elsewhere, or has nothing to keep away
+    early.unlink()
+    assert observe(root)["host"]["initramfs_outdated"] is False
+    early.write_text("")
+    os.utime(early, (1, 1))
+    conf.unlink()
+    assert observe(root)["host"]["initramfs_outdated"] is False
+
+
 def test_a_whole_host(make):
     found = observe(make("h100-loaded", "--kernel", "6.12.48+deb13-amd64"))
     assert found["gpus"][0] == {

@@ -25,7 +25,8 @@ CTK = "/usr/bin/nvidia-ctk"
 class Host:
     """Answers commands like a host with a driver, and remembers those that change something."""
 
-    def __init__(self, path, spec=SPEC, unit=True, skips=False, flags=""):
+    def __init__(self, path, spec=SPEC, unit=True, skips=False, flags="", watched=True):
+        self.watched = watched
         self.path, self.spec, self.unit, self.skips, self.flags = path, spec, unit, skips, flags
         self.changes = []
 
@@ -43,6 +44,8 @@ class Host:
             self.changes.append(words[words.index(CTK) :])
             self.path.write_text(self.spec)
             return (0, "", "")
+        if words[:2] == ["systemctl", "is-enabled"]:
+            return (0, "enabled\nenabled\n", "") if self.watched else (1, "enabled\ndisabled\n", "")
         self.changes.append(words)
         if words[:2] == ["systemctl", "restart"] and not self.skips:
             self.path.write_text(self.spec)
