@@ -65,15 +65,37 @@ options:
   server:
     description:
       - The program that serves the model.
+      - With V(localai) the image has the files, the environment and the command of AIKit's own, release by release (O(aikit_version)).
+        Its parts come from the registries that AIKit takes them from, see O(localai) and O(registry_mirrors).
     type: str
     choices:
-      llama_cpp: llama.cpp's own server, under the settings of the aikitfile.
-    required: true
+      localai: LocalAI, as in every image of AIKit.
+      llama_cpp: llama.cpp's own server, under the settings of the aikitfile. Needs O(base), and no registry.
+    default: localai
   base:
     description:
-      - Path of the base on the build host, as role C(aikit.fleet.llama_cpp_base) makes it. Its description stands beside it, with C(.json) added.
+      - "For server V(llama_cpp): path of the base on the build host, as role C(aikit.fleet.llama_cpp_base) makes it.
+        Its description stands beside it, with C(.json) added."
+      - "For server V(localai): reference of an image to take in place of AIKit's base. Rarely needed."
     type: path
-    required: true
+  localai:
+    description:
+      - What to take in place of the parts that O(aikit_version) stands for. Only for server V(localai).
+    type: dict
+    suboptions:
+      version:
+        description:
+          - Version of LocalAI's program, as in the tags of its artifact.
+        type: str
+      backend_version:
+        description:
+          - Version of LocalAI's llama-cpp backends, as in their tags.
+        type: str
+      sources:
+        description:
+          - References by part, best with a digest. The parts are C(base), C(local-ai), C(cpu-llama-cpp), C(cuda12-llama-cpp) and C(gpu-vulkan-llama-cpp).
+          - C(local-ai) is an artifact with one file of that name, the others are images.
+        type: dict
   platforms:
     description:
       - Platforms the image is for. Without it, that of the base.
@@ -114,6 +136,30 @@ options:
       - Folder of the digest cache.
     type: path
     default: ~/.cache/aikit-fleet/digests
+  blobs:
+    description:
+      - Folder of what was fetched from registries, and of backends as they lie in images. It may be emptied at any time.
+    type: path
+    default: ~/.cache/aikit-fleet/blobs
+  registry_auth_file:
+    description:
+      - File with logins, as C(docker login) and C(podman login) write it. By default those that Docker and Podman have on the build host.
+    type: path
+  registry_ca_file:
+    description:
+      - PEM file with the CA of registries whose certificate the build host does not trust.
+    type: path
+  registry_insecure:
+    description:
+      - Registries (host, with its port where it has one) that may do without encryption or without a good certificate.
+    type: list
+    elements: str
+    default: []
+  registry_mirrors:
+    description:
+      - Where to read images from in place of the registry in their name. Keys and values are C(host[:port][/path]); the longest key counts.
+    type: dict
+    default: {}
   token:
     description:
       - Bearer token for the sources of the models, which must be of one host then. It is sent to that host alone.
@@ -283,8 +329,12 @@ ARGUMENT_SPEC = {
     "definition": {"type": "dict"},
     "context": {"type": "path"},
     "builder": {"type": "str", "choices": ["auto", "direct"], "default": "auto"},
-    "server": {"type": "str", "choices": ["llama_cpp"], "required": True},
-    "base": {"type": "path", "required": True},
+    "server": {"type": "str", "choices": ["localai", "llama_cpp"], "default": "localai"},
+    "base": {"type": "path"},
+    "localai": {
+        "type": "dict",
+        "options": {"version": {"type": "str"}, "backend_version": {"type": "str"}, "sources": {"type": "dict"}},
+    },
     "platforms": {"type": "list", "elements": "str", "default": []},
     "aikit_version": {"type": "str", "default": "0.21.0"},
     "load": {"type": "list", "elements": "str", "choices": ["docker", "podman"], "default": []},
@@ -292,6 +342,11 @@ ARGUMENT_SPEC = {
     "archive_omit": {"type": "list", "elements": "str", "default": []},
     "store": {"type": "path", "default": "~/.cache/aikit-fleet/models"},
     "cache": {"type": "path", "default": "~/.cache/aikit-fleet/digests"},
+    "blobs": {"type": "path", "default": "~/.cache/aikit-fleet/blobs"},
+    "registry_auth_file": {"type": "path"},
+    "registry_ca_file": {"type": "path"},
+    "registry_insecure": {"type": "list", "elements": "str", "default": []},
+    "registry_mirrors": {"type": "dict", "default": {}},
     "token": {"type": "str", "no_log": True},
     "tokens": {"type": "dict", "no_log": True},
     "parsed": {"type": "dict"},

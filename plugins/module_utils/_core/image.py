@@ -124,6 +124,12 @@ class Image:
     layers: tuple[Layer, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the image says of itself: in labels, or in annotations of its manifest where it must have no labels."""
+        return {**self.annotations, **self.labels}
 
     @property
     def size_bytes(self) -> int:
@@ -244,10 +250,10 @@ def recipe(
     )
 
 
-def model_parts(model: ModelFile, seen: set[str]) -> tuple[Segment, ...]:
+def model_parts(model: ModelFile, seen: set[str], mode: int = 0o444) -> tuple[Segment, ...]:
     """The layer of one model; ``seen`` are the folders that earlier layers have, and is added to."""
     entries = _parents(model.image_path, seen)
-    entries.append(Entry(model.image_path, 0o444, (FileRef(model.path, model.size_bytes),)))
+    entries.append(Entry(model.image_path, mode, (FileRef(model.path, model.size_bytes),)))
     return segments(entries)
 
 
@@ -294,8 +300,9 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
         config=config,
         manifest=manifest,
         layers=layers,
-        labels=plan.config["Labels"],
+        labels=plan.config.get("Labels", {}),
         env=dict(pair.split("=", 1) for pair in plan.config["Env"]),
+        annotations=plan.annotations,
     )
 
 
@@ -372,8 +379,9 @@ def describe_observed(state: Optional[ImageState], wanted: Image) -> dict[str, A
     return _described(layers, state.env, state.labels)
 
 
-def result(image: Image, reused: Collection[str], base: Base, models: Sequence[ModelFile]) -> dict[str, Any]:
+def result(image: Image, reused: Collection[str], models: Sequence[ModelFile]) -> dict[str, Any]:
     """The module's ``image`` key. ``reused`` names the layer digests that did not have to be sent."""
+    facts = image.facts
     return {
         "ref": image.name,
         "digest": image.digest,
@@ -390,14 +398,15 @@ def result(image: Image, reused: Collection[str], base: Base, models: Sequence[M
             }
             for layer in image.layers
         ],
-        "server": image.labels["io.aikit.fleet.server"],
-        "runtime": image.labels["io.aikit.fleet.runtime"],
+        "server": facts["io.aikit.fleet.server"],
+        "runtime": facts["io.aikit.fleet.runtime"],
         "models": [
             {"name": model.name, "sha256": model.sha256, "size_bytes": model.size_bytes} for model in models
         ],
-        "base": {"ref": image.labels["org.opencontainers.image.base.name"], "digest": f"sha256:{base.sha256}"},
+        "base": {"ref": facts["org.opencontainers.image.base.name"], "digest": facts["org.opencontainers.image.base.digest"]},
         "env": dict(image.env),
         "labels": dict(image.labels),
+        "annotations": dict(image.annotations),
     }
 
 

@@ -7,20 +7,25 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
-from dataclasses import dataclass, replace
-from typing import Any, Optional, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Mapping, Optional, Sequence
 
 from .._core import aikitfile as aikitfiles
 from .._core import image as images
-from .._core import llama_server, model_source
+from .._core import llama_server, localai_image, model_source
+from .._core.aikitfile import Aikitfile
 from .._core.base import Base
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.plan import Action, Plan, report
 from . import files
+from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
-from .image import archive_is_current, archive_need, find_models, layer_digest, load, load_needs, missing_bytes, read_base, verified_chunks, write_archive
+from .image import FoundModels, archive_is_current, archive_need, find_models, layer_digest, load, load_needs, missing_bytes, read_base, verified_chunks, write_archive
+from .localai_image import Preparation
+from .registry import Registry, RegistrySettings
 
 REASON = "no step of this image runs a command, so its layers are assembled directly"
 
@@ -33,7 +38,7 @@ class Request:
     parsed: Optional[dict[str, Any]]
     context: Optional[str]
     server: str
-    base: str
+    base: Optional[str]
     platforms: list[str]
     aikit_version: str
     load: list[str]
@@ -43,6 +48,26 @@ class Request:
     cache: str
     token: Optional[str]
     tokens: Optional[dict[str, str]]
+    localai: Optional[dict[str, Any]] = None
+    blobs: str = "~/.cache/aikit-fleet/blobs"
+    registry_auth_file: Optional[str] = None
+    registry_ca_file: Optional[str] = None
+    registry_insecure: Sequence[str] = ()
+    registry_mirrors: Mapping[str, str] = field(default_factory=dict)
+
+    def registries(self) -> RegistrySettings:
+        """How registries are reached."""
+        return RegistrySettings(self.registry_auth_file, self.registry_ca_file, tuple(self.registry_insecure or ()), dict(self.registry_mirrors or {}))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an image is made of. ``recipe`` is None in check mode while something of it is not on this host."""
+
+    recipe: Optional[images.ImageRecipe]
+    models: Sequence[images.ModelFile]
+    actions: tuple[Action, ...]
+    findings: tuple[Finding, ...]
 
 
 def build(request: Request, check_mode: bool) -> dict[str, Any]:
@@ -53,29 +78,21 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
         raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikit_image as a task; its action plugin reads the file.")
     aikitfile, findings = aikitfiles.load(request.parsed, request.aikit_version, tuple(request.platforms))
     cache = files.DigestCache(request.cache, read_only=check_mode)
-    base = read_base(request.base, cache)
-    _check_platforms(request.platforms, base)
-    # Before a model is fetched: a base that cannot serve it is known now
-    images.check_runtime(aikitfile.runtime, base)
-    context = request.context or request.parsed.get("directory") or ""
-    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
-    found = find_models(aikitfile, context, request.store, tokens, cache, check_mode)
-    findings = (*findings, *found.findings)
-    if found.absent:
-        return _unknown(name, found.actions, request, findings, started)
-    models = found.models
-    settings = llama_server.translate(aikitfile, base.server, images.model_paths(models), found.metadata)
-    raise_for_errors(settings.findings, request.parsed["name"])
-    recipe = images.recipe(name, aikitfile, base, request.base, models, settings)
+    prepare = _localai if request.server == "localai" else _llama_cpp
+    prepared = prepare(name, request, aikitfile, cache, check_mode)
+    findings = (*findings, *prepared.findings)
+    recipe, models = prepared.recipe, prepared.models
+    if recipe is None:
+        return _unknown(name, prepared.actions, request, findings, started)
     image = images.finish(recipe, [layer_digest(layer, cache) for layer in recipe.layers])
     plan, reused = _plan(image, request, cache)
     sent = written = 0
     if not check_mode:
         sent, written, reused = _apply(plan.actions, image, request, cache, reused)
     return report(
-        replace(plan, actions=(*found.actions, *plan.actions)),
-        image=images.result(image, reused, base, models),
-        findings=[finding.as_dict() for finding in (*findings, *settings.findings)],
+        replace(plan, actions=(*prepared.actions, *plan.actions)),
+        image=images.result(image, reused, models),
+        findings=[finding.as_dict() for finding in findings],
         bytes_sent=sent,
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
@@ -83,6 +100,53 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
         reason=REASON,
         **({"archive": request.archive} if request.archive else {}),
     )
+
+
+def _llama_cpp(name: str, request: Request, aikitfile: Aikitfile, cache: files.DigestCache, check_mode: bool) -> Prepared:
+    """llama.cpp's server on a base that holds it."""
+    if not request.base:
+        raise AikitError("base: server llama_cpp needs a base that holds llama.cpp's server.", "Build one with role llama_cpp_base, and give the path of its .tar file.")
+    base = read_base(request.base, cache)
+    _check_platforms(request.platforms, base)
+    # Before a model is fetched: a base that cannot serve it is known now
+    images.check_runtime(aikitfile.runtime, base)
+    found = _models(request, aikitfile, cache, check_mode)
+    if found.absent:
+        return Prepared(None, (), tuple(found.actions), tuple(found.findings))
+    settings = llama_server.translate(aikitfile, base.server, images.model_paths(found.models), found.metadata)
+    raise_for_errors(settings.findings, _name(request))
+    recipe = images.recipe(name, aikitfile, base, request.base, found.models, settings)
+    return Prepared(recipe, found.models, tuple(found.actions), (*found.findings, *settings.findings))
+
+
+def _localai(name: str, request: Request, aikitfile: Aikitfile, cache: files.DigestCache, check_mode: bool) -> Prepared:
+    """AIKit's own image."""
+    asked = localai_image.overrides(request.localai, request.base)
+    architecture = localai_image.architecture(request.platforms, aikitfile.runtime, platform.machine())
+    release = localai_image.require_direct(aikitfile, request.aikit_version, [architecture])
+    texts = localai_image.texts(aikitfile, release, (request.parsed or {}).get("text_lines"))
+    raise_for_errors(texts.findings, _name(request))
+    sources = localai_image.sources(aikitfile, release, architecture, asked)
+    # Before a model is fetched: what cannot be had from a registry is known now
+    preparation = Preparation(Registry(request.registries()), BlobStore(request.blobs), cache, check_mode)
+    parts, fetched = preparation.prepare(sources, release, architecture)
+    found = _models(request, aikitfile, cache, check_mode)
+    actions = (*fetched, *found.actions)
+    if parts is None or found.absent:
+        return Prepared(None, (), actions, tuple(found.findings))
+    images.model_paths(found.models)
+    recipe = localai_image.recipe(name, aikitfile, request.aikit_version, release, architecture, parts, found.models, texts)
+    return Prepared(recipe, found.models, actions, tuple(found.findings))
+
+
+def _models(request: Request, aikitfile: Aikitfile, cache: files.DigestCache, check_mode: bool) -> FoundModels:
+    context = request.context or (request.parsed or {}).get("directory") or ""
+    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
+    return find_models(aikitfile, context, request.store, tokens, cache, check_mode)
+
+
+def _name(request: Request) -> str:
+    return str((request.parsed or {}).get("name") or "aikitfile")
 
 
 def _plan(image: images.Image, request: Request, cache: files.DigestCache) -> tuple[Plan, set[str]]:
