@@ -190,6 +190,16 @@ EXAMPLES = r"""
     base: ~/.cache/aikit-fleet/bases/sid-cpu-amd64.tar
     load: [docker]
 
+- name: Build AIKit's own image, with everything that it takes from registries read from one of yours
+  aikit.fleet.aikit_image:
+    name: localhost/gemma-localai:1
+    src: aikitfiles/gemma.yaml
+    aikit_version: main
+    registry_mirrors:
+      ghcr.io: registry.example.com/ghcr
+      quay.io: registry.example.com/quay
+    load: [docker]
+
 - name: Write an archive for hosts that reach no registry
   aikit.fleet.aikit_image:
     name: localhost/gemma:1
@@ -264,11 +274,35 @@ image:
       sample:
         LLAMA_ARG_ALIAS: gemma
         LLAMA_ARG_MODEL: /models/gemma-3-270m-q4_k_m.gguf
+    entrypoint:
+      description: The program that a container of the image starts.
+      type: list
+      elements: str
+      sample: [local-ai]
+    command:
+      description: The arguments of that program.
+      type: list
+      elements: str
+      sample: [--config-file=/config.yaml]
+    config:
+      description: The text of C(/config.yaml) in an image with LocalAI.
+      returned: with O(server=localai), where the aikitfile has a config
+      type: str
+      sample: |
+        - name: gemma
+          parameters:
+            model: gemma-3-270m-q4_k_m.gguf
     labels:
-      description: The labels of the image.
+      description: The labels of the image. Images with LocalAI have none, as AIKit's own.
       type: dict
       sample:
         io.aikit.fleet.server: llama_cpp
+    annotations:
+      description: The annotations of the manifest, which a registry tells. With O(server=localai) each source stands there by its digest.
+      type: dict
+      sample:
+        io.aikit.fleet.server: localai
+        io.aikit.fleet.inputs: '{"base":"ghcr.io/kaito-project/aikit/base:latest@sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b"}'
 findings:
   description: Remarks on the aikitfile and on settings that cannot be translated.
   returned: always

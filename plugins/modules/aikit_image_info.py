@@ -78,6 +78,7 @@ images:
       env:
         LLAMA_ARG_ALIAS: gemma
       entrypoint: [/usr/bin/llama-server]
+      command: []
       architecture: amd64
 config:
   description: Text of O(config_path); empty when the image has no such file.
@@ -88,7 +89,7 @@ config:
       backend: llama
 """
 
-from ..module_utils._core.image import info
+from ..module_utils._core.image import built_here, info
 from ..module_utils._core.plan import Plan, report
 from ..module_utils._io.engine import open_engine
 from ..module_utils._module import ENGINE_OPTION, run_module
@@ -107,7 +108,7 @@ def work(module):
         found = engine.image(name)
         states = [] if found is None else [found]
     else:
-        states = [state for state in engine.images() if "io.aikit.fleet.server" in state.labels]
+        states = [state for state in engine.images() if "io.aikit.fleet.server" in state.labels or built_here(state)]
     extra = {}
     if path:
         raw = engine.image_file(name, path) if states else None

@@ -34,6 +34,8 @@ AIKITFILE_PATH = "aikit/aikitfile.yaml"
 CONFIG_PATH = "aikit/config.yaml"
 USER = "65532:65532"
 PORT = 8080
+# The default name of an image that is built for a service begins so
+BUILT_HERE = "localhost/aikit/"
 # Labels that are annotations of the manifest as well: who looks for an image in a registry reads no config
 ANNOTATIONS = frozenset(("io.aikit.fleet.aikitfile.sha256", "io.aikit.fleet.base.packages", "io.aikit.fleet.models"))
 # Directories that a base has; a directory entry of ours would reset their mode
@@ -382,6 +384,7 @@ def describe_observed(state: Optional[ImageState], wanted: Image) -> dict[str, A
 def result(image: Image, reused: Collection[str], models: Sequence[ModelFile]) -> dict[str, Any]:
     """The module's ``image`` key. ``reused`` names the layer digests that did not have to be sent."""
     facts = image.facts
+    config = json.loads(image.config)["config"]
     return {
         "ref": image.name,
         "digest": image.digest,
@@ -405,6 +408,8 @@ def result(image: Image, reused: Collection[str], models: Sequence[ModelFile]) -
         ],
         "base": {"ref": facts["org.opencontainers.image.base.name"], "digest": facts["org.opencontainers.image.base.digest"]},
         "env": dict(image.env),
+        "entrypoint": list(config.get("Entrypoint") or ()),
+        "command": list(config.get("Cmd") or ()),
         "labels": dict(image.labels),
         "annotations": dict(image.annotations),
     }
@@ -439,8 +444,14 @@ def info(state: ImageState, asked: str = "") -> dict[str, Any]:
         "labels": dict(labels),
         "env": dict(state.env),
         "entrypoint": list(state.entrypoint),
+        "command": list(state.cmd),
         "architecture": state.architecture,
     }
+
+
+def built_here(state: ImageState) -> bool:
+    """Whether an image has a name that only images get which are built for a service; those with LocalAI have no label that says so."""
+    return any(tag.startswith(BUILT_HERE) for tag in state.tags)
 
 
 def _asked_for(tags: Sequence[str], asked: str) -> str:

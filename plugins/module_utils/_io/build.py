@@ -68,6 +68,7 @@ class Prepared:
     models: Sequence[images.ModelFile]
     actions: tuple[Action, ...]
     findings: tuple[Finding, ...]
+    config: str = ""
 
 
 def build(request: Request, check_mode: bool) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
         sent, written, reused = _apply(plan.actions, image, request, cache, reused)
     return report(
         replace(plan, actions=(*prepared.actions, *plan.actions)),
-        image=images.result(image, reused, models),
+        image={**images.result(image, reused, models), **({"config": prepared.config} if prepared.config else {})},
         findings=[finding.as_dict() for finding in findings],
         bytes_sent=sent,
         bytes_written=written,
@@ -136,7 +137,7 @@ def _localai(name: str, request: Request, aikitfile: Aikitfile, cache: files.Dig
         return Prepared(None, (), actions, tuple(found.findings))
     images.model_paths(found.models)
     recipe = localai_image.recipe(name, aikitfile, request.aikit_version, release, architecture, parts, found.models, texts)
-    return Prepared(recipe, found.models, actions, tuple(found.findings))
+    return Prepared(recipe, found.models, actions, tuple(found.findings), (texts.config or b"").decode("utf-8"))
 
 
 def _models(request: Request, aikitfile: Aikitfile, cache: files.DigestCache, check_mode: bool) -> FoundModels:
