@@ -372,10 +372,11 @@ def _localai_gpu_env(image: Mapping[str, Any]) -> dict[str, str]:
 def _localai_gpu_start(image: Mapping[str, Any]) -> dict[str, Any]:
     """The image's own command behind a look at the GPUs, at every start: the first, after a crash, after a reboot."""
     words = [str(word) for word in image.get("entrypoint") or ("local-ai",)]
-    return {
-        "entrypoint": ["bash", "-c", LOCALAI_GPU_CHECK, "aikit.fleet", *words],
-        "command": [str(word) for word in image.get("command") or ()],
-    }
+    started: dict[str, Any] = {"entrypoint": ["bash", "-c", LOCALAI_GPU_CHECK, "aikit.fleet", *words]}
+    if image.get("command"):
+        # With an entrypoint of ours the engine would drop the image's command
+        started["command"] = [str(word) for word in image["command"]]
+    return started
 
 
 def _gpu_env(gpu: GpuRequest, image: Mapping[str, Any], backends: Sequence[str]) -> dict[str, str]:
