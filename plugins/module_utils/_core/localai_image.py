@@ -84,10 +84,12 @@ class Parts:
     digests: Mapping[str, str]
 
 
-def overrides(option: Optional[Mapping[str, Any]], base: Optional[str]) -> Overrides:
+def overrides(option: Optional[Mapping[str, Any]], base: Any) -> Overrides:
     """Read options ``localai`` and ``base``."""
     given = option or {}
-    if base and base.startswith(("/", "./", "~")):
+    if base and not isinstance(base, str):
+        raise AikitError("base: server localai takes the reference of one image, which may have several platforms.", "For bases by platform write server: llama_cpp.")
+    if base and base.startswith(("/", "./", "~", "oci:")):
         raise AikitError(
             f"base: {base} is a path, and server localai takes the reference of an image.",
             "Leave base out for AIKit's own; for llama.cpp's server on that base write server: llama_cpp.",

@@ -17,8 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional
 
-from . import model_source, reference
-from .errors import AikitError
+from . import data_registry, model_source, reference
+from .errors import AikitError, Finding
 from .oci import is_digest
 
 DOCKER_HUB = "docker.io"
@@ -31,8 +31,8 @@ RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
 REDIRECT_STATUS = (301, 302, 303, 307, 308)
 # Below this a blob is sent in one request
 MONOLITHIC_BYTES = 16 * 1024 * 1024
-# A connection that is cut costs at most this much where a registry drops what it has of a chunk
-CHUNK_BYTES = 256 * 1024 * 1024
+# A connection that is cut costs this much at most, where a registry keeps the chunks that came whole
+CHUNK_BYTES = 64 * 1024 * 1024
 DEFAULT_TOKEN_SECONDS = 60.0
 
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|\[0:0:0:0:0:0:0:1\])(?::[0-9]+)?")
@@ -170,6 +170,18 @@ class Login:
     credentials: Optional[Credentials] = None
     helper: str = ""
     server: str = ""
+
+
+def given_logins(entries: Iterable[Mapping[str, Any]], option: str = "registry_logins") -> dict[str, Credentials]:
+    """Logins that a task names, by registry."""
+    found = {}
+    for entry in entries:
+        host = check_host(str(entry.get("registry") or ""), f"{option}.registry")
+        user, password = str(entry.get("username") or ""), str(entry.get("password") or "")
+        if not user or not password:
+            raise AikitError(f"{option}: {host} has no {'username' if not user else 'password'}.", "Give both, or leave the registry out.")
+        found[DOCKER_HUB if host in ("index.docker.io", DOCKER_HUB_HOST) else host] = Credentials(user, password)
+    return found
 
 
 def find_login(document: Mapping[str, Any], host: str, repository: str, where: str) -> Login:
@@ -426,4 +438,22 @@ def refusal(what: str, host: str, status: int, body: bytes, logged_in: bool, pus
         hint = "The registry is busy or broken; run again later. What it has already is not sent again."
     else:
         hint = "See the registry's log."
-    return AikitError(f"{what}: {answer}.", hint)
+    return AikitError(f"{what}: {answer}.", hint, http_status=status)
+
+
+def layer_findings(host: str, layers: Iterable[tuple[str, int]]) -> tuple[Finding, ...]:
+    """Remarks on layers (title and size) that are larger than a registry says it takes."""
+    limit = next((entry for entry in data_registry.LIMITS if re.fullmatch(entry.host, host)), None)
+    if limit is None:
+        return ()
+    return tuple(
+        Finding(
+            "warning",
+            "push",
+            0,
+            f"the layer of {title} has {size} bytes, and {limit.name} takes {limit.layer_bytes} at most",
+            "split the model with llama-gguf-split: every part is a layer of its own",
+        )
+        for title, size in layers
+        if size > limit.layer_bytes
+    )

@@ -305,8 +305,8 @@ def rewrite(
     for member in plan_.directories:
         if member.path in replaced:
             raise AikitError(f"{member.path} of the image is a directory, where a file belongs.", "Name another image.")
-    for path in _folders_of(prefix):
-        yield header(Member(path, "directory", _DEFAULT_DIRECTORY_MODE, 0, 0, 0, 0))
+    for folder in _folders_of(prefix):
+        yield header(Member(folder, "directory", _DEFAULT_DIRECTORY_MODE, 0, 0, 0, 0))
     for member in plan_.directories:
         yield header(_moved(member, prefix))
     for member in plan_.symlinks:
@@ -319,16 +319,16 @@ def rewrite(
     for layer in sorted(wanted):
         reader = open_layer(layer)
         for number, member in enumerate(reader):
-            path = plan_.files.get((layer, number))
-            if path is None:
+            first = plan_.files.get((layer, number))
+            if first is None:
                 continue
-            if path in replaced:
+            if first in replaced:
                 # Further names of a file that is replaced keep its bytes: the first of them becomes the file
-                others = [link.path for link, target in plan_.links if target == path and link.path not in replaced]
+                others = [link.path for link, target in plan_.links if target == first and link.path not in replaced]
                 if not others:
                     continue
-                first_names[path] = others[0]
-            moved = _moved(member, prefix, first_names.get(path, path))
+                first_names[first] = others[0]
+            moved = _moved(member, prefix, first_names.get(first, first))
             yield header(moved)
             yield from reader.body()
             yield b"\0" * (-member.size % BLOCK)

@@ -7,24 +7,28 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any, Mapping, Optional, Sequence
 
 from .._core import aikitfile as aikitfiles
 from .._core import image as images
-from .._core import llama_server, localai_image, model_source
+from .._core import image_base, llama_server, model_source
 from .._core.aikitfile import Aikitfile
-from .._core.base import Base
+from .._core import lock as locks
+from .._core import registry as rules
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
+from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
+from .._core.tar import Segment
 from . import files
+from .base_image import FoundBase, find_base
 from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
-from .image import FoundModels, archive_is_current, archive_need, find_models, layer_digest, load, load_needs, missing_bytes, read_base, verified_chunks, write_archive
-from .localai_image import Preparation
+from .image import FoundModels, find_models, layer_digest, load_needs, verified_chunks
+from .localai_image import LocalAIMaker, Maker
+from .outputs import Outputs, Places
 from .registry import Registry, RegistrySettings
 
 REASON = "no step of this image runs a command, so its layers are assembled directly"
@@ -38,7 +42,8 @@ class Request:
     parsed: Optional[dict[str, Any]]
     context: Optional[str]
     server: str
-    base: Optional[str]
+    base: Any
+    localai: Optional[dict[str, Any]]
     platforms: list[str]
     aikit_version: str
     load: list[str]
@@ -48,27 +53,33 @@ class Request:
     cache: str
     token: Optional[str]
     tokens: Optional[dict[str, str]]
-    localai: Optional[dict[str, Any]] = None
+    base_server: Optional[dict[str, Any]] = None
+    push: bool = False
+    oci_layout: Optional[str] = None
+    lock: Optional[str] = None
+    lock_update: bool = False
     blobs: str = "~/.cache/aikit-fleet/blobs"
     registry_auth_file: Optional[str] = None
     registry_ca_file: Optional[str] = None
     registry_insecure: Sequence[str] = ()
     registry_mirrors: Mapping[str, str] = field(default_factory=dict)
+    registry_timeout_seconds: float = 60
+    registry_logins: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
-    def registries(self) -> RegistrySettings:
-        """How registries are reached."""
-        return RegistrySettings(self.registry_auth_file, self.registry_ca_file, tuple(self.registry_insecure or ()), dict(self.registry_mirrors or {}))
+    @property
+    def places(self) -> Places:
+        return Places(tuple(self.load), self.archive or "", tuple(self.archive_omit), self.oci_layout or "", self.push)
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """What an image is made of. ``recipe`` is None in check mode while something of it is not on this host."""
-
-    recipe: Optional[images.ImageRecipe]
-    models: Sequence[images.ModelFile]
-    actions: tuple[Action, ...]
-    findings: tuple[Finding, ...]
-    config: str = ""
+    @property
+    def registry_settings(self) -> RegistrySettings:
+        return RegistrySettings(
+            self.registry_auth_file,
+            self.registry_ca_file,
+            tuple(self.registry_insecure or ()),
+            self.registry_mirrors or {},
+            self.registry_timeout_seconds,
+            tuple(self.registry_logins or ()),
+        )
 
 
 def build(request: Request, check_mode: bool) -> dict[str, Any]:
@@ -79,136 +90,140 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
         raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikit_image as a task; its action plugin reads the file.")
     aikitfile, findings = aikitfiles.load(request.parsed, request.aikit_version, tuple(request.platforms))
     cache = files.DigestCache(request.cache, read_only=check_mode)
-    prepare = _localai if request.server == "localai" else _llama_cpp
-    prepared = prepare(name, request, aikitfile, cache, check_mode)
-    findings = (*findings, *prepared.findings)
-    recipe, models = prepared.recipe, prepared.models
-    if recipe is None:
-        return _unknown(name, prepared.actions, request, findings, started)
-    image = images.finish(recipe, [layer_digest(layer, cache) for layer in recipe.layers])
-    plan, reused = _plan(image, request, cache)
+    if request.lock_update and not request.lock:
+        raise AikitError("lock_update is true, and no lock is named.", "Set lock to the path of the lock file.")
+    lock = _read_lock(request.lock)
+    pins = Lock() if request.lock_update else lock
+    registry, store = Registry(request.registry_settings), BlobStore(request.blobs)
+    # Before a model is fetched: what cannot be had, or cannot serve it, is known now
+    maker: Maker
+    if request.server == "localai":
+        maker = LocalAIMaker(request, aikitfile, registry, store, cache, pins, check_mode)
+    else:
+        maker = LlamaCppMaker(request, aikitfile, registry, store, cache, pins)
+    context = request.context or request.parsed.get("directory") or ""
+    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
+    found = find_models(_pin_models(aikitfile, pins), context, request.store, tokens, cache, check_mode)
+    findings = (*findings, *found.findings)
+    fetched = (*maker.actions, *found.actions)
+    if maker.absent or found.absent:
+        return _unknown(name, fetched, request, findings, started)
+    whole = _assemble(maker, name, found, cache)
+    content = _lock_content(whole, aikitfile, maker, found) if request.lock else {}
+    remarks = (*maker.findings, *(locks.check(lock, content, request.lock_update) if content else ()))
+    outputs = Outputs(whole, request.places, cache, registry, store, open_engine)
+    plan = _with_lock(outputs.plan(), request.lock or "", lock, content)
+    reused = outputs.reused
     sent = written = 0
     if not check_mode:
-        sent, written, reused = _apply(plan.actions, image, request, cache, reused)
+        sent, written = outputs.apply()
+        reused &= outputs.reused
+        if any(action.verb == "lock" for action in plan.actions):
+            files.write_atomic(str(request.lock), locks.render(content), keep=True)
+    registry.close()
     return report(
-        replace(plan, actions=(*prepared.actions, *plan.actions)),
-        image={**images.result(image, reused, models), **({"config": prepared.config} if prepared.config else {})},
-        findings=[finding.as_dict() for finding in findings],
+        replace(plan, actions=(*fetched, *plan.actions)),
+        image={**images.result(whole, reused, found.models), **maker.result},
+        findings=[finding.as_dict() for finding in (*findings, *remarks, *outputs.findings())],
         bytes_sent=sent,
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
         reason=REASON,
-        **({"archive": request.archive} if request.archive else {}),
+        **_given(request),
     )
 
 
-def _llama_cpp(name: str, request: Request, aikitfile: Aikitfile, cache: files.DigestCache, check_mode: bool) -> Prepared:
+class LlamaCppMaker(Maker):
     """llama.cpp's server on a base that holds it."""
-    if not request.base:
-        raise AikitError("base: server llama_cpp needs a base that holds llama.cpp's server.", "Build one with role llama_cpp_base, and give the path of its .tar file.")
-    base = read_base(request.base, cache)
-    _check_platforms(request.platforms, base)
-    # Before a model is fetched: a base that cannot serve it is known now
-    images.check_runtime(aikitfile.runtime, base)
-    found = _models(request, aikitfile, cache, check_mode)
-    if found.absent:
-        return Prepared(None, (), tuple(found.actions), tuple(found.findings))
-    settings = llama_server.translate(aikitfile, base.server, images.model_paths(found.models), found.metadata)
-    raise_for_errors(settings.findings, _name(request))
-    recipe = images.recipe(name, aikitfile, base, request.base, found.models, settings)
-    return Prepared(recipe, found.models, tuple(found.actions), (*found.findings, *settings.findings))
+
+    def __init__(self, request: Request, aikitfile: Aikitfile, registry: Registry, store: BlobStore, cache: files.DigestCache, pins: Lock) -> None:
+        super().__init__()
+        if request.base is None:
+            raise AikitError("base: server llama_cpp needs a base that has it.", "Build one with role llama_cpp_base and give the path of its .tar file, or name an image.")
+        self.request = request
+        self.aikitfile = aikitfile
+        self.sources = image_base.split_bases(request.base, request.platforms)
+        hint = image_base.parse_hint(request.base_server)
+        self.bases: dict[str, FoundBase] = {
+            platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text)) for platform, text in self.sources.items()
+        }
+        if len(self.bases) > 1 and not all(platform.startswith("linux/") for platform in self.bases):
+            raise AikitError(f"platforms: {', '.join(self.bases)}: images are for linux.", "Name linux platforms.")
+        for found in self.bases.values():
+            images.check_runtime(aikitfile.runtime, found.base)
+
+    def recipes(self, name: str, found: FoundModels) -> list[images.ImageRecipe]:
+        paths = images.model_paths(found.models)
+        made = []
+        remarks: dict[Finding, None] = {}
+        for found_base in self.bases.values():
+            settings = llama_server.translate(self.aikitfile, found_base.base.server, paths, found.metadata)
+            raise_for_errors(settings.findings, (self.request.parsed or {})["name"])
+            remarks.update(dict.fromkeys(settings.findings))
+            made.append(images.recipe(name, self.aikitfile, found_base.base, found_base.path, found.models, settings, found_base.blob_path))
+        self.findings = tuple(remarks)
+        return made
+
+    def locked_bases(self, whole: images.Release) -> dict[str, dict[str, Any]]:
+        return {
+            image.platform: locks.base_entry(self.sources[platform], found_base.base, found_base.resolved)
+            for image, (platform, found_base) in zip(whole.images, self.bases.items())
+        }
 
 
-def _localai(name: str, request: Request, aikitfile: Aikitfile, cache: files.DigestCache, check_mode: bool) -> Prepared:
-    """AIKit's own image."""
-    asked = localai_image.overrides(request.localai, request.base)
-    architecture = localai_image.architecture(request.platforms, aikitfile.runtime, platform.machine())
-    release = localai_image.require_direct(aikitfile, request.aikit_version, [architecture])
-    texts = localai_image.texts(aikitfile, release, (request.parsed or {}).get("text_lines"))
-    raise_for_errors(texts.findings, _name(request))
-    sources = localai_image.sources(aikitfile, release, architecture, asked)
-    # Before a model is fetched: what cannot be had from a registry is known now
-    preparation = Preparation(Registry(request.registries()), BlobStore(request.blobs), cache, check_mode)
-    parts, fetched = preparation.prepare(sources, release, architecture)
-    found = _models(request, aikitfile, cache, check_mode)
-    actions = (*fetched, *found.actions)
-    if parts is None or found.absent:
-        return Prepared(None, (), actions, tuple(found.findings))
-    images.model_paths(found.models)
-    recipe = localai_image.recipe(name, aikitfile, request.aikit_version, release, architecture, parts, found.models, texts)
-    return Prepared(recipe, found.models, actions, tuple(found.findings), (texts.config or b"").decode("utf-8"))
+def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> aikitfiles.Aikitfile:
+    """The models with the sha256 that the lock has, where the aikitfile names none: what comes must be the same again."""
+    pinned = tuple(
+        replace(model, sha256=lock.model(model.name, model.source) or None) if "://" in model.source and not model.sha256 else model
+        for model in aikitfile.models
+    )
+    return replace(aikitfile, models=pinned)
 
 
-def _models(request: Request, aikitfile: Aikitfile, cache: files.DigestCache, check_mode: bool) -> FoundModels:
-    context = request.context or (request.parsed or {}).get("directory") or ""
-    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
-    return find_models(aikitfile, context, request.store, tokens, cache, check_mode)
+def _assemble(maker: Maker, name: str, found: FoundModels, cache: files.DigestCache) -> images.Release:
+    """The image of every platform, under one name; each layer is read once."""
+    made: list[images.Image] = []
+    digests: dict[tuple[Segment, ...], str] = {}
+    for recipe in maker.recipes(name, found):
+        for layer in recipe.layers:
+            if layer.parts not in digests:
+                digests[layer.parts] = layer_digest(layer, cache)
+        made.append(images.finish(recipe, [digests[layer.parts] for layer in recipe.layers]))
+    return images.release(made)
 
 
-def _name(request: Request) -> str:
-    return str((request.parsed or {}).get("name") or "aikitfile")
+def _read_lock(path: Optional[str]) -> Lock:
+    if not path:
+        return Lock()
+    try:
+        with open(path, "rb") as handle:
+            return locks.parse(handle.read(), path)
+    except FileNotFoundError:
+        return Lock(path=path)
 
 
-def _plan(image: images.Image, request: Request, cache: files.DigestCache) -> tuple[Plan, set[str]]:
-    """What the engines and the archive lack, and the layers that need not be sent to an engine.
-
-    The diff is that of the first place that changes. :class:`AikitError` when the disks have no room for it.
-    """
-    actions: list[Action] = []
-    before: dict[str, Any] = {}
-    needs: list[files.Need] = []
-    missing: set[str] = set()
-    for name in dict.fromkeys(request.load):
-        engine = open_engine(name)
-        observed = engine.image(image.name)
-        found = present_image(engine, image.name, image.id, image.digest)
-        action = images.load_action(image, name, observed, found)
-        if action is not None:
-            before = before or images.describe_observed(observed, image)
-            actions.append(action)
-            if action.verb == "load":
-                size_bytes, lacking = missing_bytes(engine, image)
-                missing |= lacking
-                needs += load_needs(engine, image.name, size_bytes)
-    if request.archive:
-        parts = images.archive(image, request.archive_omit)
-        if not archive_is_current(request.archive, parts, cache):
-            actions.append(Action("write", request.archive))
-            needs.append(archive_need(request.archive, parts))
-    files.require_spaces(needs)
-    after = images.describe(image) if actions else {}
-    return Plan(tuple(actions), before, after), {layer.digest for layer in image.layers} - missing
+def _lock_content(whole: images.Release, aikitfile: aikitfiles.Aikitfile, maker: Maker, found: FoundModels) -> dict[str, Any]:
+    models = locks.model_entries(found.models, {model.name: model.source for model in aikitfile.models})
+    return locks.document(whole.name, whole.digest, aikitfile.sha256, maker.locked_bases(whole), models, maker.locked_images)
 
 
-def _apply(
-    actions: Sequence[Action], image: images.Image, request: Request, cache: files.DigestCache, reused: set[str]
-) -> tuple[int, int, set[str]]:
-    """Returns bytes sent, bytes written, and the layers that no engine needed."""
-    sent = written = 0
-    for action in actions:
-        if action.verb == "write":
-            with files.lock(f"{action.target}.lock", remove=True):
-                if not archive_is_current(action.target, images.archive(image, request.archive_omit), cache):
-                    written += write_archive(action.target, image, request.archive_omit, cache)
-            continue
-        engine = open_engine(action.detail)
-        if action.verb == "tag":
-            found = present_image(engine, image.name, image.id, image.digest)
-            if found is not None:
-                engine.tag(found.id, image.name)
-                continue
-        count, had = load(engine, image)
-        sent += count
-        reused = reused & had
-    return sent, written, reused
+def _with_lock(plan: Plan, path: str, lock: Lock, content: Mapping[str, Any]) -> Plan:
+    """The plan with the lock file in it, where that changes."""
+    if not content or content == lock.document:
+        return plan
+    before = {**plan.before, **({"lock": dict(lock.document)} if lock.exists else {})}
+    return Plan((*plan.actions, Action("lock", path)), before, {**plan.after, "lock": dict(content)})
+
+
+def _given(request: Request) -> dict[str, Any]:
+    """What was asked for and stands in the result again."""
+    return {key: value for key, value in (("archive", request.archive), ("oci_layout", request.oci_layout), ("lock", request.lock)) if value}
 
 
 def _unknown(name: str, downloads: Sequence[Action], request: Request, findings: tuple[Finding, ...], started: float) -> dict[str, Any]:
     """Check mode before the models were fetched: what would be done, without digests."""
-    actions = [*downloads, *(Action("load", name, engine) for engine in request.load)]
-    if request.archive:
-        actions.append(Action("write", request.archive))
+    actions = [*downloads, *request.places.actions(name), *([Action("lock", request.lock)] if request.lock else [])]
     return report(
         Plan(tuple(actions), {}, {"ref": name} if actions else {}),
         image={"ref": name, "digest": "", "id": "", "size_bytes": 0, "layers": []},
@@ -218,23 +233,25 @@ def _unknown(name: str, downloads: Sequence[Action], request: Request, findings:
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
         reason=REASON,
-        **({"archive": request.archive} if request.archive else {}),
+        **_given(request),
     )
 
 
-def _check_platforms(platforms: list[str], base: Base) -> None:
-    have = f"linux/{base.architecture}"
-    other = [platform for platform in platforms if platform != have]
-    if other:
-        raise AikitError(
-            f"platforms: {', '.join(other)} asked for, but the base is {have}.",
-            "Build a base with llama_cpp_base_architecture set to it, one image a platform.",
-        )
-
-
-def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engine_name: str, check_mode: bool) -> dict[str, Any]:
-    """The result of module aikit_image_load."""
+def load_archive(
+    name: str,
+    image: dict[str, Any],
+    archive: Optional[str],
+    engine_name: str,
+    check_mode: bool,
+    pull: Optional[str] = None,
+    logins: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The result of module aikit_image_load. ``pull`` is the image by digest in a registry, in place of an archive."""
     name = images.check_reference(name)
+    remote = rules.parse_name(pull, "pull") if pull else None
+    if remote is not None and not remote.digest:
+        raise AikitError(f"pull: {pull} names no digest.", "A tag may mean another image tomorrow: write host/path@sha256:….")
+    known = rules.given_logins(logins)
     ids, layers = images.identities(image)
     engine = open_engine(engine_name)
     named = engine.image(name)
@@ -247,6 +264,10 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
             raise AikitError(f"archive: there is no file {archive} on this host.", "Copy it there first; module aikit.fleet.aikit_image writes it.")
         files.require_spaces(load_needs(engine, name, os.path.getsize(archive)))
         actions.append(Action("load", name, engine.name))
+    elif found is None and remote is not None:
+        size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
+        files.require_spaces(load_needs(engine, name, size))
+        actions.append(Action("pull", remote.text, engine.name))
     elif found is None:
         # Asked before anything travels
         size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
@@ -258,6 +279,10 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
             engine.tag(found.id, name)
         elif found is None and archive:
             found = _load(engine, name, ids, archive)
+        elif found is None and remote is not None:
+            login = known.get(remote.host)
+            engine.pull(remote.text, (login.user, login.password) if login else None)
+            found = _named(engine, name, ids, remote.text)
     return report(
         Plan(tuple(actions), {"image": named.id if named else None}, {"image": ids[0] if actions else named.id if named else None}),
         present=found is not None,
@@ -276,11 +301,16 @@ def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState
         if half is not None:
             engine.remove_image(half.id)
         raise
-    loaded = present_image(engine, name, *ids)
-    if loaded is None:
-        raise AikitError(f"{archive} was loaded, but {engine.name} does not list {ids[0]}.", "The archive holds another image; build it again.")
+    return _named(engine, name, ids, archive)
+
+
+def _named(engine: Engine, name: str, ids: list[str], origin: str) -> ImageState:
+    """The image that came from ``origin``, under its name."""
+    found = present_image(engine, name, *ids)
+    if found is None:
+        raise AikitError(f"{origin} was loaded, but {engine.name} does not list {ids[0]}.", "It holds another image; build it again.")
     named = engine.image(name)
-    if named is None or named.id != loaded.id:
-        # The archive was written under another name
-        engine.tag(loaded.id, name)
-    return loaded
+    if named is None or named.id != found.id:
+        # The archive was written under another name, and what was pulled by digest has none
+        engine.tag(found.id, name)
+    return found

@@ -239,7 +239,7 @@ def test_the_recipe(tmp_path):
     assert set(config["config"]) == {"Cmd", "Entrypoint", "Env", "WorkingDir"} and config["architecture"] == "amd64"
     assert config["rootfs"]["diff_ids"][0] == "sha256:" + "d" * 64
     assert manifest["layers"][0]["mediaType"].endswith("+gzip") and manifest["layers"][0]["size"] == 1000
-    told = image.result(made, (), [model])
+    told = image.result(image.release([made]), (), [model])
     assert told["labels"] == {} and told["server"] == "localai" and told["base"] == {"ref": "r.example/base:1", "digest": DIGEST}
     assert json.loads(manifest["annotations"]["io.aikit.fleet.inputs"])["cpu-llama-cpp"] == f"r.example/b:cpu-llama-cpp@{DIGEST}"
 
