@@ -37,6 +37,7 @@ class Entry:
     path: str
     mode: int
     content: Optional[tuple[Segment, ...]] = None
+    owner: tuple[int, int] = (0, 0)
 
 
 def segments(entries: Iterable[Entry]) -> tuple[Segment, ...]:
@@ -44,7 +45,7 @@ def segments(entries: Iterable[Entry]) -> tuple[Segment, ...]:
     parts: list[Segment] = []
     for entry in entries:
         size = total_size(entry.content or ())
-        _append(parts, header(entry.path, size, entry.mode, directory=entry.content is None))
+        _append(parts, header(entry.path, size, entry.mode, directory=entry.content is None, owner=entry.owner))
         for part in entry.content or ():
             _append(parts, part)
         _append(parts, b"\0" * (-size % BLOCK))
@@ -62,10 +63,10 @@ def total_size(parts: Iterable[Segment]) -> int:
     return sum(segment_size(part) for part in parts)
 
 
-def header(path: str, size: int, mode: int, directory: bool = False) -> bytes:
+def header(path: str, size: int, mode: int, directory: bool = False, owner: tuple[int, int] = (0, 0)) -> bytes:
     """The header of one entry (POSIX ustar; with a PAX header before it where ustar is too small).
 
-    Owner 0:0 without names, time 0. Source: POSIX.1-2017, pax, "ustar Interchange Format".
+    Owners (user and group) without names, time 0. Source: POSIX.1-2017, pax, "ustar Interchange Format".
     """
     name = path.rstrip("/") + ("/" if directory else "")
     raw = name.encode("utf-8")
@@ -74,24 +75,27 @@ def header(path: str, size: int, mode: int, directory: bool = False) -> bytes:
         records += _pax_record("path", name)
     if size > MAX_USTAR_SIZE:
         records += _pax_record("size", str(size))
-    block = _ustar(raw[:100], 0 if size > MAX_USTAR_SIZE else size, mode, b"5" if directory else b"0")
+    block = ustar(raw[:100], 0 if size > MAX_USTAR_SIZE else size, mode, b"5" if directory else b"0", owner=owner)
     if not records:
         return block
     padded = records + b"\0" * (-len(records) % BLOCK)
-    return _ustar(b"PaxHeaders/" + raw[:80], len(records), 0o644, b"x") + padded + block
+    return ustar(b"PaxHeaders/" + raw[:80], len(records), 0o644, b"x") + padded + block
 
 
-def _ustar(name: bytes, size: int, mode: int, kind: bytes) -> bytes:
+def ustar(
+    name: bytes, size: int, mode: int, kind: bytes, *, owner: tuple[int, int] = (0, 0), mtime: int = 0, link: bytes = b""
+) -> bytes:
+    """One block of a POSIX ustar header; every value must fit its field."""
     fields = [
         name.ljust(100, b"\0"),
         b"%07o\0" % mode,
-        b"0000000\0",
-        b"0000000\0",
+        b"%07o\0" % owner[0],
+        b"%07o\0" % owner[1],
         b"%011o\0" % size,
-        b"00000000000\0",
+        b"%011o\0" % mtime,
         b"        ",  # the checksum counts as eight spaces while it is made
         kind,
-        b"\0" * 100,
+        link.ljust(100, b"\0"),
         b"ustar\x0000",
         b"\0" * 64,
         b"0000000\0",
