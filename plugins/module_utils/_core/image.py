@@ -11,7 +11,6 @@ Source of the JSON shapes: OCI image specification 1.1 (config.md, manifest.md, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import posixpath
 import re
@@ -24,13 +23,9 @@ from .base import Base
 from .engine import ImageState
 from .errors import AikitError
 from .llama_server import ServerSettings
+from .oci import MEDIA_CONFIG, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, canonical, sha256
 from .plan import Action
 from .tar import Entry, FileRef, Segment, segments, total_size
-
-MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
-MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
-MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 # A fixed moment: engines show an age for it, and a digest does not depend on the clock
 CREATED = "1970-01-01T00:00:00Z"
@@ -67,11 +62,20 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class LayerRecipe:
-    """A layer to be: ``role`` is base, model or config; ``title`` is for people."""
+    """A layer to be: ``role`` is base, model or config; ``title`` is for people.
+
+    A layer of another image is kept as it is: its ``digest`` is known, ``media_type`` may say that it is compressed, and then
+    ``diff_id`` is the digest of what it unpacks to. ``source`` is the repository (``host/path``) that has the blob; its parts name the
+    file that it will be in once it is needed here.
+    """
 
     role: str
     title: str
     parts: tuple[Segment, ...]
+    media_type: str = MEDIA_LAYER
+    diff_id: str = ""
+    digest: str = ""
+    source: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -80,13 +84,21 @@ class LayerRecipe:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with its digest (``sha256:…``), which is its diff id too: layers are not compressed."""
+    """A layer with its digest (``sha256:…``), which is its diff id too, unless it is compressed."""
 
     role: str
     title: str
     parts: tuple[Segment, ...]
     digest: str
     size_bytes: int
+    media_type: str = MEDIA_LAYER
+    diff_id: str = ""
+    source: str = ""
+
+    @property
+    def unpacked(self) -> str:
+        """The digest of what it unpacks to, by which engines know a layer."""
+        return self.diff_id or self.digest
 
 
 @dataclass(frozen=True)
@@ -242,7 +254,7 @@ def model_parts(model: ModelFile, seen: set[str]) -> tuple[Segment, ...]:
 def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
     """The image, once the digest (``sha256:…``) of every layer is known."""
     layers = tuple(
-        Layer(layer.role, layer.title, layer.parts, digest, layer.size_bytes)
+        Layer(layer.role, layer.title, layer.parts, digest, layer.size_bytes, layer.media_type, layer.diff_id, layer.source)
         for layer, digest in zip(plan.layers, digests)
     )
     config = canonical(
@@ -255,7 +267,7 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
                 for layer in layers
             ],
             "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.unpacked for layer in layers]},
         }
     )
     manifest = canonical(
@@ -265,7 +277,7 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
             "config": {"mediaType": MEDIA_CONFIG, "digest": sha256(config), "size": len(config)},
             "layers": [
                 {
-                    "mediaType": MEDIA_LAYER,
+                    "mediaType": layer.media_type,
                     "digest": layer.digest,
                     "size": layer.size_bytes,
                     "annotations": {"io.aikit.fleet.role": layer.role, "org.opencontainers.image.title": layer.title},
@@ -332,16 +344,6 @@ def archive(image: Image, omit: Collection[str] = ()) -> tuple[Segment, ...]:
     return segments(entries)
 
 
-def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces, as UTF-8: the exact bytes that are hashed and stored."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-
-
-def sha256(data: bytes) -> str:
-    """``sha256:<hex>`` of ``data``."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
 def load_action(image: Image, engine: str, observed: Optional[ImageState], found: Optional[ImageState]) -> Optional[Action]:
     """What an engine needs: nothing (``observed`` is the image under its name), a tag, or a load."""
     if observed is not None and observed.id in (image.id, image.digest):
@@ -353,14 +355,14 @@ def load_action(image: Image, engine: str, observed: Optional[ImageState], found
 
 def describe(image: Image) -> dict[str, Any]:
     """What ``--diff`` shows of an image that is wanted."""
-    return _described([(layer.role, layer.title, layer.digest) for layer in image.layers], image.env, image.labels)
+    return _described([(layer.role, layer.title, layer.unpacked) for layer in image.layers], image.env, image.labels)
 
 
 def describe_observed(state: Optional[ImageState], wanted: Image) -> dict[str, Any]:
     """The same of the image that stands under the name now; layers get the titles of the wanted ones where they fit."""
     if state is None:
         return {}
-    titles = {layer.digest: (layer.role, layer.title) for layer in wanted.layers}
+    titles = {layer.unpacked: (layer.role, layer.title) for layer in wanted.layers}
     positions = [(layer.role, layer.title) for layer in wanted.layers]
     layers = []
     for position, digest in enumerate(state.layers):
@@ -382,6 +384,7 @@ def result(image: Image, reused: Collection[str], base: Base, models: Sequence[M
                 "role": layer.role,
                 "title": layer.title,
                 "digest": layer.digest,
+                **({"diff_id": layer.diff_id} if layer.diff_id else {}),
                 "size_bytes": layer.size_bytes,
                 "reused": layer.digest in reused,
             }
@@ -448,20 +451,21 @@ def _listed_models(label: str) -> list[Any]:
     return found if isinstance(found, list) and all(isinstance(entry, dict) for entry in found) else []
 
 
-def identities(described: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Id and digest of an image, and the digests of its layers, from what :func:`result` made and users passed on."""
+def identities(described: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Id and digest of an image, and diff id and digest of its layers, from what :func:`result` made and users passed on."""
     hint = "Give the image that aikit.fleet.aikit_image returned."
     ids: list[str] = [described.get(key) or "" for key in ("id", "digest")]
     if not any(ids):
         raise AikitError("image: neither id nor digest is set.", hint)
     layers = described.get("layers") or []
-    digests: list[str] = [layer.get("digest", "") for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
-    if not isinstance(layers, list) or len(digests) != len(layers):
+    found: list[Mapping[str, Any]] = [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    if not isinstance(layers, list) or len(found) != len(layers):
         raise AikitError("image: layers: must be a list of mappings with the key digest.", hint)
-    for where, value in (("id", ids[0]), ("digest", ids[1]), *((f"layers[{index}].digest", digest) for index, digest in enumerate(digests))):
+    digests = [(f"layers[{index}].{key}", layer.get(key, "")) for index, layer in enumerate(found) for key in ("digest", "diff_id") if key == "digest" or key in layer]
+    for where, value in (("id", ids[0]), ("digest", ids[1]), *digests):
         if (value or where.startswith("layers")) and not _DIGEST.match(str(value)):
             raise AikitError(f"image: {where}: {value!r} is no digest.", f"A digest is sha256: and 64 hexadecimal digits. {hint}")
-    return ids, digests
+    return ids, [(layer.get("diff_id") or layer["digest"], layer["digest"]) for layer in found]
 
 
 def _described(layers: Iterable[tuple[str, str, str]], env: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, Any]:

@@ -74,24 +74,27 @@ def header(path: str, size: int, mode: int, directory: bool = False) -> bytes:
         records += _pax_record("path", name)
     if size > MAX_USTAR_SIZE:
         records += _pax_record("size", str(size))
-    block = _ustar(raw[:100], 0 if size > MAX_USTAR_SIZE else size, mode, b"5" if directory else b"0")
+    block = ustar(raw[:100], 0 if size > MAX_USTAR_SIZE else size, mode, b"5" if directory else b"0")
     if not records:
         return block
     padded = records + b"\0" * (-len(records) % BLOCK)
-    return _ustar(b"PaxHeaders/" + raw[:80], len(records), 0o644, b"x") + padded + block
+    return ustar(b"PaxHeaders/" + raw[:80], len(records), 0o644, b"x") + padded + block
 
 
-def _ustar(name: bytes, size: int, mode: int, kind: bytes) -> bytes:
+def ustar(
+    name: bytes, size: int, mode: int, kind: bytes, *, owner: tuple[int, int] = (0, 0), mtime: int = 0, link: bytes = b""
+) -> bytes:
+    """One block of a POSIX ustar header; every value must fit its field."""
     fields = [
         name.ljust(100, b"\0"),
         b"%07o\0" % mode,
-        b"0000000\0",
-        b"0000000\0",
+        b"%07o\0" % owner[0],
+        b"%07o\0" % owner[1],
         b"%011o\0" % size,
-        b"00000000000\0",
+        b"%011o\0" % mtime,
         b"        ",  # the checksum counts as eight spaces while it is made
         kind,
-        b"\0" * 100,
+        link.ljust(100, b"\0"),
         b"ustar\x0000",
         b"\0" * 64,
         b"0000000\0",

@@ -170,11 +170,12 @@ def _check_platforms(platforms: list[str], base: Base) -> None:
 def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engine_name: str, check_mode: bool) -> dict[str, Any]:
     """The result of module aikit_image_load."""
     name = images.check_reference(name)
-    ids, diff_ids = images.identities(image)
+    ids, layers = images.identities(image)
     engine = open_engine(engine_name)
     named = engine.image(name)
     found = present_image(engine, name, *ids)
-    missing = [] if found else list(missing_layers(engine.images(), diff_ids))
+    lacking = () if found else missing_layers(engine.images(), [diff_id for diff_id, _digest in layers])
+    missing = list(dict.fromkeys(digest for diff_id, digest in layers if diff_id in lacking))
     actions = []
     if found is None and archive:
         if not os.path.isfile(archive):

@@ -169,6 +169,8 @@ def _layer_kind(parts: Iterable[Segment]) -> str:
 
 def layer_digest(layer: Union[LayerRecipe, Layer], cache: files.DigestCache) -> str:
     """``sha256:…`` of a layer; cached by the stat of its file and the bytes around it."""
+    if isinstance(layer, LayerRecipe) and layer.digest:
+        return layer.digest
     references = [part for part in layer.parts if isinstance(part, FileRef)]
     if len(references) != 1:
         return "sha256:" + _hash(layer.parts)
@@ -211,8 +213,7 @@ def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
     Only missing layers are sent. What an engine says it has can still be refused (a layer chain
     that was pruned half way), so the second attempt sends everything.
     """
-    diff_ids = [layer.digest for layer in image.layers]
-    present = set(diff_ids) - set(missing_layers(engine.images(), diff_ids))
+    present = {layer.digest for layer in image.layers} - _lacking(engine, image)
     sent = 0
     for omit in [present, set()] if present else [set()]:
         parts = archive(image, omit)
@@ -238,9 +239,14 @@ def load_needs(engine: Engine, name: str, size_bytes: int) -> list[files.Need]:
 
 def missing_bytes(engine: Engine, image: Image) -> tuple[int, set[str]]:
     """The bytes that a load would send, and the digests of the layers among them."""
-    diff_ids = [layer.digest for layer in image.layers]
-    missing = set(missing_layers(engine.images(), diff_ids))
-    return total_size(archive(image, set(diff_ids) - missing)), missing
+    missing = _lacking(engine, image)
+    return total_size(archive(image, {layer.digest for layer in image.layers} - missing)), missing
+
+
+def _lacking(engine: Engine, image: Image) -> set[str]:
+    """The digests of the layers that an engine does not have; it knows them by what they unpack to."""
+    missing = missing_layers(engine.images(), [layer.unpacked for layer in image.layers])
+    return {layer.digest for layer in image.layers if layer.unpacked in missing}
 
 
 def archive_need(path: str, parts: tuple[Segment, ...]) -> files.Need:
