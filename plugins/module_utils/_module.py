@@ -11,11 +11,12 @@ from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ._core.buildkit import is_secret
 from ._core.errors import AikitError
 from ._core.model_source import secrets
 from ._core.plan import report
 
-__all__ = ["ENGINE_OPTION", "hide_sources", "report", "run_module", "warn"]
+__all__ = ["ENGINE_OPTION", "hide_build_secrets", "hide_sources", "report", "run_module", "warn"]
 
 # Documented in plugins/doc_fragments/engine.py
 ENGINE_OPTION = {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"}
@@ -48,6 +49,20 @@ def hide_sources(module: AnsibleModule, parsed: Any) -> None:
     for model in models if isinstance(models, list) else ():
         if isinstance(model, dict) and isinstance(model.get("source"), str):
             module.no_log_values.update(secrets(model["source"]))
+
+
+def hide_build_secrets(module: AnsibleModule) -> None:
+    """Keep build arguments that look like secrets out of the result, and let the names in option ``secrets`` be read.
+
+    Ansible hides every text of an option that is no_log, also names of variables and files, which messages need.
+    """
+    for name, value in (module.params["build_args"] or {}).items():
+        if is_secret(str(name), str(value)):
+            module.no_log_values.add(str(value))
+    secrets = (module.params["secrets"] or {}).values()
+    names = {entry.get(key) for entry in secrets if isinstance(entry, dict) for key in ("env", "file")}
+    values = {entry.get("value") for entry in secrets if isinstance(entry, dict)}
+    module.no_log_values -= names - values
 
 
 def warn(module: AnsibleModule, findings: Any) -> None:

@@ -4,8 +4,8 @@
 
 """Which builder makes an image: direct where that gives the same image, BuildKit with AIKit's frontend elsewhere.
 
-Source of the table: pkg/aikit2llb/inference of github.com/kaito-project/aikit at v0.21.0 and at 6f814e9 (main): where the
-frontend runs no command in the image itself, its layers can be put together without one. Read 2026-11.
+Where the frontend runs no command in the image itself, its layers can be put together without one. Source: data_aikit_release.py
+for cuda, pkg/aikit2llb/inference/convert.go of github.com/kaito-project/aikit at v0.21.0 and 6f814e9 (main) for the others. Read 2026-11.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Mapping, Sequence
 
-from . import data_aikit
-from .data_aikit import MAIN, Version
+from . import data_aikit, data_aikit_release
+from .aikitfile import Aikitfile
+from .data_aikit import Version
 from .errors import AikitError
+
+# What only the frontend's build reads
+BUILDKIT_OPTIONS = ("frontend", "build_args", "secrets", "cache_from", "cache_to", "compression", "buildx_builder", "buildkit_image", "buildkitd_config")
 
 LLAMA_CPP = "no step of this image runs a command, so its layers are assembled directly"
 LOCALAI = "AIKit's frontend runs no command in this image, so its layers are assembled directly"
-# (release, runtime) of llama-cpp images: empty where the direct builder makes the same image, else the command that AIKit runs in it
-DIRECT: Mapping[tuple[Version, str], str] = {
-    ((0, 21, 0), ""): "",
-    ((0, 21, 0), "cuda"): "",
-    ((0, 21, 0), "applesilicon"): "",
-    (MAIN, ""): "",
-    (MAIN, "cuda"): "",
-    (MAIN, "applesilicon"): "",
-    (MAIN, "rocm"): "runtime rocm is installed by apt inside the image",
+# What the frontend runs inside a llama-cpp image, by runtime; empty: nothing. That of cuda differs between the releases.
+COMMANDS: Mapping[str, str] = {
+    "": "",
+    "applesilicon": "",
+    "rocm": "apt-get install of rocm",
 }
 
 
@@ -58,14 +58,13 @@ def why_not_direct(wish: Wish) -> str:
         return f"backend {wish.backend} gets its Python libraries and system packages from commands that run inside the image"
     if not wish.has_models and wish.backend:
         return "without models this is a runner image, whose downloader is installed by commands that run inside the image"
-    released = sorted({version for version, _runtime in DIRECT})
-    if wish.version not in released:
-        known = " and ".join(data_aikit.describe(version) for version in released)
+    known_release = next((entry for entry in data_aikit_release.RELEASES if entry.version == wish.version), None)
+    if known_release is None:
+        known = " and ".join(data_aikit.describe(entry.version) for entry in data_aikit_release.RELEASES)
         return f"the direct builder knows what AIKit {known} put into an image, not what {data_aikit.describe(wish.version)} does"
-    found = DIRECT.get((wish.version, wish.runtime))
-    if found is None:
-        return f"AIKit {data_aikit.describe(wish.version)} has no runtime {wish.runtime} that the direct builder knows"
-    return found
+    # What is not listed is not known to be without commands
+    commands = known_release.cuda_commands if wish.runtime == "cuda" else COMMANDS.get(wish.runtime, "its own commands")
+    return f"with runtime {wish.runtime} AIKit {data_aikit.describe(wish.version)} runs commands inside the image ({commands})" if commands else ""
 
 
 def choose(asked: str, wish: Wish) -> Choice:
@@ -96,6 +95,26 @@ def choose(asked: str, wish: Wish) -> Choice:
     return Choice("direct", LOCALAI)
 
 
-def given_options(options: Mapping[str, object], names: Sequence[str]) -> tuple[str, ...]:
+def given_options(options: Mapping[str, object], names: Sequence[str] = BUILDKIT_OPTIONS) -> tuple[str, ...]:
     """The names of ``names`` that a task gave, in order."""
     return tuple(name for name in names if options.get(name))
+
+
+def release(aikit_version: str) -> Version:
+    """The release that an option ``aikit_version`` means; what is newer than all known ones counts as the main branch."""
+    found = data_aikit.parse_version(aikit_version) or data_aikit.NEWEST_RELEASE
+    return data_aikit.MAIN if found > data_aikit.NEWEST_RELEASE else found
+
+
+def decide(server: str, asked: str, aikitfile: Aikitfile, aikit_version: str, platforms: Sequence[str], options: Mapping[str, object]) -> Choice:
+    """The builder for a checked aikitfile (with its build arguments) and the options of a task."""
+    wish = Wish(
+        server=server,
+        version=release(aikit_version),
+        runtime=aikitfile.runtime,
+        backend=aikitfile.backends[0] if aikitfile.backends else "",
+        has_models=bool(aikitfile.models),
+        platforms=tuple(platforms),
+        only_buildkit=given_options(options),
+    )
+    return choose(asked, wish)

@@ -142,11 +142,11 @@ def is_secret(name: str, value: str) -> bool:
     return bool(value) and bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value) or ("://" in value and model_source.secrets(value)))
 
 
-def check_target(aikitfile_source: Mapping[str, Any]) -> None:
-    """Fine-tune files are refused by the validation; this names what to do about packager files, which hold no aikitfile at all."""
-    document = aikitfile_source.get("document")
-    if isinstance(document, dict) and "target" in document:
-        raise AikitError("target: packager and fine-tune targets are not images that serve.", "Run AIKit itself for those (docker buildx build --target …).")
+def check_options(options: Mapping[str, Any]) -> None:
+    """Options that mean something to the direct builder alone."""
+    for name, why in data_buildkit.DIRECT_OPTIONS.items():
+        if options.get(name):
+            raise AikitError(f"{name}: builder buildkit cannot use this: {why}.", "Leave it out, or write builder: direct where that can make the image.")
 
 
 # --- secrets
@@ -437,6 +437,9 @@ def outputs(
             # What Docker's own BuildKit pushes it has as an image already
             if "push" not in kinds:
                 found.append(csv(["type=image", f"name={name}", *shape]))
+        elif target.kind == "podman" and "archive" in kinds:
+            # Podman reads that archive
+            continue
         elif target.kind == "docker":
             found.append(csv(["type=docker", f"name={name}", *shape]))
         elif target.kind == "oci_layout":

@@ -105,3 +105,11 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"unsupported URL scheme", "AIKit takes https, http, huggingface and oci sources, and paths inside the context."),
 )
 
+
+# Options of the direct builder, and why BuildKit has no use for them
+DIRECT_OPTIONS: dict[str, str] = {
+    "base": "AIKit's frontend chooses the base itself",
+    "archive_omit": "BuildKit writes whole archives",
+    "token": "AIKit's frontend downloads models without a login; put the file into context instead",
+    "tokens": "AIKit's frontend downloads models without a login; put the files into context instead",
+}

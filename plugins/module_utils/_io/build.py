@@ -12,17 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Optional, Sequence
 
 from .._core import aikitfile as aikitfiles
+from .._core import builder as builders
+from .._core import buildkit as buildkit_rules
 from .._core import image as images
 from .._core import llama_server, model_source
 from .._core.base import Base
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.plan import Action, Plan, report
-from . import files
+from . import buildkit, files
 from .engine import Engine, open_engine, present_image
 from .image import archive_is_current, archive_need, find_models, layer_digest, load, load_needs, missing_bytes, read_base, verified_chunks, write_archive
 
-REASON = "no step of this image runs a command, so its layers are assembled directly"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Request:
     parsed: Optional[dict[str, Any]]
     context: Optional[str]
     server: str
-    base: str
+    base: Optional[str]
     platforms: list[str]
     aikit_version: str
     load: list[str]
@@ -43,6 +44,18 @@ class Request:
     cache: str
     token: Optional[str]
     tokens: Optional[dict[str, str]]
+    builder: str = "auto"
+    push: bool = False
+    oci_layout: Optional[str] = None
+    frontend: Optional[str] = None
+    build_args: Optional[dict[str, str]] = None
+    secrets: Optional[dict[str, Any]] = None
+    cache_from: Sequence[str] = ()
+    cache_to: Sequence[str] = ()
+    compression: Optional[str] = None
+    buildx_builder: Optional[str] = None
+    buildkit_image: Optional[str] = None
+    buildkitd_config: Optional[str] = None
 
 
 def build(request: Request, check_mode: bool) -> dict[str, Any]:
@@ -51,7 +64,15 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     name = images.check_reference(request.name)
     if not request.parsed:
         raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikit_image as a task; its action plugin reads the file.")
-    aikitfile, findings = aikitfiles.load(request.parsed, request.aikit_version, tuple(request.platforms))
+    source = buildkit_rules.effective(request.parsed, request.build_args or {})
+    aikitfile, findings = aikitfiles.load(source, request.aikit_version, tuple(request.platforms))
+    choice = builders.decide(request.server, request.builder, aikitfile, request.aikit_version, request.platforms, vars(request))
+    if choice.builder == "buildkit":
+        return buildkit.build(request, choice, aikitfile, findings, name, check_mode, started)
+    if request.server != "llama_cpp" or request.push or request.oci_layout:
+        raise AikitError("builder: direct makes images of server llama_cpp, and loads them or writes an archive.", "Write builder: buildkit for the others.")
+    if not request.base:
+        raise AikitError("base: server llama_cpp needs a base.", "Role aikit.fleet.llama_cpp_base makes one; name its path here.")
     cache = files.DigestCache(request.cache, read_only=check_mode)
     base = read_base(request.base, cache)
     _check_platforms(request.platforms, base)
@@ -62,7 +83,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     found = find_models(aikitfile, context, request.store, tokens, cache, check_mode)
     findings = (*findings, *found.findings)
     if found.absent:
-        return _unknown(name, found.actions, request, findings, started)
+        return _unknown(name, found.actions, request, findings, started, choice.reason)
     models = found.models
     settings = llama_server.translate(aikitfile, base.server, images.model_paths(models), found.metadata)
     raise_for_errors(settings.findings, request.parsed["name"])
@@ -80,7 +101,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
-        reason=REASON,
+        reason=choice.reason,
         **({"archive": request.archive} if request.archive else {}),
     )
 
@@ -139,7 +160,7 @@ def _apply(
     return sent, written, reused
 
 
-def _unknown(name: str, downloads: Sequence[Action], request: Request, findings: tuple[Finding, ...], started: float) -> dict[str, Any]:
+def _unknown(name: str, downloads: Sequence[Action], request: Request, findings: tuple[Finding, ...], started: float, reason: str) -> dict[str, Any]:
     """Check mode before the models were fetched: what would be done, without digests."""
     actions = [*downloads, *(Action("load", name, engine) for engine in request.load)]
     if request.archive:
@@ -152,7 +173,7 @@ def _unknown(name: str, downloads: Sequence[Action], request: Request, findings:
         bytes_written=0,
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
-        reason=REASON,
+        reason=reason,
         **({"archive": request.archive} if request.archive else {}),
     )
 
