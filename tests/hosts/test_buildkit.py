@@ -83,7 +83,7 @@ class BuildHost:
         return self.sh(f"id=$(docker create {image} x); docker cp -q $id:{path} - | tar -xO | sha256sum | cut -c 1-64; docker rm $id >/dev/null")
 
     def tag(self, image=IMAGE):
-        return self.sh(f"docker buildx imagetools inspect {image} --format '{{{{.Manifest.Digest}}}}'")
+        return "sha256:" + self.sh(f"docker buildx imagetools inspect --raw {image} | sha256sum | cut -c 1-64")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_graph_driver_cannot_build_and_says_why(host):
     assert "aikit-fleet" not in host.sh("docker buildx ls"), "half an instance stays"
     message = host.refused(push=True, buildx_builder="default")
     assert "mergeop" in message and "turn the containerd image store on" in message
-    assert host.tag(FRONTEND).startswith("sha256:") and host.sh(f"ls {STATE}/*.json 2>/dev/null || true") == ""
+    assert host.sh(f"ls {STATE}/*.json 2>/dev/null || true") == ""
 
 
 def test_check_mode_builds_nothing_and_is_right(host):

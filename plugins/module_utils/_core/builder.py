@@ -91,7 +91,7 @@ def choose(asked: str, wish: Wish) -> Choice:
     if why:
         return Choice("buildkit", why)
     if given:
-        return Choice("buildkit", f"{given} was given, which only BuildKit reads")
+        return Choice("buildkit", f"only BuildKit reads what was given: {given}")
     return Choice("direct", LOCALAI)
 
 
