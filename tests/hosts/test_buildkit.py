@@ -125,7 +125,7 @@ def test_one_build_to_everywhere(host):
     # The aikitfile reached the frontend as it was written
     assert host.inside("/aikit/aikitfile.yaml") == built_sha(AIKITFILE) and host.inside("/models/tiny.gguf") == built_sha("GGUF\n")
     assert json.loads(host.sh("cat /srv/out/flux/index.json"))["manifests"][0]["digest"] == built["image"]["digest"]
-    assert host.sh(f"podman image inspect {IMAGE} --format '{{{{.Id}}}}'") == built["image"]["id"].partition(":")[2]
+    assert host.sh(f"podman image inspect {IMAGE} --format '{{{{.Id}}}}' 2>/dev/null") == built["image"]["id"].partition(":")[2]
     raw = json.loads(host.sh(f"docker buildx imagetools inspect --raw {IMAGE}"))
     assert raw["annotations"]["io.aikit.fleet.fingerprint"] == built["fingerprint"]
     assert {layer["mediaType"] for layer in raw["layers"]} == {"application/vnd.oci.image.layer.v1.tar"}
@@ -157,7 +157,7 @@ def test_a_tag_that_was_moved_is_not_believed(host):
     assert host.tag() != digest
     moved = host.ok(push=True, load=["docker"])
     assert moved["actions"] == [f"build {IMAGE} (BuildKit)", f"push {IMAGE}", f"load {IMAGE} (docker)"] and host.tag() == digest
-    host.sh("truncate -s -100 /srv/out/flux.tar; echo x >>/srv/out/flux/$(cd /srv/out/flux; ls -S blobs/sha256/* | head -n 1)")
+    host.sh("truncate -s 5000 /srv/out/flux.tar; echo x >>/srv/out/flux/$(cd /srv/out/flux; ls -S blobs/sha256/* | head -n 1)")
     again = host.ok(archive="/srv/out/flux.tar", oci_layout="/srv/out/flux", push=True)
     assert again["actions"] == [f"build {IMAGE} (BuildKit)", "write /srv/out/flux.tar", "write /srv/out/flux"]
     assert not host.ok(archive="/srv/out/flux.tar", oci_layout="/srv/out/flux", push=True)["changed"]
@@ -188,23 +188,23 @@ def test_a_secret_reaches_the_step_and_nothing_else(host, kind):
     host.sh(f"printf %s {SECRET} >/root/hf-token")
     given = {"value": SECRET, "env": "MY_TOKEN", "file": "/root/hf-token"}[kind]
     image = f"{REGISTRY}/fleet/secret:{kind}"
+    environment = {"MY_TOKEN": SECRET} if kind == "env" else {}
     run, built = host.build(
         "-vvv",
         name=image,
         load=["docker"],
         build_args={"run": READ + f"  # {kind}"},
         secrets={"hf-token": {kind: given}},
-        environment={"MY_TOKEN": SECRET},
+        environment=environment,
     )
     assert run.code == 0, run.messages()
     assert SECRET not in json.dumps(built)
-    if kind != "env":
-        # With env the user's own environment: is in what Ansible prints of the task
-        assert SECRET not in run.output
+    # Ansible itself prints the environment of a task with -vvv
+    assert kind == "env" or SECRET not in run.output
     assert host.inside("/out/sum", image) == built_sha(hashlib.sha256(SECRET.encode()).hexdigest())
     assert host.sh(f"docker save {image} | grep -c {SECRET} || true") == "0"
     assert host.sh(f"grep -rl {SECRET} {STATE} /tmp 2>/dev/null || true") == ""
-    assert not host.ok(name=image, load=["docker"], build_args={"run": READ + f"  # {kind}"}, secrets={"hf-token": {kind: given}}, environment={"MY_TOKEN": SECRET})["changed"]
+    assert not host.ok(name=image, load=["docker"], build_args={"run": READ + f"  # {kind}"}, secrets={"hf-token": {kind: given}}, environment=environment)["changed"]
 
 
 def test_a_failing_step_shows_its_log_without_the_secret(host):

@@ -17,8 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional
 
-from . import model_source, reference
-from .errors import AikitError
+from . import data_registry, model_source, reference
+from .errors import AikitError, Finding
 from .oci import is_digest
 
 DOCKER_HUB = "docker.io"
@@ -31,8 +31,8 @@ RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
 REDIRECT_STATUS = (301, 302, 303, 307, 308)
 # Below this a blob is sent in one request
 MONOLITHIC_BYTES = 16 * 1024 * 1024
-# A connection that is cut costs at most this much where a registry drops what it has of a chunk
-CHUNK_BYTES = 256 * 1024 * 1024
+# A connection that is cut costs this much at most, where a registry keeps the chunks that came whole
+CHUNK_BYTES = 64 * 1024 * 1024
 DEFAULT_TOKEN_SECONDS = 60.0
 
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|\[0:0:0:0:0:0:0:1\])(?::[0-9]+)?")
@@ -427,3 +427,21 @@ def refusal(what: str, host: str, status: int, body: bytes, logged_in: bool, pus
     else:
         hint = "See the registry's log."
     return AikitError(f"{what}: {answer}.", hint)
+
+
+def layer_findings(host: str, layers: Iterable[tuple[str, int]]) -> tuple[Finding, ...]:
+    """Remarks on layers (title and size) that are larger than a registry says it takes."""
+    limit = next((entry for entry in data_registry.LIMITS if re.fullmatch(entry.host, host)), None)
+    if limit is None:
+        return ()
+    return tuple(
+        Finding(
+            "warning",
+            "push",
+            0,
+            f"the layer of {title} has {size} bytes, and {limit.name} takes {limit.layer_bytes} at most",
+            "split the model with llama-gguf-split: every part is a layer of its own",
+        )
+        for title, size in layers
+        if size > limit.layer_bytes
+    )

@@ -22,16 +22,18 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 from .._core import builder as builders
 from .._core import buildkit as core
 from .._core import data_aikit, data_buildkit, oci, version
-from .._core.aikitfile import Aikitfile
+from .._core import lock as locks
+from .._core.aikitfile import Aikitfile, image_file
 from .._core.buildkit import Instance, Observed, Target, Versions
 from .._core.builder import Choice
 from .._core.engine import uses_containerd_store
 from .._core.errors import AikitError, Finding, raise_for_errors
+from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
 from . import command, files
 from .engine import Engine, open_engine, present_image
 from .image import verified_chunks
-from .registry import Registry, RegistrySettings
+from .registry import Registry
 
 # For what only asks. A first look at an instance of ours starts its container
 ASK_SECONDS = 60.0
@@ -90,21 +92,19 @@ def build(
     name: str,
     check_mode: bool,
     started: float,
-    commands: Optional[Commands] = None,
-    registry: Optional[Registry] = None,
+    lock: Lock,
 ) -> dict[str, Any]:
     """The result of module aikit_image with builder buildkit."""
-    run = _Run(request, aikitfile, builders.release(request.aikit_version), name, check_mode, commands or Commands(), registry or Registry(registry_settings(request)))
-    return run.result(choice, findings, started)
-
-
-def registry_settings(request: Any) -> RegistrySettings:
-    return RegistrySettings()
+    run = _Run(request, aikitfile, builders.release(request.aikit_version), name, check_mode, Registry(request.registry_settings), lock)
+    try:
+        return run.result(choice, findings, started)
+    finally:
+        run.registry.close()
 
 
 class _Run:
     def __init__(
-        self, request: Any, aikitfile: Aikitfile, release: data_aikit.Version, name: str, check_mode: bool, commands: Commands, registry: Registry
+        self, request: Any, aikitfile: Aikitfile, release: data_aikit.Version, name: str, check_mode: bool, registry: Registry, lock: Lock
     ) -> None:
         self.request = request
         self.aikitfile = aikitfile
@@ -112,8 +112,9 @@ class _Run:
         self.release = release
         self.name = name
         self.check_mode = check_mode
-        self.commands = commands
+        self.commands = Commands()
         self.registry = registry
+        self.lock = lock
         self.cache = files.DigestCache(request.cache, read_only=check_mode)
         self.context = request.context or request.parsed.get("directory") or ""
         self.build_args: dict[str, str] = {str(key): str(value) for key, value in (request.build_args or {}).items()}
@@ -133,17 +134,21 @@ class _Run:
         wanted = core.targets(bool(self.request.push), self.request.load, self.request.archive, self.request.oci_layout)
         versions, instance = self._host(wanted, platforms)
         context = self._context_digests()
-        frontend = self._pinned(frontend, origin)
+        asked, frontend = frontend, self._pinned(frontend, origin)
         inputs = core.inputs(self.aikitfile.sha256, frontend, self.build_args, platforms, context, self.compression, self.secrets)
         state = files.read_json(self.state_path)
         observed = {target.key: self._observe(target) for target in wanted}
         plan, lacking = core.plan(self.name, wanted, inputs, state, observed, instance)
         image = dict(state.get("image") or {}) if state.get("fingerprint") == core.fingerprint(inputs) else {}
+        # What is locked has to be so before anything is built
+        self.findings += locks.check(self.lock, self._locked(asked, frontend, context, ""), self.request.lock_update) if self.request.lock else ()
         written = 0
         if lacking and not self.check_mode:
             image, written = self._apply(lacking, inputs, state, instance, versions, frontend, platforms, hidden)
         elif not lacking:
             image = image or self._image({target.key: observed[target.key].digest for target in wanted}, wanted, "", platforms)
+        if self.request.lock:
+            plan = self._lock(plan, self._locked(asked, frontend, context, str(image.get("digest") or "")))
         return report(
             plan,
             image={**_unknown(self.name, self.aikitfile), **image},
@@ -158,7 +163,28 @@ class _Run:
             instance={"name": instance.name, "driver": instance.driver, "reason": instance.reason},
             **({"archive": self.request.archive} if self.request.archive else {}),
             **({"oci_layout": self.request.oci_layout} if self.request.oci_layout else {}),
+            **({"lock": self.request.lock} if self.request.lock else {}),
         )
+
+    # --- the lock
+
+    def _locked(self, asked: str, frontend: str, context: Mapping[str, str], digest: str) -> dict[str, Any]:
+        """What the lock file says of this build: the frontend's digest, and those of the models that are known before it."""
+        models = []
+        for model in self.aikitfile.models:
+            sha256 = model.sha256 or context.get(model.source, "").partition(":")[2]
+            models.append({"name": model.name, "source": model.source, "file": image_file(model), "sha256": sha256, "size_bytes": 0})
+        images = {} if "@" in asked else {asked: frontend.partition("@")[2]}
+        return locks.document(self.name, digest, self.aikitfile.sha256, {}, models, images)
+
+    def _lock(self, plan: Plan, content: Mapping[str, Any]) -> Plan:
+        """The plan with the lock file in it, where that changes; outside of check mode it is written."""
+        if content == self.lock.document:
+            return plan
+        if not self.check_mode:
+            files.write_atomic(str(self.request.lock), locks.render(content), keep=True)
+        before = {**plan.before, **({"lock": dict(self.lock.document)} if self.lock.exists else {})}
+        return Plan((*plan.actions, Action("lock", str(self.request.lock))), before, {**plan.after, "lock": dict(content)})
 
     # --- what goes in
 
@@ -240,7 +266,8 @@ class _Run:
     def _pinned(self, frontend: str, origin: str) -> str:
         if "@" in frontend:
             return frontend
-        digest = self.registry.digest_of(frontend)
+        locked = "" if self.request.lock_update else self.lock.image(frontend)
+        digest = locked or self.registry.digest_of(frontend)
         if not digest:
             raise AikitError(
                 f"frontend: there is no image {frontend} (from {origin}).", "Check its tag, or name a frontend that there is with frontend (AIKit's or a mirror of it)."

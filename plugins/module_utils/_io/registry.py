@@ -16,6 +16,7 @@ import http.client
 import json
 import os
 import random
+import select
 import socket
 import ssl
 import threading
@@ -166,10 +167,10 @@ class Registry:
 
     # --- reading
 
-    def manifest(self, ref: str, platform: str = "") -> RemoteManifest:
+    def manifest(self, ref: str, platform: str = "", mirrors: bool = True) -> RemoteManifest:
         """The manifest of ``ref`` (a tag or a digest); an index is followed to ``platform`` (``linux/amd64[/variant]``)."""
         name = rules.parse_name(ref)
-        repository = self.source_of(name)
+        repository = self.source_of(name) if mirrors else name.full_repository
         digest, media_type, raw = self.raw_manifest(repository, name.reference, name.text)
         index_digest = ""
         if oci.is_index(oci.parse_document(raw, name.text), media_type):
@@ -207,9 +208,9 @@ class Registry:
         host, path = rules.split_repository(repository)
 
         def attempt() -> tuple[str, str, bytes]:
-            answer = self._request("GET", host, f"/v2/{path}/manifests/{wanted}", (rules.scope(path, "pull"),), {"Accept": oci.ACCEPT})
+            answer = self.request("GET", host, f"/v2/{path}/manifests/{wanted}", (rules.scope(path, "pull"),), {"Accept": oci.ACCEPT})
             if answer.status != 200:
-                raise self._failure(answer, what, host, path)
+                raise self.failure(answer, what, host, path)
             raw = answer.body(oci.MANIFEST_MAX_BYTES)
             media_type = answer.header("Content-Type").partition(";")[0].strip()
             digest = oci.sha256(raw)
@@ -219,7 +220,7 @@ class Registry:
                 raise Retry("the manifest has another digest", error=error)
             return digest, media_type, raw
 
-        found = self._retry(what, attempt)
+        found = self.retry(what, attempt)
         with self._lock:
             # What a digest names never changes
             self._manifests[repository, found[0]] = found
@@ -232,17 +233,17 @@ class Registry:
 
         def attempt() -> str:
             address = f"/v2/{path}/manifests/{name.reference}"
-            answer = self._request("HEAD", name.host, address, (rules.scope(path, "pull"),), {"Accept": oci.ACCEPT})
+            answer = self.request("HEAD", name.host, address, (rules.scope(path, "pull"),), {"Accept": oci.ACCEPT})
             if answer.status == 404:
                 answer.refused()
                 return ""
             if answer.status != 200:
-                raise self._failure(answer, name.text, name.host, path)
+                raise self.failure(answer, name.text, name.host, path)
             answer.refused()
             told = answer.header("Docker-Content-Digest")
             return told if oci.is_digest(told) else self.raw_manifest(name.full_repository, name.reference, name.text)[0]
 
-        return self._retry(name.text, attempt)
+        return self.retry(name.text, attempt)
 
     def config(self, manifest: RemoteManifest) -> dict[str, Any]:
         """The config of an image."""
@@ -303,10 +304,10 @@ class Registry:
         while position < descriptor.size:
             try:
                 headers = {"Range": f"bytes={position}-"} if position else {}
-                answer = self._request("GET", host, f"/v2/{path}/blobs/{descriptor.digest}", (rules.scope(path, "pull"),), headers)
+                answer = self.request("GET", host, f"/v2/{path}/blobs/{descriptor.digest}", (rules.scope(path, "pull"),), headers)
                 with contextlib.closing(answer):
                     if answer.status not in (200, 206):
-                        raise self._failure(answer, what, host, path)
+                        raise self.failure(answer, what, host, path)
                     first = (rules.content_range(answer.header("Content-Range"))[0] or 0) if answer.status == 206 else 0
                     if first > position:
                         raise AikitError(f"{what}: {host} was asked for bytes from {position} and sends them from {first}.", "The registry is broken.")
@@ -324,20 +325,20 @@ class Registry:
             except Retry as exc:
                 failures = 1 if position - reached >= PIECE_BYTES else failures + 1
                 reached = max(reached, position)
-                self._wait(what, exc, failures)
+                self.wait(what, exc, failures)
 
     # --- requests
 
-    def _retry(self, what: str, attempt: Callable[[], Result]) -> Result:
+    def retry(self, what: str, attempt: Callable[[], Result]) -> Result:
         failures = 0
         while True:
             try:
                 return attempt()
             except Retry as exc:
                 failures += 1
-                self._wait(what, exc, failures)
+                self.wait(what, exc, failures)
 
-    def _wait(self, what: str, exc: Retry, failures: int) -> None:
+    def wait(self, what: str, exc: Retry, failures: int) -> None:
         seconds = rules.wait_seconds(failures, exc.wait_seconds, random.random())
         if failures >= rules.MAX_ATTEMPTS or seconds > rules.MAX_WAIT_SECONDS + 1:
             asked = f"; it asks to wait {seconds:.0f} s" if seconds > rules.MAX_WAIT_SECONDS + 1 else ""
@@ -348,7 +349,7 @@ class Registry:
             ) from None
         self._sleep(seconds)
 
-    def _failure(self, answer: Answer, what: str, host: str, path: str, push: bool = False) -> Exception:
+    def failure(self, answer: Answer, what: str, host: str, path: str, push: bool = False) -> Exception:
         """What an answer that was not wanted means: :class:`Retry`, or :class:`AikitError`."""
         body = answer.refused()
         error = rules.refusal(what, host, answer.status, body, self._credentials(self._hosts[host], path) is not None, push)
@@ -356,7 +357,7 @@ class Registry:
             return Retry(f"{host} answered {answer.status}", retry_after(answer.header("Retry-After")), error)
         return error
 
-    def _request(
+    def request(
         self,
         method: str,
         host: str,
@@ -426,7 +427,8 @@ class Registry:
             except (OSError, http.client.HTTPException) as exc:
                 if connection is not None:
                     connection.close()
-                if used and isinstance(exc, (ConnectionError, http.client.BadStatusLine)):
+                # It was closed while it waited. With a body nobody knows what has arrived: the caller asks
+                if used and body is None and isinstance(exc, (ConnectionError, http.client.BadStatusLine)):
                     continue
                 raise self._unreachable(url, exc) from None
             except BaseException:
@@ -470,9 +472,13 @@ class Registry:
         return connection.getresponse()
 
     def _take(self, key: tuple[str, str]) -> Optional[http.client.HTTPConnection]:
-        with self._lock:
-            idle = self._idle.get(key)
-            return idle.pop() if idle else None
+        while True:
+            with self._lock:
+                idle = self._idle.get(key)
+                connection = idle.pop() if idle else None
+            if connection is None or not _is_closed(connection):
+                return connection
+            connection.close()
 
     def _releaser(self, key: tuple[str, str], connection: http.client.HTTPConnection) -> Callable[[bool], None]:
         def release(reusable: bool) -> None:
@@ -630,7 +636,7 @@ class Registry:
             method, url = "GET", f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
         answer = self._send(method, url, headers, body)
         if answer.status != 200:
-            raise self._failure(answer, what, state.name, _path_of(scopes))
+            raise self.failure(answer, what, state.name, _path_of(scopes))
         return rules.parse_token(answer.body(), what)
 
 
@@ -686,6 +692,14 @@ def _load_certificates(context: ssl.SSLContext, folder: str) -> None:
                 context.load_cert_chain(path, f"{path[:-5]}.key")
         except (ssl.SSLError, OSError) as exc:
             raise AikitError(f"{path} cannot be used: {_reason(exc)}.", "Container engines use this file, too: mend or remove it.") from None
+
+
+def _is_closed(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server has closed a connection that waited: then there is something to read, its end."""
+    try:
+        return connection.sock is None or bool(select.select([connection.sock], [], [], 0)[0])
+    except (OSError, ValueError):
+        return True
 
 
 def _proxy(scheme: str, netloc: str) -> Any:

@@ -450,3 +450,29 @@ def test_a_build_that_is_interrupted_ends_with_its_command(tmp_path):
 def test_a_command_that_is_not_there():
     with pytest.raises(AikitError, match="cannot be run"):
         buildkit.Commands().build(["/no/such/docker"], {}, print)
+
+
+def test_the_lock_has_the_digest_of_the_frontend(ground, run):
+    lock, archive = ground.folder / "flux.lock.json", str(ground.folder / "a.tar")
+    wanted = {"archive": archive, "lock": str(lock)}
+    told = run(check_mode=True, **wanted)
+    assert told["actions"][-1] == f"lock {lock}" and not lock.exists()
+    built = run(**wanted)
+    written = json.loads(lock.read_text())
+    assert built["actions"] == told["actions"] and written["digest"] == built["image"]["digest"]
+    assert written["images"] == {"ghcr.io/kaito-project/aikit/aikit:v0.21.0": DIGEST}
+    assert [(entry["name"], entry["sha256"]) for entry in written["models"]] == [("tiny", hashlib.sha256(b"GGUF").hexdigest())]
+    assert not run(**wanted)["changed"]
+    # The tag means another frontend today: the locked one builds, and the registry is not even asked
+    ground.registry.tags["ghcr.io/kaito-project/aikit/aikit:v0.21.0"] = "sha256:" + "2" * 64
+    ground.registry.asked.clear()
+    again = run(**wanted)
+    assert not again["changed"] and again["frontend"] == FRONTEND and ground.registry.asked == []
+    newer = run(**wanted, lock_update=True)
+    assert newer["frontend"].endswith("2" * 64) and newer["actions"] == [f"build {NAME} (BuildKit)", f"write {archive}", f"lock {lock}"]
+    assert not run(**wanted)["changed"]
+    # A model that is not the locked one any more
+    (ground.folder / "tiny.gguf").write_bytes(b"GGUF2")
+    failed = run(**wanted)
+    assert "does not fit what is there now" in failed["msg"] and "tiny.gguf" in failed["msg"]
+    assert "lock" in run(**wanted, lock_update=True)["actions"][-1]
