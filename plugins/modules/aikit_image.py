@@ -287,13 +287,14 @@ EXAMPLES = r"""
 
 - name: Build what needs commands inside the image with AIKit's frontend
   aikit.fleet.aikit_image:
-    name: localhost/gemma:1
+    name: registry.example:5000/flux:1
     src: aikitfiles/flux.yaml
     server: localai
+    frontend: ghcr.io/kaito-project/aikit/aikit:v0.21.0@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
     secrets:
       hf-token:
-        env: HF_TOKEN
-    load: [docker]
+        file: /run/secrets/hf-token
+    archive: /srv/images/flux.tar
 """
 
 RETURN = r"""

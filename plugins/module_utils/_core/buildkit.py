@@ -413,7 +413,7 @@ def check_targets(wanted: Sequence[Target], platforms: Sequence[str], containerd
             raise AikitError(f"load: {what} takes an image of one platform, and platforms has {len(platforms)}.", "Push it, or write an oci_layout or an archive.")
 
 
-def annotations(fingerprint: str, aikitfile_sha256: str, platforms: Sequence[str]) -> list[str]:
+def marks(fingerprint: str, aikitfile_sha256: str, platforms: Sequence[str]) -> list[str]:
     """Exporter attributes that put the fingerprint on manifests, and on the index where there is one.
 
     Not a label: those are set by a frontend, and AIKit's sets none that it is given.

@@ -369,7 +369,7 @@ class _Run:
         with files.lock(f"{self.state_path}.lock"), _workspace(os.path.dirname(self.state_path)) as work:
             versions = self._start(instance, versions)
             paths = _paths(lacking, work)
-            extra = core.annotations(core.fingerprint(inputs), self.aikitfile.sha256, platforms)
+            extra = core.marks(core.fingerprint(inputs), self.aikitfile.sha256, platforms)
             outputs = core.outputs(lacking, self.name, instance.driver, self.compression, extra, platforms, paths)
             core.check_versions(versions, ["outputs"] if len(outputs) > 1 else [])
             file = os.path.join(work, core.FILE_NAME)

@@ -405,9 +405,9 @@ def test_outputs():
     assert made("archive", platforms=["linux/amd64", "linux/arm64"]) == [f"type=oci,name=n:1,dest=/o/a.tar.part,{SHAPE}"]
 
 
-def test_annotations():
-    assert buildkit.annotations("f", "a", ["linux/amd64"]) == ["annotation.io.aikit.fleet.fingerprint=f", "annotation.io.aikit.fleet.aikitfile.sha256=a"]
-    assert [word.partition("=")[0] for word in buildkit.annotations("f", "a", ["linux/amd64", "linux/arm64"])] == [
+def test_marks():
+    assert buildkit.marks("f", "a", ["linux/amd64"]) == ["annotation.io.aikit.fleet.fingerprint=f", "annotation.io.aikit.fleet.aikitfile.sha256=a"]
+    assert [word.partition("=")[0] for word in buildkit.marks("f", "a", ["linux/amd64", "linux/arm64"])] == [
         "annotation.io.aikit.fleet.fingerprint",
         "annotation.io.aikit.fleet.aikitfile.sha256",
         "annotation-index.io.aikit.fleet.fingerprint",
