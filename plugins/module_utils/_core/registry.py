@@ -426,7 +426,7 @@ def refusal(what: str, host: str, status: int, body: bytes, logged_in: bool, pus
         hint = "The registry is busy or broken; run again later. What it has already is not sent again."
     else:
         hint = "See the registry's log."
-    return AikitError(f"{what}: {answer}.", hint)
+    return AikitError(f"{what}: {answer}.", hint, http_status=status)
 
 
 def layer_findings(host: str, layers: Iterable[tuple[str, int]]) -> tuple[Finding, ...]:
