@@ -18,6 +18,8 @@ description:
   - The same inputs give the same digest on every machine and every Python.
   - Loads the image into the engines of the build host, or writes it as an archive that Docker and Podman load. Without either, it only computes the digest.
   - Digests of big files are cached by device, inode, size and times of change, so that a second run reads nothing.
+extends_documentation_fragment:
+  - aikit.fleet.progress
 attributes:
   async:
     description: Supports being used with the C(async) keyword.
@@ -275,7 +277,7 @@ actions:
 import dataclasses
 
 from ..module_utils._io.build import Request, build
-from ..module_utils._module import hide_sources, run_module
+from ..module_utils._module import STATUS_FILE_OPTION, hide_sources, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -294,6 +296,7 @@ ARGUMENT_SPEC = {
     "cache": {"type": "path", "default": "~/.cache/aikit-fleet/digests"},
     "token": {"type": "str", "no_log": True},
     "tokens": {"type": "dict", "no_log": True},
+    "status_file": STATUS_FILE_OPTION,
     "parsed": {"type": "dict"},
 }
 

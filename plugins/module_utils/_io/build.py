@@ -18,7 +18,7 @@ from .._core.base import Base
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.plan import Action, Plan, report
-from . import files
+from . import files, progress
 from .engine import Engine, open_engine, present_image
 from .image import archive_is_current, archive_need, find_models, layer_digest, load, load_needs, missing_bytes, read_base, verified_chunks, write_archive
 
@@ -203,7 +203,7 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
 
 def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState:
     try:
-        engine.load(verified_chunks(archive))
+        engine.load(progress.counted(verified_chunks(archive), f"load {name} into {engine.name}", os.path.getsize(archive)))
     except AikitError:
         # Docker's containerd store keeps the tag of an image whose load failed
         half = present_image(engine, name, *ids)
