@@ -191,7 +191,10 @@ def line(stages: Sequence[Stage], width: int = 80, prefix: str = "", colour: boo
     if stage.total is not None and stage.unit != BYTES:
         done = f"{stage.done} of {amount(stage.total, stage.unit)}"
     elif stage.total is not None:
-        done += f" of {amount(stage.total)}"
+        whole = amount(stage.total)
+        # 1.2 of 3.4 GB
+        same = done.rpartition(" ")[2] == whole.rpartition(" ")[2]
+        done = f"{done.rpartition(' ')[0] if same else done} of {whole}"
     rate = f"{amount(stage.per_second)}/s" if stage.unit == BYTES and stage.per_second >= 1 else ""
     if left and share is not None:
         rest = f"{duration(left)} left"

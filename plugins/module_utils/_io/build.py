@@ -203,7 +203,8 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
 
 def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState:
     try:
-        engine.load(progress.counted(verified_chunks(archive), f"load {name} into {engine.name}", os.path.getsize(archive)))
+        with progress.stage(f"load {name} into {engine.name}", os.path.getsize(archive)) as current:
+            engine.load(current.counted(verified_chunks(archive)))
     except AikitError:
         # Docker's containerd store keeps the tag of an image whose load failed
         half = present_image(engine, name, *ids)

@@ -221,7 +221,8 @@ def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
         files.require_spaces(load_needs(engine, image.name, total_size(parts)))
         sent += total_size(parts)
         try:
-            engine.load(progress.counted(stream(parts), f"load {image.name} into {engine.name}", total_size(parts)))
+            with progress.stage(f"load {image.name} into {engine.name}", total_size(parts)) as current:
+                engine.load(current.counted(stream(parts)))
         except AikitError:
             if omit:
                 continue

@@ -72,6 +72,12 @@ class Stage:
         self.total = self.total if total is None else total
         self.rate = core.begin(time.monotonic(), done)
 
+    def counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, counted when the next one is asked for."""
+        for chunk in chunks:
+            yield chunk
+            self.advance(len(chunk))
+
     def __enter__(self) -> Stage:
         self.started = time.monotonic()
         self.rate = core.begin(self.started, self.done)
@@ -169,11 +175,9 @@ def stage(name: str, total: Optional[int] = None, unit: str = BYTES) -> Stage:
 
 
 def counted(chunks: Iterable[bytes], name: str, total: Optional[int] = None) -> Iterator[bytes]:
-    """The same chunks, counted while they pass."""
+    """A stage for as long as the chunks last."""
     with stage(name, total) as current:
-        for chunk in chunks:
-            yield chunk
-            current.advance(len(chunk))
+        yield from current.counted(chunks)
 
 
 @contextlib.contextmanager
