@@ -13,7 +13,7 @@ import os
 import tarfile
 import time
 from dataclasses import dataclass, field
-from typing import Any, Collection, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from .._core import gguf
 from .._core.aikitfile import Aikitfile, Model, image_file
@@ -21,9 +21,9 @@ from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
 from .._core.errors import AikitError, Finding
 from .._core.gguf import GgufHeader
-from .._core.image import Image, Layer, LayerRecipe, ModelFile, archive, check_parts, model_parts, model_paths
+from .._core.image import Image, Layer, LayerRecipe, ModelFile, Release, archive, check_parts, model_parts, model_paths
 from .._core.plan import Action
-from .._core.tar import FileRef, Segment, total_size
+from .._core.tar import FileRef, Segment, segment_size, total_size
 from . import files, progress, transfer
 from .engine import Engine
 
@@ -171,6 +171,8 @@ def _layer_kind(parts: Iterable[Segment]) -> str:
 
 def layer_digest(layer: Union[LayerRecipe, Layer], cache: files.DigestCache) -> str:
     """``sha256:…`` of a layer; cached by the stat of its file and the bytes around it."""
+    if isinstance(layer, LayerRecipe) and layer.digest:
+        return layer.digest
     references = [part for part in layer.parts if isinstance(part, FileRef)]
     if len(references) != 1:
         return "sha256:" + _hash(layer.parts)
@@ -207,18 +209,40 @@ def stream(parts: Iterable[Segment]) -> Iterator[bytes]:
                 raise AikitError(f"{part.path} became longer while it was read.", "Leave the file alone during a build, and run again.")
 
 
-def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
+def stream_range(parts: Iterable[Segment], start: int, length: int) -> Iterator[bytes]:
+    """``length`` bytes of ``parts`` from ``start`` on, as an upload needs them that goes on in the middle."""
+    for part in parts:
+        size = segment_size(part)
+        first, start = min(start, size), max(0, start - size)
+        count = min(size - first, length)
+        length -= count
+        if not count:
+            continue
+        if isinstance(part, bytes):
+            yield part[first : first + count]
+            continue
+        with open(part.path, "rb", buffering=0) as handle:
+            handle.seek(first)
+            while count:
+                chunk = handle.read(min(CHUNK_BYTES, count))
+                if not chunk:
+                    raise AikitError(f"{part.path} became shorter while it was read.", "Leave the file alone during a build, and run again.")
+                count -= len(chunk)
+                yield chunk
+
+
+def load(engine: Engine, image: Image, fetch: Callable[[Collection[str]], Any] = len) -> tuple[int, set[str]]:
     """Load ``image`` into ``engine``; returns the bytes sent and the digests of the layers that it had already.
 
-    Only missing layers are sent. What an engine says it has can still be refused (a layer chain
+    Only missing layers are sent; ``fetch`` is called with their digests before, and has them here. What an engine says it has can still be refused (a layer chain
     that was pruned half way), so the second attempt sends everything.
     """
-    diff_ids = [layer.digest for layer in image.layers]
-    present = set(diff_ids) - set(missing_layers(engine.images(), diff_ids))
+    present = {layer.digest for layer in image.layers} - _lacking(engine, image)
     sent = 0
     for omit in [present, set()] if present else [set()]:
         parts = archive(image, omit)
         files.require_spaces(load_needs(engine, image.name, total_size(parts)))
+        fetch({layer.digest for layer in image.layers} - omit)
         sent += total_size(parts)
         try:
             with progress.stage(f"load {image.name} into {engine.name}", total_size(parts)) as current:
@@ -241,9 +265,14 @@ def load_needs(engine: Engine, name: str, size_bytes: int) -> list[files.Need]:
 
 def missing_bytes(engine: Engine, image: Image) -> tuple[int, set[str]]:
     """The bytes that a load would send, and the digests of the layers among them."""
-    diff_ids = [layer.digest for layer in image.layers]
-    missing = set(missing_layers(engine.images(), diff_ids))
-    return total_size(archive(image, set(diff_ids) - missing)), missing
+    missing = _lacking(engine, image)
+    return total_size(archive(image, {layer.digest for layer in image.layers} - missing)), missing
+
+
+def _lacking(engine: Engine, image: Image) -> set[str]:
+    """The digests of the layers that an engine does not have; it knows them by what they unpack to."""
+    missing = missing_layers(engine.images(), [layer.unpacked for layer in image.layers])
+    return {layer.digest for layer in image.layers if layer.unpacked in missing}
 
 
 def archive_need(path: str, parts: tuple[Segment, ...]) -> files.Need:
@@ -278,7 +307,7 @@ def archive_is_current(path: str, parts: tuple[Segment, ...], cache: files.Diges
     return True
 
 
-def write_archive(path: str, image: Image, omit: Collection[str], cache: files.DigestCache) -> int:
+def write_archive(path: str, image: Union[Image, Release], omit: Collection[str], cache: files.DigestCache) -> int:
     """Write an archive beside ``path`` and rename it; returns the bytes written."""
     parts = archive(image, omit)
     size = total_size(parts)
