@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from typing import Any, Callable
 
@@ -15,11 +16,23 @@ from ._core.buildkit import is_secret
 from ._core.errors import AikitError
 from ._core.model_source import secrets
 from ._core.plan import report
+from ._io import progress
 
-__all__ = ["ENGINE_OPTION", "REGISTRY_OPTIONS", "hide_build_secrets", "hide_sources", "report", "run_module", "warn"]
+__all__ = [
+    "ENGINE_OPTION",
+    "REGISTRY_OPTIONS",
+    "STATUS_FILE_OPTION",
+    "hide_build_secrets",
+    "hide_sources",
+    "report",
+    "run_module",
+    "warn",
+]
 
 # Documented in plugins/doc_fragments/engine.py
 ENGINE_OPTION = {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"}
+# Documented in plugins/doc_fragments/progress.py
+STATUS_FILE_OPTION = {"type": "path"}
 # Documented in plugins/doc_fragments/registry.py
 REGISTRY_OPTIONS = {
     "registry_auth_file": {"type": "path"},
@@ -34,11 +47,12 @@ def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: A
     """Build the AnsibleModule, call ``work(module)`` and exit with what it returns.
 
     ``work`` raises :class:`AikitError` for what the user can mend. Findings of level ``warning``
-    in the result are shown as warnings too.
+    in the result are shown as warnings too. A module with option ``status_file`` tells how far it is.
     """
     module = AnsibleModule(supports_check_mode=True, **module_args)
     try:
-        result = work(module)
+        with _progress(module):
+            result = work(module)
     except AikitError as exc:
         module.fail_json(msg=str(exc), hint=exc.hint, **exc.data)
     except OSError as exc:
@@ -48,6 +62,12 @@ def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: A
         )
     warn(module, result.get("findings", ()))
     module.exit_json(**result)
+
+
+def _progress(module: AnsibleModule) -> contextlib.AbstractContextManager[None]:
+    if "status_file" not in module.params:
+        return contextlib.nullcontext()
+    return progress.reporting(module.params["status_file"], module._name.rpartition(".")[2])
 
 
 def hide_sources(module: AnsibleModule, parsed: Any) -> None:

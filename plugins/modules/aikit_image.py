@@ -13,6 +13,7 @@ version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
 extends_documentation_fragment:
+  - aikit.fleet.progress
   - aikit.fleet.registry
 description:
   - Assembles an image from an C(aikitfile), a base and model files, without a daemon and without a temporary copy of the weights.
@@ -459,7 +460,7 @@ actions:
 import dataclasses
 
 from ..module_utils._io.build import Request, build
-from ..module_utils._module import REGISTRY_OPTIONS, hide_build_secrets, hide_sources, run_module
+from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, hide_build_secrets, hide_sources, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -494,6 +495,7 @@ ARGUMENT_SPEC = {
     "blobs": {"type": "path", "default": "~/.cache/aikit-fleet/blobs"},
     "token": {"type": "str", "no_log": True},
     "tokens": {"type": "dict", "no_log": True},
+    "status_file": STATUS_FILE_OPTION,
     "parsed": {"type": "dict"},
     **REGISTRY_OPTIONS,
 }

@@ -14,6 +14,7 @@ author:
   - aikit.fleet authors (@aikit-fleet)
 extends_documentation_fragment:
   - aikit.fleet.engine
+  - aikit.fleet.progress
 description:
   - Says which layers of an image the engine of this host lacks, and loads an archive that holds them.
   - Without O(archive) nothing is changed; RV(missing) tells the builder what to put into the archive, see O(aikit.fleet.aikit_image#module:archive_omit).
@@ -95,13 +96,14 @@ actions:
 """
 
 from ..module_utils._io.build import load_archive
-from ..module_utils._module import ENGINE_OPTION, run_module
+from ..module_utils._module import ENGINE_OPTION, STATUS_FILE_OPTION, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "image": {"type": "dict", "required": True},
     "archive": {"type": "path"},
     "engine": ENGINE_OPTION,
+    "status_file": STATUS_FILE_OPTION,
 }
 
 

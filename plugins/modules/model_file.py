@@ -18,6 +18,8 @@ description:
   - An interrupted download goes on where it stopped, however it was interrupted. After a reboot that needs O(sha256).
     However many tasks and builds need the same file at the same time, it is downloaded once.
   - A file appears in the store only when it is whole, has the right O(sha256), and (for C(.gguf) files) is a GGUF file.
+extends_documentation_fragment:
+  - aikit.fleet.progress
 attributes:
   check_mode:
     description: Can run in check mode and return the changed status prediction without modifying the target.
@@ -193,7 +195,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._core.model_source import secrets
 from ..module_utils._io import transfer
-from ..module_utils._module import report, run_module
+from ..module_utils._module import STATUS_FILE_OPTION, report, run_module
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "source": {"type": "str"},
@@ -205,6 +207,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "validate": {"type": "bool", "default": True},
     "refresh": {"type": "bool", "default": False},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "status_file": STATUS_FILE_OPTION,
 }
 
 

@@ -23,7 +23,7 @@ from .._core.image_base import ServerHint
 from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
 from .._core.tar import Segment
-from . import buildkit, files
+from . import buildkit, files, progress
 from .base_image import FoundBase, find_base
 from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
@@ -266,7 +266,8 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
 
 def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState:
     try:
-        engine.load(verified_chunks(archive))
+        with progress.stage(f"load {name} into {engine.name}", os.path.getsize(archive)) as current:
+            engine.load(current.counted(verified_chunks(archive)))
     except AikitError:
         # Docker's containerd store keeps the tag of an image whose load failed
         half = present_image(engine, name, *ids)
