@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tarfile
 import tempfile
@@ -30,7 +29,7 @@ from .._core.engine import uses_containerd_store
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
-from . import command, files
+from . import command, files, progress
 from .engine import Engine, open_engine, present_image
 from .image import verified_chunks
 from .registry import Registry
@@ -62,7 +61,6 @@ class Commands:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env={**inherited, **ENVIRONMENT, **environment},
-                start_new_session=True,
             )
         except OSError as exc:
             raise AikitError(f"{argv[0]} cannot be run: {exc.strerror}.", "Install Docker and its buildx plugin on the build host.") from None
@@ -73,12 +71,12 @@ class Commands:
             return process.wait()
         except BaseException:
             # buildx cancels the build when it is asked to end
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            process.terminate()
+            try:
                 process.wait(10)
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
             raise
         finally:
             process.stdout.close()
@@ -393,10 +391,18 @@ class _Run:
                     self.request.cache_to,
                 )
             )
-            progress = core.Progress()
-            status = self.commands.build(argv, environment, progress.feed)
+            output = core.Progress()
+            with progress.stage(f"BuildKit: {self.name}", unit="steps") as stage:
+
+                def on_line(line: str) -> None:
+                    step = output.feed(line)
+                    if step:
+                        stage.name = f"BuildKit: {core.mask(step, hidden)}"
+                    stage.reach(len(output.done))
+
+                status = self.commands.build(argv, environment, on_line)
             if status:
-                raise progress.failure(hidden, status)
+                raise output.failure(hidden, status)
             told = files.read_json(metadata)
             digest = core.built_digest(told)
             if not digest:

@@ -421,6 +421,30 @@ def test_what_the_shell_of_the_user_says_does_not_decide(ground, run, monkeypatc
     assert call["environment"]["BUILDX_NO_DEFAULT_ATTESTATIONS"] == "1"
 
 
+def test_progress_names_the_step_and_no_secret(ground, run, monkeypatch):
+    seen = []
+
+    class Stage:
+        name = ""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_error):
+            seen.append((self.name, self.done))
+
+        def reach(self, done):
+            self.done = done
+
+    monkeypatch.setattr(buildkit.progress, "stage", lambda name, total=None, unit="bytes": Stage())
+    settle(ground, output=f"#1 [internal] load\n#1 DONE 0.0s\n#2 [linux/amd64] use {TOKEN}\n#2 CACHED\n#3 exporting\n#3 DONE 0.1s")
+    run(archive=str(ground.folder / "a.tar"), secrets={"hf-token": {"value": TOKEN}})
+    assert seen == [("BuildKit: exporting", 3)]
+    settle(ground, output=f"#2 [linux/amd64] use {TOKEN}\n#2 DONE 0.0s")
+    run(archive=str(ground.folder / "b.tar"), secrets={"hf-token": {"value": TOKEN}})
+    assert seen[-1] == ("BuildKit: [linux/amd64] use ********", 1)
+
+
 def test_a_build_that_is_interrupted_ends_with_its_command(tmp_path):
     """The command gets the signal, and nothing of it stays."""
     script = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); print('#1 a', flush=True); time.sleep(600)"
