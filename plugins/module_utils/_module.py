@@ -88,9 +88,9 @@ def hide_build_secrets(module: AnsibleModule) -> None:
         if is_secret(str(name), str(value)):
             module.no_log_values.add(str(value))
     secrets = (module.params["secrets"] or {}).values()
-    names = {entry.get(key) for entry in secrets if isinstance(entry, dict) for key in ("env", "file")}
-    values = {entry.get("value") for entry in secrets if isinstance(entry, dict)}
-    module.no_log_values -= names - values
+    texts = [(key, value) for entry in secrets if isinstance(entry, dict) for key, value in entry.items() if isinstance(value, str)]
+    names = {value for key, value in texts if key in ("env", "file")}
+    module.no_log_values -= names - {value for key, value in texts if key not in ("env", "file")}
 
 
 def warn(module: AnsibleModule, findings: Any) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from . import aikitfile as aikitfiles
-from . import data_aikit, data_buildkit, model_source, reference, version
+from . import data_aikit, data_buildkit, localai, model_source, reference, version
 from .aikitfile import Aikitfile
 from .data_aikit import Version
 from .errors import AikitError, Finding
@@ -48,6 +48,16 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_@%+=:,./-]")
 
 
 # --- what is refused, and what is remarked
+
+
+def build_arguments(option: Optional[Mapping[str, Any]]) -> dict[str, str]:
+    """Option ``build_args`` as text: YAML's true, numbers and empty values as one would type them."""
+    found = {}
+    for name, value in (option or {}).items():
+        if isinstance(value, (dict, list, tuple)):
+            raise AikitError(f"build_args.{name}: must be text, found {localai.describe(value)}.", "A build argument is one line of text.")
+        found[str(name)] = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return found
 
 
 def effective(source: Mapping[str, Any], build_args: Mapping[str, str]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     name = images.check_reference(request.name)
     if not request.parsed:
         raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikit_image as a task; its action plugin reads the file.")
-    source = buildkit_rules.effective(request.parsed, request.build_args or {})
+    source = buildkit_rules.effective(request.parsed, buildkit_rules.build_arguments(request.build_args))
     aikitfile, findings = aikitfiles.load(source, request.aikit_version, tuple(request.platforms))
     choice = builders.decide(request.server, request.builder, aikitfile, request.aikit_version, request.platforms, vars(request))
     if request.lock_update and not request.lock:

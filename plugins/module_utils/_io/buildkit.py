@@ -16,6 +16,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+from dataclasses import replace
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 from .._core import builder as builders
@@ -106,7 +107,8 @@ class _Run:
     ) -> None:
         self.request = request
         self.aikitfile = aikitfile
-        self.source = core.effective(request.parsed, request.build_args or {})
+        self.build_args = core.build_arguments(request.build_args)
+        self.source = core.effective(request.parsed, self.build_args)
         self.release = release
         self.name = name
         self.check_mode = check_mode
@@ -115,10 +117,10 @@ class _Run:
         self.lock = lock
         self.cache = files.DigestCache(request.cache, read_only=check_mode)
         self.context = request.context or request.parsed.get("directory") or ""
-        self.build_args: dict[str, str] = {str(key): str(value) for key, value in (request.build_args or {}).items()}
         self.compression = request.compression or "uncompressed"
         core.check_options(vars(request))
-        self.secrets = core.parse_secrets(request.secrets or {})
+        secrets = core.parse_secrets(request.secrets or {})
+        self.secrets = tuple(replace(secret, file=os.path.abspath(os.path.expanduser(secret.file))) if secret.file else secret for secret in secrets)
         self.findings: list[Finding] = []
         self.state_path = os.path.join(os.path.dirname(self.cache.directory.rstrip("/")), "buildkit", hashlib.sha256(name.encode()).hexdigest()[:32] + ".json")
 
@@ -199,7 +201,7 @@ class _Run:
                         "Set it for the task (environment:), or give the secret with value or file.",
                     )
             elif secret.file:
-                value = self._secret_file(path, os.path.expanduser(secret.file))
+                value = self._secret_file(path, secret.file)
             else:
                 value = secret.value
             found.append(value)
@@ -364,7 +366,7 @@ class _Run:
         hidden: Sequence[str],
     ) -> tuple[dict[str, Any], int]:
         os.makedirs(os.path.dirname(self.state_path), exist_ok=True)
-        with files.lock(f"{self.state_path}.lock"), _workspace(os.path.dirname(self.state_path)) as work:
+        with files.lock(f"{self.state_path}.lock"), _workspace(self.state_path[: -len(".json")]) as work:
             versions = self._start(instance, versions)
             paths = _paths(lacking, work)
             extra = core.marks(core.fingerprint(inputs), self.aikitfile.sha256, platforms)
@@ -391,6 +393,7 @@ class _Run:
                     self.request.cache_to,
                 )
             )
+            environment.update(_docker_config(work, self.request.registry_auth_file))
             output = core.Progress()
             with progress.stage(f"BuildKit: {self.name}", unit="steps") as stage:
 
@@ -527,13 +530,35 @@ def _paths(lacking: Sequence[Target], work: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _workspace(parent: str) -> Iterator[str]:
-    """A folder that nobody else can look into, gone afterwards."""
-    path = tempfile.mkdtemp(prefix="build-", dir=parent)
+def _workspace(prefix: str) -> Iterator[str]:
+    """A folder that nobody else can look into, gone afterwards. What a build of this image has left that was killed goes too: its lock is ours."""
+    parent, name = os.path.split(prefix)
+    for entry in os.listdir(parent):
+        if entry.startswith(f"{name}-build-"):
+            shutil.rmtree(os.path.join(parent, entry), ignore_errors=True)
+    path = tempfile.mkdtemp(prefix=f"{name}-build-", dir=parent)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _docker_config(work: str, auth_file: Optional[str]) -> dict[str, str]:
+    """The environment with which docker takes its logins from a file, and everything else from where it always does."""
+    if not auth_file:
+        return {}
+    usual = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    path = os.path.join(work, "docker")
+    os.mkdir(path, 0o700)
+    try:
+        with open(os.path.expanduser(auth_file), "rb") as handle:
+            files.write_atomic(os.path.join(path, "config.json"), handle.read(), 0o600, durable=False)
+    except OSError as exc:
+        raise AikitError(f"registry_auth_file: {auth_file} cannot be read: {exc.strerror}.", "Log in first (docker login, podman login), or leave it out.") from None
+    for name in ("cli-plugins", "contexts"):
+        if os.path.isdir(os.path.join(usual, name)):
+            os.symlink(os.path.join(usual, name), os.path.join(path, name))
+    return {"DOCKER_CONFIG": path, "BUILDX_CONFIG": os.environ.get("BUILDX_CONFIG") or os.path.join(usual, "buildx")}
 
 
 # --- archives and layouts

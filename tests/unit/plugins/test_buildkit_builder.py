@@ -340,7 +340,10 @@ def test_a_config_for_the_instance(ground, run):
         ({}, {"build_args": {"BUILDKIT_SYNTAX": "a"}}, "Write it into frontend"),
         ({}, {"build_args": {"model": "https://user:s3cr3t-pw@a.example/b.gguf"}}, "models[0].source"),
         ({}, {"build_args": {"runtime": "gpu"}}, "write cuda"),
+        ({}, {"build_args": {"model": ["a"]}}, "build_args.model: must be text, found a list"),
+        ({}, {"registry_auth_file": "/no/auth.json"}, "registry_auth_file"),
         ({}, {"secrets": {"a": {}}}, "secrets.a: nothing is given"),
+        ({}, {"secrets": {"a": {"env": ["MY_TOKEN_NAME"]}}}, "secrets.a.env: must be text"),
         ({}, {"archive": None}, "nowhere to put the image"),
     ],
 )
@@ -431,7 +434,7 @@ def test_progress_names_the_step_and_no_secret(ground, run, monkeypatch):
             return self
 
         def __exit__(self, *_error):
-            seen.append((self.name, self.done))
+            seen.extend([(self.name, self.done)] if self.name.startswith("BuildKit") else [])
 
         def reach(self, done):
             self.done = done
@@ -500,3 +503,43 @@ def test_the_lock_has_the_digest_of_the_frontend(ground, run):
     failed = run(**wanted)
     assert "does not fit what is there now" in failed["msg"] and "tiny.gguf" in failed["msg"]
     assert "lock" in run(**wanted, lock_update=True)["actions"][-1]
+
+
+def test_logins_of_a_file_reach_the_build_and_nothing_stays(ground, run, monkeypatch):
+    monkeypatch.setenv("DOCKER_CONFIG", str(ground.folder / "usual"))
+    (ground.folder / "usual/cli-plugins").mkdir(parents=True)
+    (ground.folder / "auth.json").write_text('{"auths": {}}')
+    run(archive=str(ground.folder / "a.tar"), registry_auth_file=str(ground.folder / "auth.json"))
+    (call,) = calls(ground, "buildx", "build")
+    assert call["environment"]["BUILDX_CONFIG"] == str(ground.folder / "usual/buildx")
+    assert call["config"] == {"cli-plugins": "link", "config.json": '{"auths": {}}'}
+    assert [name for name in state_files(ground) if "build" in name] == []
+
+
+def test_what_a_killed_build_left_goes_with_the_next_one(ground, run):
+    archive = str(ground.folder / "a.tar")
+    run(archive=archive)
+    (name,) = [entry for entry in state_files(ground) if entry.endswith(".json")]
+    left = ground.folder / "cache/buildkit" / f"{name[:-5]}-build-dead"
+    other = ground.folder / "cache/buildkit/0123-build-alive"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "aikitfile.yaml").write_text("x")
+    (ground.folder / "tiny.gguf").write_bytes(b"GGUF2")
+    run(archive=archive)
+    assert not left.exists() and other.exists()
+
+
+def test_build_arguments_are_text(ground, run):
+    run(archive=str(ground.folder / "a.tar"), build_args={"runtime": "cuda", "SOURCE_DATE_EPOCH": 0, "BUILDKIT_INLINE_CACHE": True})
+    (call,) = calls(ground, "buildx", "build")
+    found = [call["argv"][index + 1] for index, word in enumerate(call["argv"]) if word == "--build-arg"]
+    assert found[1:] == ["BUILDKIT_INLINE_CACHE=true", "SOURCE_DATE_EPOCH=0", "runtime=cuda"]
+
+
+def test_a_secret_file_may_be_named_from_home(ground, run, monkeypatch):
+    monkeypatch.setenv("HOME", str(ground.folder))
+    (ground.folder / "token").write_text(TOKEN)
+    run(archive=str(ground.folder / "a.tar"), secrets={"hf-token": {"file": "~/token"}})
+    (call,) = calls(ground, "buildx", "build")
+    assert f"id=hf-token,src={ground.folder}/token" in call["argv"]
