@@ -378,6 +378,21 @@ def choose_instance(
     return Instance(name, "docker-container", reason, tuple(create))
 
 
+def parse_docker(text: str) -> tuple[str, str]:
+    """Version and platform out of ``26.1.5+dfsg1 linux/amd64``."""
+    words = text.split()
+    return (version.upstream(words[0]), words[1] if len(words) > 1 else "") if words else ("", "")
+
+
+def platforms(asked: Sequence[str], runtime: str, host: str) -> list[str]:
+    """The platforms of an image, never left to whoever builds: as asked for, else arm64 for Apple Silicon, else that of the build host."""
+    if asked:
+        return list(dict.fromkeys(asked))
+    if runtime == "applesilicon":
+        return ["linux/arm64"]
+    return [host] if host else []
+
+
 # --- targets and the command
 
 

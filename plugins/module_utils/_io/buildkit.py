@@ -127,12 +127,11 @@ class _Run:
     def result(self, choice: Choice, findings: Sequence[Finding], started: float) -> dict[str, Any]:
         hidden = core.masks([*self._secret_values(), *(value for key, value in self.build_args.items() if core.is_secret(key, value))])
         raise_for_errors(core.refused(self.aikitfile, self.source, self.release), self.request.parsed["name"])
-        platforms = list(dict.fromkeys(self.request.platforms))
         frontend, origin = core.frontend(self.request.frontend, str(self.request.parsed.get("text") or ""), self.release)
         self.findings += core.build_arg_findings(self.build_args, frontend, self._secret_values())
         self.findings += core.release_findings(frontend, origin, self.release)
         wanted = core.targets(bool(self.request.push), self.request.load, self.request.archive, self.request.oci_layout)
-        versions, instance = self._host(wanted, platforms)
+        versions, instance, platforms = self._host(wanted)
         context = self._context_digests()
         asked, frontend = frontend, self._pinned(frontend, origin)
         inputs = core.inputs(self.aikitfile.sha256, frontend, self.build_args, platforms, context, self.compression, self.secrets)
@@ -276,12 +275,13 @@ class _Run:
 
     # --- the build host
 
-    def _host(self, wanted: Sequence[Target], platforms: Sequence[str]) -> tuple[Versions, Instance]:
+    def _host(self, wanted: Sequence[Target]) -> tuple[Versions, Instance, list[str]]:
         request = self.request
-        status, text, errors = self.commands.ask(["docker", "version", "--format", "{{.Server.Version}}"])
+        status, text, errors = self.commands.ask(["docker", "version", "--format", "{{.Server.Version}} {{.Server.Os}}/{{.Server.Arch}}"])
         if status == command.NOT_FOUND:
             raise AikitError("builder: buildkit needs Docker's command line, and this host has no docker.", "Role aikit.fleet.container_engine installs Docker; Debian's client is docker-cli.")
-        docker = version.upstream(text)
+        docker, here = core.parse_docker(text)
+        platforms = core.platforms(request.platforms, self.aikitfile.runtime, here)
         if status or not docker:
             said = _last_line(errors) or _last_line(text)
             raise AikitError(f"builder: buildkit: Docker does not answer: {said}", "Start it (systemctl start docker), and check that this user may use its socket.")
@@ -309,7 +309,7 @@ class _Run:
         versions = Versions(docker, buildx, buildkit, store)
         core.check_targets(wanted, platforms, store and instance.driver == "docker")
         core.check_versions(versions, ["containerd store"] if store and instance.driver == "docker" else [])
-        return versions, instance
+        return versions, instance, platforms
 
     def _start(self, instance: Instance, versions: Versions) -> Versions:
         """Make an instance of ours where there is none, and see what BuildKit is in it."""

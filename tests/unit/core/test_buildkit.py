@@ -264,6 +264,18 @@ def test_parse_buildx(text, expected):
     assert buildkit.parse_buildx(text) == expected
 
 
+@pytest.mark.parametrize("text, expected", [("26.1.5+dfsg1 linux/amd64\n", ("26.1.5", "linux/amd64")), ("29.0.0", ("29.0.0", "")), ("", ("", "")), ("not found", ("", "found"))])
+def test_parse_docker(text, expected):
+    assert buildkit.parse_docker(text) == expected
+
+
+def test_platforms_are_always_named():
+    assert buildkit.platforms(["linux/arm64", "linux/amd64", "linux/arm64"], "", "linux/amd64") == ["linux/arm64", "linux/amd64"]
+    assert buildkit.platforms([], "cuda", "linux/amd64") == ["linux/amd64"]
+    assert buildkit.platforms([], "applesilicon", "linux/amd64") == ["linux/arm64"]
+    assert buildkit.platforms([], "", "") == []
+
+
 def test_parse_inspect():
     text = 'Name:   aikit-fleet\nDriver: docker-container\n\nNodes:\nName: aikit-fleet0\nDriver Options: image="mirror/buildkit:1"\nStatus: running\nBuildKit version: v0.20.1\n'
     assert buildkit.parse_inspect(text) == {"driver": "docker-container", "options": 'image="mirror/buildkit:1"', "status": "running", "buildkit": "v0.20.1"}

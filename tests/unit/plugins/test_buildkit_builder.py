@@ -150,7 +150,7 @@ def test_check_real_again(ground, run):
     work = Path(call["argv"][-2]).parent
     assert call["argv"] == [
         *("buildx", "build", "--builder", "default", "--progress", "plain", "--provenance=false"),
-        *("--build-arg", f"BUILDKIT_SYNTAX={FRONTEND}"),
+        *("--build-arg", f"BUILDKIT_SYNTAX={FRONTEND}", "--platform", "linux/amd64"),
         *("--output", f"type=docker,name={NAME},dest={archive}.part,{shape}"),
         *("--output", f"type=oci,name={NAME},dest={layout}.part,tar=false,{shape}"),
         *("--metadata-file", f"{work}/metadata.json", "--file", f"{work}/aikitfile.yaml", str(ground.folder)),
@@ -535,6 +535,13 @@ def test_build_arguments_are_text(ground, run):
     (call,) = calls(ground, "buildx", "build")
     found = [call["argv"][index + 1] for index, word in enumerate(call["argv"]) if word == "--build-arg"]
     assert found[1:] == ["BUILDKIT_INLINE_CACHE=true", "SOURCE_DATE_EPOCH=0", "runtime=cuda"]
+
+
+def test_apple_silicon_is_built_for_arm64(ground, run):
+    (ground.folder / "flux.yaml").write_text("apiVersion: v1alpha1\nruntime: applesilicon\nmodels:\n  - name: tiny\n    source: tiny.gguf\n")
+    run(archive=str(ground.folder / "a.tar"), builder="buildkit")
+    (call,) = calls(ground, "buildx", "build")
+    assert call["argv"][call["argv"].index("--platform") + 1] == "linux/arm64"
 
 
 def test_a_secret_file_may_be_named_from_home(ground, run, monkeypatch):
