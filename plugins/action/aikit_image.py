@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's side of module aikit_image: reads the aikitfile, so that hosts need no YAML library."""
+"""The controller's side of module aikit_image: reads the aikitfile, so that hosts need no YAML library, and shows how far a build is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils._core.errors import AikitError
 from ..plugin_utils import yaml_source
+from ..plugin_utils.progress_display import execute_module
 
 
 class ActionModule(ActionBase):
@@ -31,7 +32,7 @@ class ActionModule(ActionBase):
                 arguments["parsed"] = yaml_source.from_task(self, arguments.get("definition"), arguments.get("src"))
             except AikitError as exc:
                 raise AnsibleActionFail(str(exc)) from None
-        result = self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val)
+        result = execute_module(self, arguments, task_vars)
         # The whole text once more helps nobody who reads the result with -vvv, and may hold what is secret
         result.get("invocation", {}).get("module_args", {}).pop("parsed", None)
         return result

@@ -6,19 +6,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ._core.buildkit import is_secret
 from ._core.errors import AikitError
 from ._core.model_source import secrets
 from ._core.plan import report
+from ._io import progress
 
-__all__ = ["ENGINE_OPTION", "REGISTRY_OPTIONS", "hide_sources", "report", "run_module", "warn"]
+__all__ = [
+    "ENGINE_OPTION",
+    "REGISTRY_OPTIONS",
+    "STATUS_FILE_OPTION",
+    "hide_build_secrets",
+    "hide_sources",
+    "report",
+    "run_module",
+    "warn",
+]
 
 # Documented in plugins/doc_fragments/engine.py
 ENGINE_OPTION = {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"}
+# Documented in plugins/doc_fragments/progress.py
+STATUS_FILE_OPTION = {"type": "path"}
 # Documented in plugins/doc_fragments/registry.py
 REGISTRY_OPTIONS = {
     "registry_auth_file": {"type": "path"},
@@ -43,11 +57,12 @@ def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: A
     """Build the AnsibleModule, call ``work(module)`` and exit with what it returns.
 
     ``work`` raises :class:`AikitError` for what the user can mend. Findings of level ``warning``
-    in the result are shown as warnings too.
+    in the result are shown as warnings too. A module with option ``status_file`` tells how far it is.
     """
     module = AnsibleModule(supports_check_mode=True, **module_args)
     try:
-        result = work(module)
+        with _progress(module):
+            result = work(module)
     except AikitError as exc:
         module.fail_json(msg=str(exc), hint=exc.hint, **exc.data)
     except OSError as exc:
@@ -59,6 +74,12 @@ def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: A
     module.exit_json(**result)
 
 
+def _progress(module: AnsibleModule) -> contextlib.AbstractContextManager[None]:
+    if "status_file" not in module.params:
+        return contextlib.nullcontext()
+    return progress.reporting(module.params["status_file"], module._name.rpartition(".")[2])
+
+
 def hide_sources(module: AnsibleModule, parsed: Any) -> None:
     """Keep what is secret in the sources of an aikitfile out of the result: it is refused, and the text of the refused file comes back."""
     document = parsed.get("document") if isinstance(parsed, dict) else None
@@ -66,6 +87,20 @@ def hide_sources(module: AnsibleModule, parsed: Any) -> None:
     for model in models if isinstance(models, list) else ():
         if isinstance(model, dict) and isinstance(model.get("source"), str):
             module.no_log_values.update(secrets(model["source"]))
+
+
+def hide_build_secrets(module: AnsibleModule) -> None:
+    """Keep build arguments that look like secrets out of the result, and let the names in option ``secrets`` be read.
+
+    Ansible hides every text of an option that is no_log, also names of variables and files, which messages need.
+    """
+    for name, value in (module.params["build_args"] or {}).items():
+        if is_secret(str(name), str(value)):
+            module.no_log_values.add(str(value))
+    secrets = (module.params["secrets"] or {}).values()
+    texts = [(key, value) for entry in secrets if isinstance(entry, dict) for key, value in entry.items() if isinstance(value, str)]
+    names = {value for key, value in texts if key in ("env", "file")}
+    module.no_log_values -= names - {value for key, value in texts if key not in ("env", "file")}
 
 
 def warn(module: AnsibleModule, findings: Any) -> None:

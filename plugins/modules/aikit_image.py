@@ -13,9 +13,11 @@ version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
 extends_documentation_fragment:
+  - aikit.fleet.progress
   - aikit.fleet.registry
 description:
   - Assembles an image from an C(aikitfile), a base and model files, without a daemon and without a temporary copy of the weights.
+  - What needs commands inside the image is built by BuildKit with AIKit's own frontend (C(docker buildx build)); O(builder=auto) decides, and RV(reason) says why.
   - The layers are the base, one uncompressed layer for each model, and the configuration last. So a changed setting changes a layer of a few kilobytes.
   - The same inputs give the same digest on every machine and every Python.
   - Pushes the image to a registry, loads it into the engines of the build host, writes it as an archive that Docker and Podman load, or as an OCI layout;
@@ -38,6 +40,8 @@ attributes:
   idempotent:
     description: A second run changes nothing; the image is compared by digest, not by its tag.
     support: full
+    details:
+      - An image that BuildKit builds is compared by RV(fingerprint), and by the digest that was recorded when it was built.
 options:
   name:
     description:
@@ -65,6 +69,7 @@ options:
     choices:
       auto: The fastest builder that gives an equivalent image; RV(reason) says why.
       direct: Assemble the image from its layers.
+      buildkit: Let C(docker buildx build) run AIKit's frontend. Only for O(server=localai).
     default: auto
   server:
     description:
@@ -134,7 +139,8 @@ options:
     description:
       - Path on the build host of a lock file. What is in it is taken, whatever its name stands for today, so that a build gives the same image again.
         What is new is written to it; what nobody asks for any more is named in RV(findings).
-      - It has the digests of bases, the versions of their packages, and the SHA-256 of every model file.
+      - It has the digests of bases, the versions of their packages, and the SHA-256 of every model file; with builder V(buildkit) the digest
+        of the frontend, and the SHA-256 of the models that are known before the build. What the frontend itself fetches by a tag is not in it.
       - Where an input is not what the lock file says, and cannot be had any more, the build fails and names it.
     type: path
   lock_update:
@@ -155,6 +161,62 @@ options:
     elements: str
     choices: [docker, podman]
     default: []
+  frontend:
+    description:
+      - The frontend that BuildKit runs, by tag or digest. A tag is resolved to its digest, which is what runs.
+      - By default that of the C(#syntax) line of the aikitfile, and without one AIKit's of O(aikit_version).
+      - Only for O(builder=buildkit).
+    type: str
+  build_args:
+    description:
+      - Build arguments of the frontend. AIKit's reads C(model), which replaces the models and the config of the aikitfile, and C(runtime).
+      - What looks like a secret is warned about, see O(secrets).
+      - Only for O(builder=buildkit).
+    type: dict
+  secrets:
+    description:
+      - Secrets of the build by their ids, for example C(hf-token). Each is a mapping with one of C(env) (a variable on the build host),
+        C(file) (a path there) and C(value).
+      - Their values stand in no command line, no log, no result and no layer.
+      - Only for O(builder=buildkit).
+    type: dict
+  cache_from:
+    description:
+      - Caches to read from, as C(docker buildx build --cache-from) takes them.
+      - Only for O(builder=buildkit).
+    type: list
+    elements: str
+    default: []
+  cache_to:
+    description:
+      - Caches to write to, as C(docker buildx build --cache-to) takes them.
+      - Only for O(builder=buildkit).
+    type: list
+    elements: str
+    default: []
+  compression:
+    description:
+      - Compression of the layers that BuildKit writes. V(uncompressed) by default, because quantised weights do not shrink.
+      - Only for O(builder=buildkit).
+    type: str
+    choices: [uncompressed, gzip, zstd]
+  buildx_builder:
+    description:
+      - Name of the buildx instance that builds, which must be there.
+      - By default Docker's own BuildKit where it has the containerd image store, else an instance C(aikit-fleet) with driver
+        C(docker-container) that is made when it is not there, and kept.
+      - Only for O(builder=buildkit).
+    type: str
+  buildkit_image:
+    description:
+      - Image of BuildKit for instance C(aikit-fleet), for example a mirror of C(moby/buildkit). With it that instance builds.
+      - Only for O(builder=buildkit).
+    type: str
+  buildkitd_config:
+    description:
+      - Path on the build host of a C(buildkitd.toml) for instance C(aikit-fleet). It is read when the instance is made. With it that instance builds.
+      - Only for O(builder=buildkit).
+    type: path
   archive:
     description:
       - Path on the build host to write the image to, as one file that is a C(docker-archive) and an OCI layout.
@@ -265,6 +327,17 @@ EXAMPLES = r"""
     push: true
     oci_layout: /srv/images/layout
     registry_ca_file: /etc/ssl/example-ca.pem
+
+- name: Build what needs commands inside the image with AIKit's frontend
+  aikit.fleet.aikit_image:
+    name: registry.example:5000/flux:1
+    src: aikitfiles/flux.yaml
+    server: localai
+    frontend: ghcr.io/kaito-project/aikit/aikit:v0.21.0@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    secrets:
+      hf-token:
+        file: /run/secrets/hf-token
+    archive: /srv/images/flux.tar
 """
 
 RETURN = r"""
@@ -397,6 +470,26 @@ lock:
   returned: when O(lock) is set
   type: str
   sample: gemma.lock.json
+frontend:
+  description: The frontend that made the image, by digest.
+  returned: with builder V(buildkit)
+  type: str
+  sample: ghcr.io/kaito-project/aikit/aikit:v0.21.0@sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
+fingerprint:
+  description:
+    - Digest of everything that the image is made of - the bytes of the aikitfile, the frontend's digest, build arguments, platforms, the files of the context, the compression.
+    - It is an annotation of the image, C(io.aikit.fleet.fingerprint).
+  returned: with builder V(buildkit)
+  type: str
+  sample: 0b1f4a5b6ad0c35a22ef1f3a7b3f8e63d0c41c2f5be7a2f57c3dbd5a0a9c4e2f
+instance:
+  description: The buildx instance that built, or would build, and why it was this one.
+  returned: with builder V(buildkit)
+  type: dict
+  sample:
+    name: default
+    driver: docker
+    reason: Docker's own BuildKit, with the containerd image store
 bytes_written:
   description: Bytes written to O(archive) and O(oci_layout).
   returned: always
@@ -433,14 +526,14 @@ actions:
 import dataclasses
 
 from ..module_utils._io.build import Request, build
-from ..module_utils._module import REGISTRY_OPTIONS, hide_sources, run_module
+from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, hide_build_secrets, hide_sources, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "src": {"type": "path"},
     "definition": {"type": "dict"},
     "context": {"type": "path"},
-    "builder": {"type": "str", "choices": ["auto", "direct"], "default": "auto"},
+    "builder": {"type": "str", "choices": ["auto", "direct", "buildkit"], "default": "auto"},
     "server": {"type": "str", "choices": ["localai", "llama_cpp"], "default": "localai"},
     "base": {"type": "raw"},
     "localai": {"type": "dict", "options": {"version": {"type": "str"}, "backend_version": {"type": "str"}, "sources": {"type": "dict"}}},
@@ -448,6 +541,16 @@ ARGUMENT_SPEC = {
     "platforms": {"type": "list", "elements": "str", "default": []},
     "aikit_version": {"type": "str", "default": "0.21.0"},
     "load": {"type": "list", "elements": "str", "choices": ["docker", "podman"], "default": []},
+    "frontend": {"type": "str"},
+    "build_args": {"type": "dict"},
+    # All of it, so that no value is ever logged; what is no secret is shown again by hide_build_secrets
+    "secrets": {"type": "dict", "no_log": True},
+    "cache_from": {"type": "list", "elements": "str", "default": []},
+    "cache_to": {"type": "list", "elements": "str", "default": []},
+    "compression": {"type": "str", "choices": ["uncompressed", "gzip", "zstd"]},
+    "buildx_builder": {"type": "str"},
+    "buildkit_image": {"type": "str"},
+    "buildkitd_config": {"type": "path"},
     "archive": {"type": "path"},
     "archive_omit": {"type": "list", "elements": "str", "default": []},
     "push": {"type": "bool", "default": False},
@@ -461,6 +564,7 @@ ARGUMENT_SPEC = {
     "tokens": {"type": "dict", "no_log": True},
     "hub_url": {"type": "str", "default": "https://huggingface.co"},
     "require_sha256": {"type": "bool", "default": True},
+    "status_file": STATUS_FILE_OPTION,
     "parsed": {"type": "dict"},
     **REGISTRY_OPTIONS,
 }
@@ -468,6 +572,7 @@ ARGUMENT_SPEC = {
 
 def work(module):
     hide_sources(module, module.params["parsed"])
+    hide_build_secrets(module)
     return build(Request(**{field.name: module.params[field.name] for field in dataclasses.fields(Request)}), module.check_mode)
 
 

@@ -14,6 +14,7 @@ author:
   - aikit.fleet authors (@aikit-fleet)
 extends_documentation_fragment:
   - aikit.fleet.engine
+  - aikit.fleet.progress
 description:
   - Says which layers of an image the engine of this host lacks, and loads an archive that holds them.
   - Or pulls it from a registry by its digest, and gives it its name.
@@ -128,7 +129,7 @@ actions:
 """
 
 from ..module_utils._io.build import load_archive
-from ..module_utils._module import ENGINE_OPTION, REGISTRY_OPTIONS, run_module
+from ..module_utils._module import ENGINE_OPTION, REGISTRY_OPTIONS, STATUS_FILE_OPTION, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -137,6 +138,7 @@ ARGUMENT_SPEC = {
     "pull": {"type": "str"},
     "engine": ENGINE_OPTION,
     "registry_logins": REGISTRY_OPTIONS["registry_logins"],
+    "status_file": STATUS_FILE_OPTION,
 }
 
 

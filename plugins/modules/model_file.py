@@ -20,6 +20,7 @@ description:
   - A file appears in the store only when it is whole, has the right digest, and (for C(.gguf) files) is a GGUF file.
 extends_documentation_fragment:
   - aikit.fleet.registry
+  - aikit.fleet.progress
 attributes:
   check_mode:
     description: Can run in check mode and return the changed status prediction without modifying the target.
@@ -311,7 +312,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._core.model_source import secrets
 from ..module_utils._io.model_file import run
-from ..module_utils._module import REGISTRY_OPTIONS, run_module
+from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, run_module
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "source": {"type": "str"},
@@ -328,6 +329,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "keep": {"type": "list", "elements": "str"},
     "unused_days": {"type": "float"},
     "state": {"type": "str", "choices": ["present", "absent", "pruned"], "default": "present"},
+    "status_file": STATUS_FILE_OPTION,
     **REGISTRY_OPTIONS,
 }
 

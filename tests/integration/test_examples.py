@@ -40,6 +40,17 @@ VARIABLES = {
 }
 
 
+FLUX = "apiVersion: v1alpha1\nruntime: cuda\nbackends: [diffusers]\nmodels:\n  - name: flux\n    source: https://models.example.com/flux.safetensors\n"
+
+
+@pytest.fixture
+def fake_docker():
+    """A docker command first on PATH that records and builds nothing; the real one again before anything is cleared away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{ROOT / 'tests/fixtures/fake-docker'}:{os.environ['PATH']}")
+        yield
+
+
 @pytest.fixture
 def sandbox(quickstart, tmp_path, monkeypatch):
     """A home, a /srv and a project, each as small as it can be; ``replaced`` makes a text fit them."""
@@ -58,6 +69,11 @@ def sandbox(quickstart, tmp_path, monkeypatch):
         (tmp_path / "home/.cache/aikit-fleet/bases" / name).symlink_to(BASE.with_name(name))
     shutil.copy(ROOT / "examples/one-box/aikitfiles/llama.yaml", tmp_path / "project/aikitfiles/llama.yaml")
     shutil.copy(ROOT / "tests/fixtures/logs/captured/cpu.log", tmp_path / "project/server.log")
+    # What BuildKit would build goes to a docker command that records; engines are asked over their sockets
+    (tmp_path / "project/aikitfiles/flux.yaml").write_text(FLUX)
+    (tmp_path / "hf-token").write_text("t0ken")
+    (tmp_path / "fake-docker").mkdir()
+    monkeypatch.setenv("FAKE_DOCKER", str(tmp_path / "fake-docker"))
     (tmp_path / "project/aikitfiles/gemma.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - name: gemma\n    source: gemma.gguf\n")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with serving(tmp_path / "web") as address:
@@ -76,6 +92,7 @@ class Sandbox:
             (r"(?<=context: )/srv\b", f"{path}/srv"),
             (r"/var/tmp/gemma\.tar", f"{path}/srv/images/gemma.tar"),
             (r"/tmp/api-key", f"{path}/api-key"),
+            (r"/run/secrets/hf-token", f"{path}/hf-token"),
             (r"localhost/gemma:1", "localhost/aikit-e2e/example:1"),
             (r"(?<=container: )llama\b", "aikit-e2e-quickstart"),
             (r"(?<=inference_release:\n    name: )llama\b", SERVICE),
@@ -115,8 +132,10 @@ def examples(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", PLUGINS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_examples_of_plugins(path, sandbox):
+def test_examples_of_plugins(path, sandbox, request):
     text, name = examples(path), path.stem
+    if name == "aikit_image":
+        request.getfixturevalue("fake_docker")
     if name == "aikit_image_load":
         tiny_base(sandbox.path / "base.tar")
         text = BUILT.format(base=sandbox.path / "base.tar") + text
@@ -247,15 +266,17 @@ GUIDES = [(path, number) for path in sorted((ROOT / "docs").glob("*.md")) for nu
 
 
 @pytest.mark.parametrize("path, number", GUIDES, ids=lambda value: getattr(value, "stem", value))
-def test_fragments_of_the_guides(path, number, sandbox):
+def test_fragments_of_the_guides(path, number, sandbox, request):
     """Tasks are run, services are planned, parts of a service are put into one; variables of roles are known to the plan."""
     text = sandbox.replaced(blocks(path)[number])
     document = yaml.load(text, Loader)
+    if path.stem == "buildkit":
+        request.getfixturevalue("fake_docker")
     if isinstance(document, list) and any("import_playbook" in key or key == "hosts" for entry in document for key in entry):
         (sandbox.project / "play.yml").write_text(text)
         run = support.playbook("play.yml", "--syntax-check", cwd=sandbox.project)
     elif isinstance(document, list):
-        run = sandbox.tasks(text, {})
+        run = sandbox.tasks(text, {"model_token": "t0ken"})
     else:
         if all(key.startswith(ROLES) for key in document) and "inference_services" not in document:
             text += "inference_services:\n  - name: llama\n    image: localhost/aikit-e2e/example:1\n"

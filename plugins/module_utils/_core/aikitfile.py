@@ -21,7 +21,20 @@ from . import data_aikit, hub, localai, model_source
 from .errors import AikitError, Finding, raise_for_errors
 from .yaml_text import render
 
-__all__ = ["Aikitfile", "Model", "PromptTemplate", "image_file", "load", "meant", "normalised", "render", "shard", "validate"]
+__all__ = [
+    "Aikitfile",
+    "Model",
+    "PromptTemplate",
+    "image_file",
+    "load",
+    "meant",
+    "normalised",
+    "position",
+    "render",
+    "shard",
+    "shell_hazards",
+    "validate",
+]
 
 API_VERSION = "v1alpha1"
 KEYS = ("apiVersion", "debug", "runtime", "backends", "models", "config", "loadToMemory")
@@ -35,8 +48,9 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z", re.ASCII)
 _HOST_LIKE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.(ai|co|com|dev|io|net|org)(:\d+)?/", re.ASCII)
 _OLLAMA = "registry.ollama.ai"
-# What a shell changes between double quotes: a lone quote, an expansion, a command, and the backslash before any of them
-_SHELL = re.compile(r'\\[\\$`"\n]|["`]|\$(?=[A-Za-z0-9_{(@*#?$!-])')
+# What a shell changes between double quotes: a lone quote, an expansion, a command, the backslash before any of them, and
+# what its echo writes another character for
+_SHELL = re.compile(r'\\[\\$`"\nabcfnrtv0]|["`]|\$(?=[A-Za-z0-9_{(@*#?$!-])')
 _GPU_RUNTIMES = ("cuda", "rocm", "applesilicon")
 
 
@@ -174,6 +188,28 @@ def meant(file_names: Iterable[str], reference: str) -> list[str]:
     found = [name for name in file_names if matches(name, reference)]
     exact = [name for name in found if posixpath.normpath(reference.strip()) in (name, f"/models/{name}")]
     return exact or found
+
+
+def shell_hazards(text: str) -> list[re.Match[str]]:
+    """What a shell would change, or run, in a text that AIKit up to v0.21.0 hands to one between double quotes (``\\"`` is how a quote is written there)."""
+    return [match for match in _SHELL.finditer(text) if match.group() != '\\"']
+
+
+def position(source: Mapping[str, Any], path: str, text: str, offset: int) -> tuple[str, int]:
+    """Where the character at ``offset`` of a text stands, for people, and its line (0 where only the line within the text is known).
+
+    A literal block has lines and columns in the file; a text between quotes may be folded, so what counts there is the text itself.
+    """
+    row = text.count("\n", 0, offset)
+    column = offset - (text.rfind("\n", 0, offset) + 1) + 1
+    first = (source.get("text_lines") or {}).get(path, 0)
+    if not first:
+        return f"line {row + 1} of the text, character {column}", 0
+    rows = str(source.get("text") or "").split("\n")
+    mine = text.split("\n")[row]
+    there = rows[first - 1 + row].rstrip("\r") if first - 1 + row < len(rows) else ""
+    indent = len(there) - len(mine) if there.endswith(mine) else 0
+    return f"line {first + row}, character {indent + column}", first + row
 
 
 def _split(source: str) -> tuple[str, str]:
@@ -831,7 +867,7 @@ class _Check:
                     line,
                 )
             return
-        hits = [match for match in _SHELL.finditer(text) if match.group() != '\\"']
+        hits = shell_hazards(text)
         if not hits:
             return
         where, line = self._position(path, text, hits[0].start())
@@ -846,10 +882,7 @@ class _Check:
         )
 
     def _position(self, path: str, text: str, offset: int) -> tuple[str, int]:
-        row = text.count("\n", 0, offset)
-        column = offset - (text.rfind("\n", 0, offset) + 1) + 1
-        first = self.text_lines.get(path, 0)
-        return (f"line {first + row}" if first else f"line {row + 1} of the text") + f", character {column}", first + row if first else 0
+        return position(self.source, path, text, offset)
 
     # ---- loadToMemory
 

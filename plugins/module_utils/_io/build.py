@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Mapping, Optional, Sequence
 
 from .._core import aikitfile as aikitfiles
+from .._core import builder as builders
+from .._core import buildkit as buildkit_rules
 from .._core import image as images
 from .._core import hub, image_base, llama_server, model_source
 from .._core.aikitfile import Aikitfile
@@ -22,7 +24,7 @@ from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
 from .._core.tar import Segment
-from . import files
+from . import buildkit, files, progress
 from .base_image import FoundBase, find_base
 from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
@@ -31,8 +33,6 @@ from .localai_image import LocalAIMaker, Maker
 from .models import Reach
 from .outputs import Outputs, Places
 from .registry import Registry, RegistrySettings
-
-REASON = "no step of this image runs a command, so its layers are assembled directly"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ class Request:
     registry_mirrors: Mapping[str, str] = field(default_factory=dict)
     registry_timeout_seconds: float = 60
     registry_logins: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    builder: str = "auto"
+    frontend: Optional[str] = None
+    build_args: Optional[dict[str, str]] = None
+    secrets: Optional[dict[str, Any]] = None
+    cache_from: Sequence[str] = ()
+    cache_to: Sequence[str] = ()
+    compression: Optional[str] = None
+    buildx_builder: Optional[str] = None
+    buildkit_image: Optional[str] = None
+    buildkitd_config: Optional[str] = None
 
     @property
     def places(self) -> Places:
@@ -91,11 +101,15 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     name = images.check_reference(request.name)
     if not request.parsed:
         raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikit_image as a task; its action plugin reads the file.")
-    aikitfile, findings = aikitfiles.load(request.parsed, request.aikit_version, tuple(request.platforms))
-    cache = files.DigestCache(request.cache, read_only=check_mode)
+    source = buildkit_rules.effective(request.parsed, buildkit_rules.build_arguments(request.build_args))
+    aikitfile, findings = aikitfiles.load(source, request.aikit_version, tuple(request.platforms))
+    choice = builders.decide(request.server, request.builder, aikitfile, request.aikit_version, request.platforms, vars(request))
     if request.lock_update and not request.lock:
         raise AikitError("lock_update is true, and no lock is named.", "Set lock to the path of the lock file.")
     lock = _read_lock(request.lock)
+    if choice.builder == "buildkit":
+        return buildkit.build(request, choice, aikitfile, findings, name, check_mode, started, lock)
+    cache = files.DigestCache(request.cache, read_only=check_mode)
     pins = Lock() if request.lock_update else lock
     registry, store = Registry(request.registry_settings), BlobStore(request.blobs)
     # Before a model is fetched: what cannot be had, or cannot serve it, is known now
@@ -111,7 +125,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     findings = (*findings, *found.findings)
     fetched = (*maker.actions, *found.actions)
     if maker.absent or found.absent:
-        return _unknown(name, fetched, request, findings, started)
+        return _unknown(name, fetched, request, findings, started, choice.reason)
     whole = _assemble(maker, name, found, cache)
     content = _lock_content(whole, aikitfile, maker, found) if request.lock else {}
     remarks = (*maker.findings, *(locks.check(lock, content, request.lock_update) if content else ()))
@@ -133,7 +147,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
-        reason=REASON,
+        reason=choice.reason,
         **_given(request),
     )
 
@@ -225,7 +239,7 @@ def _given(request: Request) -> dict[str, Any]:
     return {key: value for key, value in (("archive", request.archive), ("oci_layout", request.oci_layout), ("lock", request.lock)) if value}
 
 
-def _unknown(name: str, downloads: Sequence[Action], request: Request, findings: tuple[Finding, ...], started: float) -> dict[str, Any]:
+def _unknown(name: str, downloads: Sequence[Action], request: Request, findings: tuple[Finding, ...], started: float, reason: str) -> dict[str, Any]:
     """Check mode before the models were fetched: what would be done, without digests."""
     actions = [*downloads, *request.places.actions(name), *([Action("lock", request.lock)] if request.lock else [])]
     return report(
@@ -236,7 +250,7 @@ def _unknown(name: str, downloads: Sequence[Action], request: Request, findings:
         bytes_written=0,
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
-        reason=REASON,
+        reason=reason,
         **_given(request),
     )
 
@@ -298,7 +312,8 @@ def load_archive(
 
 def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState:
     try:
-        engine.load(verified_chunks(archive))
+        with progress.stage(f"load {name} into {engine.name}", os.path.getsize(archive)) as current:
+            engine.load(current.counted(verified_chunks(archive)))
     except AikitError:
         # Docker's containerd store keeps the tag of an image whose load failed
         half = present_image(engine, name, *ids)

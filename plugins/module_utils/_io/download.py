@@ -25,7 +25,7 @@ from ansible.module_utils.urls import open_url
 from .._core import model_source as sources
 from .._core.errors import AikitError
 from .._core.model_source import ModelSource
-from . import files
+from . import files, progress
 
 TIMEOUT_SECONDS = 60.0
 MAX_REDIRECTS = 10
@@ -304,8 +304,8 @@ class _Download:
             return
         self.total = total if isinstance(total, int) else None
         self.say(f"{self.what}: checking the {files.human_bytes(size)} that are here")
-        with open(self.part, "rb", buffering=0) as handle:
-            self.size = files.read_into(handle, self.digest.update)
+        with open(self.part, "rb", buffering=0) as handle, progress.stage(f"check the beginning of {self.client.source.file_name}", size) as current:
+            self.size = files.read_into(handle, self.digest.update, current.reach)
         self.resumed = True
 
     def _reset(self) -> None:
@@ -404,7 +404,8 @@ class _Download:
     def _body(self, response: Any) -> None:
         buffer = memoryview(bytearray(files.READ_BYTES))
         reported = time.monotonic()
-        with open(self.part, "ab", buffering=0) as handle:
+        with open(self.part, "ab", buffering=0) as handle, progress.stage(f"download {self.client.source.file_name}", self.total) as current:
+            current.start_at(self.size)
             while True:
                 try:
                     count = response.readinto(buffer)
@@ -418,6 +419,7 @@ class _Download:
                 self.digest.update(buffer[:count])
                 self.size += count
                 self.downloaded += count
+                current.advance(count)
                 if time.monotonic() - reported >= REPORT_SECONDS:
                     reported = time.monotonic()
                     of = f" of {files.human_bytes(self.total)}" if self.total else ""

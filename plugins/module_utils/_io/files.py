@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, Optional
 
 from .._core.errors import AikitError
+from . import progress as stages
 
 READ_BYTES = 1024 * 1024
 # A write in the same clock tick as the one before leaves the file's times as they were, so a file that
@@ -112,7 +113,14 @@ def sha256_file(path: str, cache: Optional[DigestCache] = None, progress: Option
                 settle(before)
         started = time.time_ns()
         digest = hashlib.sha256()
-        read_into(handle, digest.update, progress)
+        with stages.stage(f"hash {os.path.basename(path)}", before.st_size) as current:
+
+            def seen(count: int) -> None:
+                current.reach(count)
+                if progress is not None:
+                    progress(count)
+
+            read_into(handle, digest.update, seen)
         after = os.fstat(handle.fileno())
     if identity(before) != identity(after):
         raise AikitError(f"{path} changed while it was being read.", "Let whatever writes it finish, then run again.")

@@ -13,7 +13,7 @@ import os
 import tarfile
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Union
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from .._core import gguf
 from .._core.aikitfile import Aikitfile, Model, image_file, is_projector
@@ -24,7 +24,7 @@ from .._core.gguf import GgufHeader
 from .._core.image import Image, Layer, LayerRecipe, ModelFile, Release, archive, check_parts, model_parts, model_paths
 from .._core.plan import Action
 from .._core.tar import FileRef, Segment, segment_size, total_size
-from . import files, transfer
+from . import files, progress, transfer
 from .engine import Engine
 from .models import Reach, ensure_models
 from .transfer import StoredModel
@@ -178,11 +178,13 @@ def _hash_once(model: ModelFile, seen: set[str], known: files.DigestCache, cache
         return
     started = time.time_ns()
     plain, layer = hashlib.sha256(), hashlib.sha256()
-    for part in parts:
-        for chunk in stream((part,)):
-            layer.update(chunk)
-            if isinstance(part, FileRef):
-                plain.update(chunk)
+    with progress.stage(f"hash {os.path.basename(model.path)}", total_size(parts)) as current:
+        for part in parts:
+            for chunk in stream((part,)):
+                layer.update(chunk)
+                if isinstance(part, FileRef):
+                    plain.update(chunk)
+                current.advance(len(chunk))
     if files.identity(before) == files.identity(os.stat(model.path)):
         known.put("sha256", before, plain.hexdigest(), started)
         cache.put(kind, before, layer.hexdigest(), started)
@@ -209,7 +211,7 @@ def layer_digest(layer: Union[LayerRecipe, Layer], cache: files.DigestCache) -> 
     if cached is not None:
         return f"sha256:{cached}"
     started = time.time_ns()
-    digest = _hash(layer.parts)
+    digest = _hash(layer.parts, os.path.basename(path))
     if files.identity(before) == files.identity(os.stat(path)):
         cache.put(kind, before, digest, started)
     return f"sha256:{digest}"
@@ -269,7 +271,8 @@ def load(engine: Engine, image: Image, fetch: Callable[[Collection[str]], Any] =
         fetch({layer.digest for layer in image.layers} - omit)
         sent += total_size(parts)
         try:
-            engine.load(stream(parts))
+            with progress.stage(f"load {image.name} into {engine.name}", total_size(parts)) as current:
+                engine.load(current.counted(stream(parts)))
         except AikitError:
             if omit:
                 continue
@@ -321,7 +324,7 @@ def archive_is_current(path: str, parts: tuple[Segment, ...], cache: files.Diges
         return True
     started = time.time_ns()
     try:
-        for _chunk in verified_chunks(path):
+        for _chunk in progress.counted(verified_chunks(path), f"check {os.path.basename(path)}", before.st_size):
             pass
     except AikitError:
         return False
@@ -340,7 +343,7 @@ def write_archive(path: str, image: Union[Image, Release], omit: Collection[str]
     files.require_space(path, size, f"the image archive {path}")
     try:
         with open(part, "wb", buffering=0) as handle:
-            for chunk in stream(parts):
+            for chunk in progress.counted(stream(parts), f"write {os.path.basename(path)}", size):
                 # An unbuffered write may take only a part
                 files.write_all(handle, memoryview(chunk))
             os.fsync(handle.fileno())
@@ -395,9 +398,9 @@ def _span(handle: Any, length: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _hash(parts: Iterable[Segment]) -> str:
+def _hash(parts: Sequence[Segment], name: str = "") -> str:
     digest = hashlib.sha256()
-    for chunk in stream(parts):
+    for chunk in progress.counted(stream(parts), f"hash {name or 'a layer'}", total_size(parts)):
         digest.update(chunk)
     return digest.hexdigest()
 

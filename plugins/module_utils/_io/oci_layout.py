@@ -22,7 +22,7 @@ from .._core import oci, reference
 from .._core.errors import AikitError
 from .._core.oci import Descriptor
 from .._core.tar import FileRef, Segment, total_size
-from . import files
+from . import files, progress
 from .image import stream
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -231,7 +231,7 @@ def _copy(blob: Blob, part: str) -> str:
     files.require_space(part, blob.size, f"blob {blob.digest}")
     digest = hashlib.sha256()
     with open(part, "wb", buffering=0) as handle:
-        for piece in stream(blob.parts):
+        for piece in progress.counted(stream(blob.parts), f"write blob {blob.digest[7:19]}", blob.size):
             files.write_all(handle, memoryview(piece))
             digest.update(piece)
         os.fsync(handle.fileno())

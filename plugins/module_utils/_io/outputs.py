@@ -24,7 +24,7 @@ from .._core.errors import AikitError, Finding
 from .._core.image import Image, Layer, Release
 from .._core.oci import Descriptor
 from .._core.plan import Action, Plan
-from . import files
+from . import files, progress
 from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
 from .image import archive_is_current, archive_need, load, load_needs, missing_bytes, stream_range, write_archive
@@ -34,9 +34,6 @@ from .registry_push import Counter, Pushed, has_blob, push_blob, put_manifest
 
 # Blobs of one image that are sent at the same time, as Docker does
 UPLOADS = 4
-
-# What, how many bytes are done, how many there are
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,6 @@ class Outputs:
         registry: Registry,
         store: BlobStore,
         open_: Callable[[str], Engine] = open_engine,
-        progress: Optional[Progress] = None,
     ) -> None:
         self.whole = whole
         self.places = places
@@ -77,7 +73,6 @@ class Outputs:
         self.registry = registry
         self.store = store
         self.open_engine = open_
-        self.progress = progress
         self.needed: set[str] = set()
         self.actions: tuple[Action, ...] = ()
 
@@ -195,12 +190,9 @@ class Outputs:
                 continue
             descriptor = Descriptor(layer.media_type, layer.digest, layer.size_bytes)
             if not self.store.has(descriptor):
-                path = self.store.ensure(self.registry, layer.source, descriptor, self._progress(f"fetch {layer.digest}", layer.size_bytes))
+                with progress.stage(f"fetch {layer.title or layer.digest}", layer.size_bytes) as current:
+                    path = self.store.ensure(self.registry, layer.source, descriptor, current.reach)
                 self.cache.put("sha256", os.stat(path), layer.digest.partition(":")[2], files.SETTLED)
-
-    def _progress(self, what: str, total: int) -> Optional[Callable[[int], None]]:
-        progress = self.progress
-        return None if progress is None else lambda done: progress(what, done, total)
 
     def _write_archive(self, path: str) -> int:
         omit = self.places.archive_omit
@@ -228,25 +220,26 @@ class Outputs:
         counter = Counter()
         stop = threading.Event()
 
-        def send(digest: str, size: int, read: Callable[[int, int], Iterator[bytes]], mount: str) -> tuple[str, Pushed]:
+        def send(digest: str, size: int, read: Callable[[int, int], Iterator[bytes]], mount: str, title: str) -> tuple[str, Pushed]:
             def guarded(start: int, length: int) -> Iterator[bytes]:
                 for piece in read(start, length):
                     if stop.is_set():
                         raise AikitError("The push was stopped.")
                     yield piece
 
-            done = push_blob(self.registry, repository, digest, size, guarded, mount, self._progress(f"push {digest}", size))
+            with progress.stage(f"push {title}", size) as current:
+                done = push_blob(self.registry, repository, digest, size, guarded, mount, current.reach)
             counter.add(done.sent_bytes)
             return digest, done
 
         with ThreadPoolExecutor(UPLOADS, "push") as pool:
             # The largest first, so that the last one is not waited for alone
             tasks = [
-                pool.submit(send, layer.digest, layer.size_bytes, self._reader(layer), self._mount(layer))
+                pool.submit(send, layer.digest, layer.size_bytes, self._reader(layer), self._mount(layer), layer.title or layer.digest)
                 for layer in sorted(self.whole.layers, key=lambda layer: -layer.size_bytes)
             ]
             for image in self.whole.images:
-                tasks.append(pool.submit(send, image.id, len(image.config), _bytes_reader(image.config), ""))
+                tasks.append(pool.submit(send, image.id, len(image.config), _bytes_reader(image.config), "", "the configuration"))
             try:
                 done, dummy = wait(tasks, return_when=FIRST_EXCEPTION)
                 failed = next((task for task in done if task.exception() is not None), None)

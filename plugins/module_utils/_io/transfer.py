@@ -33,7 +33,7 @@ from .._core import model_source as sources
 from .._core.errors import AikitError, Finding
 from .._core.model_source import ModelSource, Observed, StoredFile
 from .._core.plan import Plan
-from . import files
+from . import files, progress
 from .download import TIMEOUT_SECONDS, Fetched, Http, NoHead, Retry, Say, announced_bytes, conditional, discard, fetch, part_size, silent, validators_of
 
 DEFAULT_STORE = "~/.cache/aikit-fleet/models"
@@ -437,11 +437,13 @@ def _copy(place: Store, source: ModelSource, digest: str, name: str) -> None:
     os.makedirs(os.path.dirname(temporary), exist_ok=True)
     copied = hashlib.sha256()
     try:
-        with open(source.location, "rb", buffering=0) as reader, open(temporary, "wb", buffering=0) as writer:
+        size = os.path.getsize(source.location)
+        with open(source.location, "rb", buffering=0) as reader, open(temporary, "wb", buffering=0) as writer, progress.stage(f"copy {name}", size) as current:
 
             def both(piece: memoryview) -> None:
                 copied.update(piece)
                 files.write_all(writer, piece)
+                current.advance(len(piece))
 
             files.read_into(reader, both)
             os.fsync(writer.fileno())

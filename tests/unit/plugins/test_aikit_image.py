@@ -654,7 +654,7 @@ def act(monkeypatch, tmp_path):
         monkeypatch.setattr(ActionBase, "run", lambda *_words: {})
         monkeypatch.setattr(ActionBase, "_execute_module", execute)
         plugin = action.ActionModule.__new__(action.ActionModule)
-        plugin._task = SimpleNamespace(args=arguments, async_val=async_val)
+        plugin._task = SimpleNamespace(args=arguments, async_val=async_val, run_once=False, no_log=False)
         plugin._find_needle = lambda _folder, name: str(tmp_path / name)
         return sent, plugin.run(None, {})
 
