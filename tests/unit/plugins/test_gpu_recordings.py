@@ -369,3 +369,67 @@ def test_selinux_is_left_to_those_who_want_it_so(system):
 def test_a_toolkit_goes(system):
     done = toolkit(system, {"state": "absent", "owned": ["packages", "docker-features.cdi"]}, toolkit="1.20.0")
     compare(f"nvidia_container_toolkit/{system}-absent", done)
+
+
+# --- what a run costs that finds nothing to do ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wishes", "most"), [({}, 4), ({"source": "mirror", "mirror_url": "https://mirror.example/d", "mirror_key": ""}, 8)])
+def test_a_driver_that_is_as_it_shall_be_is_asked_little(wishes, most):
+    """Beside gpu_info and the state file, which are read first. A mirror has a key that is compared again."""
+    found = gpu_info("debian-13", "580.159.03", packages={"cuda-keyring": "1.1-1", "nvidia-driver-cuda": "580.159.03-1"})
+    given = {"state": "managed", **wishes}
+    mine = {"version": "580.159.03", "branch": 580, "flavour": "open", "source": "nvidia_repository", "packages": ["nvidia-driver-cuda"]}
+    remembered = nvidia_driver.state_text({"schema": 1, "current": mine, "previous": None, "repository": {"kind": "keyring_package"}, "locks": []})
+    plan = nvidia_driver.plan(found, given, remembered)
+    assert (plan["action"], plan["configure"]) == ("none", True)
+    unchanged = {"changed": False}
+    recorder = Recorder(
+        ROOT / "roles/nvidia_driver",
+        {
+            "__nvidia_driver_gpu": found,
+            "__nvidia_driver_plan": plan,
+            "__nvidia_driver_remembered": {"content": base64.b64encode(remembered.encode()).decode()},
+        },
+        {name: unchanged for name in ("Keep nouveau from loading", "Have the persistence daemon wait for the driver")},
+    )
+    done = recorder.run("configure.yml")
+    assert len(done) <= most, [(entry["module"], entry["arguments"]) for entry in done]
+
+
+def test_a_toolkit_that_is_as_it_shall_be_is_asked_little():
+    """Beside gpu_info, which is asked first; one container for each engine is the proof."""
+    found = gpu_info("debian-13", "580.159.03", engines=[{**DOCKER, "version": "26.1.5"}])
+    names = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
+    found["toolkit"] = {"version": "1.20.0", "packages": {name: "1.20.0-1" for name in names}}
+    found["host"]["repositories"] = ["nvidia-container-toolkit.sources"]
+    found["cdi"]["files"] = ["/var/run/cdi/nvidia.yaml"]
+    plan = nvidia_toolkit.plan(found, {"state": "managed"})
+    assert plan["action"] == "none"
+    recorder = Recorder(
+        ROOT / "roles/nvidia_container_toolkit",
+        {
+            "__nvidia_container_toolkit_gpu": found,
+            "__nvidia_container_toolkit_plan": plan,
+            "__nvidia_container_toolkit_restart": {},
+            "__nvidia_container_toolkit_containers": {"results": []},
+            "__nvidia_container_toolkit_rootless": [],
+            "__nvidia_container_toolkit_spec": {"skipped": True},
+        },
+        {
+            "Describe the GPUs as the driver has them now": {"changed": False, "enabled": True, "nodes": ["/dev/nvidia0"]},
+            "Write what systemd and the engines read": {"changed": False, "changed_paths": []},
+            "Set what Docker needs": {"changed": False, "restart_needed": False, "reload_enough": False},
+        },
+    )
+    for name in ("install-apt.yml", "configure.yml", "checks.yml"):
+        done = recorder.run(name)
+    assert [entry["module"].rpartition(".")[2] for entry in done] == [
+        "deb822_repository",
+        "host_files",
+        "host_files",
+        "host_files",
+        "nvidia_cdi_spec",
+        "docker_daemon_config",
+        "nvidia_container_check",
+    ]
