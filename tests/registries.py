@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
 import struct
@@ -24,6 +25,16 @@ from typing import Any, Callable, Optional
 import support
 
 USER, PASSWORD = "anna", "correct-horse"
+
+
+def program() -> str:
+    """docker-registry; out of Debian's package, which would start a service if it were installed."""
+    found = shutil.which("docker-registry")
+    if found:
+        return found
+    folder = support.CACHE / "test-programs"
+    path = folder / "docker-registry/usr/bin/docker-registry"
+    return str(path if path.exists() else support.debian_program("docker-registry", "usr/bin/docker-registry", folder))
 
 
 class Registry:
@@ -60,7 +71,7 @@ class Registry:
 
     def start(self) -> None:
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(["docker-registry", "serve", str(self.folder / "config.yml")], stdout=log, stderr=log)
+            self.process = subprocess.Popen([program(), "serve", str(self.folder / "config.yml")], stdout=log, stderr=log)
         support.wait(self._answers, (OSError, ssl.SSLError), 20)
 
     def _answers(self) -> None:

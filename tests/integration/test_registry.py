@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,13 @@ def test_three_tools_pull_it_and_it_runs(open_registry, tmp_path):
         hexadecimal = layer["digest"].partition(":")[2]
         with open(tmp_path / "copy" / hexadecimal, "rb") as handle:
             assert hashlib.file_digest(handle, "sha256").hexdigest() == hexadecimal
-    podman = ["podman", "--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "runroot"), "--storage-driver=vfs"]
-    run(*podman, "pull", "--quiet", "--tls-verify=false", reference)
-    listed = json.loads(run(*podman, "image", "inspect", reference))
-    assert f"sha256:{listed[0]['Id']}" == done["image"]["id"]
-    run(*podman, "rmi", "--all", "--force")
+    # A store of its own; Podman wants its path short
+    with tempfile.TemporaryDirectory() as runroot:
+        podman = ["podman", "--root", str(tmp_path / "root"), "--runroot", runroot, "--storage-driver=vfs"]
+        run(*podman, "pull", "--quiet", "--tls-verify=false", reference)
+        listed = json.loads(run(*podman, "image", "inspect", reference))
+        assert f"sha256:{listed[0]['Id']}" == done["image"]["id"]
+        run(*podman, "rmi", "--all", "--force")
     port = support.free_port()
     try:
         docker("pull", "--quiet", reference)
