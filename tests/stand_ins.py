@@ -10,16 +10,14 @@ the real ones (oras push of LocalAI's program, buildx for the others); what is i
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import io
 import json
-import subprocess
 import tarfile
 import urllib.request
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import support
 
@@ -29,29 +27,6 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 FAKE = support.ROOT / "tests/fixtures/fake-localai"
 MIRRORS = {"ghcr.io": "ghcr", "quay.io": "quay", "docker.io": "hub"}
-
-
-@contextlib.contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """Debian's docker-registry on loopback, which engines may talk to without TLS."""
-    port = support.free_port()
-    configuration = {
-        "version": 0.1,
-        "log": {"level": "warn"},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "storage")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yml").write_text(json.dumps(configuration))
-    program = support.debian_program("docker-registry", "usr/bin/docker-registry", folder)
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen([str(program), "serve", str(folder / "config.yml")], stdout=log, stderr=log)
-    try:
-        support.wait(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/").close(), OSError, 30)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def entry(name: str, data: Optional[bytes] = None, mode: int = 0o644, kind: bytes = b"", link: str = "", uid: int = 0, gid: int = 0) -> tuple[tarfile.TarInfo, bytes]:

@@ -290,8 +290,8 @@ EXAMPLES = r"""
     src: aikitfiles/gemma.yaml
     aikit_version: main
     registry_mirrors:
-      ghcr.io: registry.example.com/ghcr
-      quay.io: registry.example.com/quay
+      ghcr.io: registry.example:5000/ghcr
+      quay.io: registry.example:5000/quay
     load: [docker]
 
 - name: Write an archive for hosts that reach no registry

@@ -97,6 +97,7 @@ images:
         digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
       labels:
         io.aikit.fleet.server: llama_cpp
+      annotations: {}
       env:
         LLAMA_ARG_ALIAS: gemma
       entrypoint: [/usr/bin/llama-server]

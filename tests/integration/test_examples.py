@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stand_ins
 import support
 import yaml
 from helpers import BASE, gguf, serving, tiny_base
@@ -56,6 +57,7 @@ def fake_docker():
 def registry(tmp_path_factory):
     """The registry that the examples push to and read from."""
     with Registry(tmp_path_factory.mktemp("registry")) as made:
+        stand_ins.fill(made.host)
         yield made
 
 
@@ -86,7 +88,7 @@ def sandbox(quickstart, registry, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with serving(tmp_path / "web") as address:
         yield Sandbox(tmp_path, address, port, registry.host)
-    docker("rmi", "--force", "localhost/aikit-e2e/example:1", check=False)
+    docker("rmi", "--force", "localhost/aikit-e2e/example:1", "localhost/aikit-e2e/example-localai:1", check=False)
 
 
 class Sandbox:
@@ -102,6 +104,7 @@ class Sandbox:
             (r"/tmp/api-key", f"{path}/api-key"),
             (r"/run/secrets/hf-token", f"{path}/hf-token"),
             (r"localhost/gemma:1", "localhost/aikit-e2e/example:1"),
+            (r"localhost/gemma-localai:1", "localhost/aikit-e2e/example-localai:1"),
             (r"(?<=container: )llama\b", "aikit-e2e-quickstart"),
             (r"(?<=inference_release:\n    name: )llama\b", SERVICE),
             (r"http://127\.0\.0\.1:8080(?=\n    container)", f"http://127.0.0.1:{port}"),

@@ -21,6 +21,7 @@ import pytest
 import stand_ins
 import support
 from helpers import gguf, task
+from registries import Registry
 from support import docker, inspect
 
 IMAGE = "localhost/aikit-e2e/localai:1"
@@ -37,7 +38,8 @@ def cpu_lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    with stand_ins.registry(tmp_path_factory.mktemp("registry")) as found:
+    with Registry(tmp_path_factory.mktemp("registry")) as made:
+        found = made.host
         stand_ins.fill(found, cpu_lines())
         yield found
         images = [line for line in docker("images", "--format={{.Repository}}:{{.Tag}}").splitlines() if line.startswith((f"{found}/", "localhost/aikit-e2e/localai"))]
@@ -234,6 +236,38 @@ def test_the_cache_mends_itself(build, tmp_path):
     assert changed["image"]["digest"] != first["image"]["digest"] and changed["actions"] == []
 
 
+def test_two_platforms_pushed_and_locked(host, build, tmp_path):
+    """One index, one model layer; the lock holds every source, and a build from it does not follow a tag that moved."""
+    name, lock = f"{host}/fleet/gemma:1", str(tmp_path / "gemma.lock.json")
+    wanted = {"name": name, "platforms": ["linux/amd64", "linux/arm64"], "lock": lock, "push": True}
+    found = build(**wanted)
+    amd, arm = found["image"]["platforms"]
+    assert [entry["platform"] for entry in (amd, arm)] == ["linux/amd64", "linux/arm64"]
+    models = [layer["digest"] for layer in found["image"]["layers"] if layer["role"] == "model"]
+    assert len(models) == 2 and set(models) <= set(amd["layers"]) & set(arm["layers"])
+    locked = json.loads(Path(lock).read_text())
+    assert locked["base"]["linux/arm64"]["source"] == "ghcr.io/kaito-project/aikit/base:latest" and locked["digest"] == found["image"]["digest"]
+    assert sorted(locked["images"]) == [
+        "ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64", "ghcr.io/kaito-project/aikit/localai:v4.7.1-arm64",
+        "quay.io/go-skynet/local-ai-backends:v4.7.1-cpu-llama-cpp",
+    ]
+    # What a registry says of it, and what an engine pulls
+    (told, _other) = task("aikit_image_info", name=name, registry=True, config_path="/config.yaml")["images"]
+    assert (told["server"], told["labels"], [model["name"] for model in told["models"]]) == ("localai", {}, ["fake-model", "other"])
+    docker("pull", "--quiet", name)
+    build(load=["docker"])
+    assert exported("docker", name) == exported("docker", IMAGE)
+    push = stand_ins.Pusher(host)
+    try:
+        push.artifact("ghcr/kaito-project/aikit/localai", "v4.7.1-amd64", {"local-ai": b"#!/bin/sh\nexit 1\n"})
+        again = build(**wanted)
+        assert not again["changed"] and again["image"]["digest"] == found["image"]["digest"]
+        newer = build(**wanted, lock_update=True)
+        assert newer["image"]["digest"] != found["image"]["digest"]
+    finally:
+        push.artifact("ghcr/kaito-project/aikit/localai", "v4.7.1-amd64", {"local-ai": (stand_ins.FAKE / "local-ai").read_bytes()})
+
+
 BAD = [
     (stand_ins.entry("../outside", b"x"), "../outside leads out of the image"),
     (stand_ins.entry("/etc/passwd", b"x"), "/etc/passwd is an absolute name"),
@@ -262,7 +296,7 @@ def test_sources_that_are_none(host, build):
     found = build(fails=True, version="0.21.0", runtime="cuda", builder="direct")
     assert "runs commands in its cuda images" in found["msg"]
     found = build(fails=True, version="0.21.0", more={"config": '- name: fake-model\n  parameters: {model: "fake-model.gguf"}\n'})
-    assert "hands this text to a shell" in found["msg"] and "\" at line 5, character 24" in found["msg"], found["msg"]
+    assert "hands this text to a shell" in found["msg"] and "\" at line 5, character 23" in found["msg"], found["msg"]
 
 
 def test_zstd_layers(host, build):

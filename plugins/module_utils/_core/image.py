@@ -512,12 +512,13 @@ def _base_of(labels: Mapping[str, str]) -> dict[str, str]:
     return {"ref": labels.get("org.opencontainers.image.base.name", ""), "digest": labels.get("org.opencontainers.image.base.digest", "")}
 
 
-def info(state: ImageState, asked: str = "") -> dict[str, Any]:
+def info(state: ImageState, asked: str = "", annotations: Optional[Mapping[str, str]] = None) -> dict[str, Any]:
     """What an image says of itself, whoever built it; fields that it does not say are empty.
 
-    ``asked`` is the name under which it was found, of which it may have several.
+    ``asked`` is the name under which it was found, of which it may have several. ``annotations`` are those of its manifest, which
+    registries and layouts have and engines do not: images with LocalAI speak there alone, because AIKit's have no labels.
     """
-    labels = state.labels
+    labels = {**(annotations or {}), **state.labels}
     server = labels.get("io.aikit.fleet.server", "")
     if not server and any(posixpath.basename(word) == "local-ai" for word in state.entrypoint):
         server = "localai"
@@ -535,7 +536,8 @@ def info(state: ImageState, asked: str = "") -> dict[str, Any]:
         "models": _listed_models(labels.get("io.aikit.fleet.models", "")),
         "aikitfile_sha256": labels.get("io.aikit.fleet.aikitfile.sha256", ""),
         "base": _base_of(labels),
-        "labels": dict(labels),
+        "labels": dict(state.labels),
+        "annotations": dict(annotations or {}),
         "env": dict(state.env),
         "entrypoint": list(state.entrypoint),
         "command": list(state.cmd),
