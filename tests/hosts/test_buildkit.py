@@ -47,7 +47,8 @@ class BuildHost:
         self.sh("sed -i 's/:5000/:5001/; s,/var/lib/docker-registry,/var/lib/docker-registry-closed,' /etc/docker/registry/config.yml")
         self.sh("mkdir -p /var/lib/docker-registry-closed; chown docker-registry: /var/lib/docker-registry-closed; systemctl restart docker-registry")
         self.sh("systemd-run --quiet --unit=open-registry docker-registry serve /etc/docker/registry/open.yml")
-        support.docker("cp", str(FIXTURE), f"{NAME}:/opt/stand-in")
+        self.sh("mkdir -p /opt/stand-in")
+        support.docker("cp", f"{FIXTURE}/.", f"{NAME}:/opt/stand-in")
         self.sh("mkdir -p /srv/flux/weights; echo GGUF >/srv/flux/weights/tiny.gguf")
 
     def tool(self, action, *words):
