@@ -154,7 +154,7 @@ def _assemble(
     made: list[images.Image] = []
     remarks: dict[Finding, None] = {}
     digests: dict[tuple[Segment, ...], str] = {}
-    paths = images.model_paths(found.models)
+    paths = found.served
     for found_base in found_bases.values():
         settings = llama_server.translate(aikitfile, found_base.base.server, paths, found.metadata)
         raise_for_errors(settings.findings, (request.parsed or {})["name"])
