@@ -172,7 +172,7 @@ class LlamaCppMaker(Maker):
             images.check_runtime(aikitfile.runtime, found.base)
 
     def recipes(self, name: str, found: FoundModels) -> list[images.ImageRecipe]:
-        paths = images.model_paths(found.models)
+        paths = found.served
         made = []
         remarks: dict[Finding, None] = {}
         for found_base in self.bases.values():
