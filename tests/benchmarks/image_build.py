@@ -361,12 +361,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--gb", type=float, default=2.02, help="size of the model")
-    parser.add_argument("--arms", default="direct,tuned,default,containerd,podman,crane")
+    parser.add_argument("--arms", default="direct,tuned,default,crane,podman,containerd")
     parser.add_argument("--cases", default="cold,config,model,pull", help="the second and further runs leave out what takes long and is steady: model and pull")
     parser.add_argument("--crane", default=shutil.which("crane") or "debian", help="the program to compare with; by default built in the host from Debian's source")
     parser.add_argument("--json", type=Path, help="file for every single run")
+    parser.add_argument("--show", type=Path, help="print the tables of such a file, and measure nothing")
     parser.add_argument("--keep", action="store_true", help="leave the host there, for another run")
     arguments = parser.parse_args()
+    titles = {arm.name: arm.title for arm in ARMS}
+    if arguments.show:
+        found = json.loads(arguments.show.read_text())
+        print(show([Row(**row) for row in found["rows"]], found["floors"], titles))
+        return
     wanted = [arm for arm in ARMS if arm.name in arguments.arms.split(",")]
     cases = arguments.cases.split(",")
     needs()
@@ -406,7 +412,7 @@ def main() -> None:
         if not arguments.keep:
             subprocess.run([str(support.ROOT / "tests/tools/host"), "destroy", HOST], check=False)
     print(versions)
-    print(show(rows, floors, {arm.name: arm.title for arm in ARMS}))
+    print(show(rows, floors, titles))
 
 
 def needs() -> None:
