@@ -58,7 +58,13 @@ def push_blob(
 
 
 class _Restart(Exception):
-    """The registry knows nothing of the upload any more."""
+    """The registry knows nothing of the upload any more. ``counted``: the failure that led here has been counted."""
+
+    counted = False
+
+
+class _Lost(_Restart):
+    counted = True
 
 
 class _Upload:
@@ -89,8 +95,9 @@ class _Upload:
                     return self._attempt()
                 except Retry as exc:
                     self._failed(exc)
-                except _Restart:
-                    self._failed(Retry("the registry has lost the upload"))
+                except _Restart as exc:
+                    if not exc.counted:
+                        self._failed(Retry("the registry has lost the upload"))
         except AikitError:
             self._abandon()
             raise
@@ -172,11 +179,11 @@ class _Upload:
         answer = self.registry.request("GET", self.host, self.location, self.scopes)
         if answer.status != 204:
             answer.refused()
-            raise _Restart
+            raise _Lost
         position = rules.upload_position(answer.header("Range"), self.position)
         self._follow(answer)
         if not 0 <= position <= self.size:
-            raise _Restart
+            raise _Lost
         self.position = position
 
     def _commit(self, body: Optional[Body]) -> None:

@@ -83,8 +83,8 @@ class FakeEngine:
             names = set(reader.getnames())
         config = json.loads(config_bytes)
         have = {layer for image in self.stored.values() for layer in image.layers}
-        missing = [path for path in manifest["Layers"] if path not in names]
-        if missing and (self.refuse_thin or not {"sha256:" + os.path.basename(path) for path in missing} <= have):
+        missing = {diff_id for path, diff_id in zip(manifest["Layers"], config["rootfs"]["diff_ids"]) if path not in names}
+        if missing and (self.refuse_thin or not missing <= have):
             raise AikitError("Docker could not load the image: content digest not found")
         image = ImageState(
             id="sha256:" + hashlib.sha256(config_bytes).hexdigest(),
