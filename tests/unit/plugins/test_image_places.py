@@ -16,7 +16,7 @@ import tarfile
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
-from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, registry
+from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, progress, registry
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.tests.unit.fake_registry import LAYER, FakeRegistry, is_, once, sha256
