@@ -365,13 +365,13 @@ def main() -> None:
     parser.add_argument("--cases", default="cold,config,model,pull", help="the second and further runs leave out what takes long and is steady: model and pull")
     parser.add_argument("--crane", default=shutil.which("crane") or "debian", help="the program to compare with; by default built in the host from Debian's source")
     parser.add_argument("--json", type=Path, help="file for every single run")
-    parser.add_argument("--show", type=Path, help="print the tables of such a file, and measure nothing")
+    parser.add_argument("--show", type=Path, nargs="+", help="print the tables of such files together, and measure nothing")
     parser.add_argument("--keep", action="store_true", help="leave the host there, for another run")
     arguments = parser.parse_args()
     titles = {arm.name: arm.title for arm in ARMS}
     if arguments.show:
-        found = json.loads(arguments.show.read_text())
-        print(show([Row(**row) for row in found["rows"]], found["floors"], titles))
+        files = [json.loads(path.read_text()) for path in arguments.show]
+        print(show([Row(**row) for found in files for row in found["rows"]], [floor for found in files for floor in found["floors"]], titles))
         return
     wanted = [arm for arm in ARMS if arm.name in arguments.arms.split(",")]
     cases = arguments.cases.split(",")
