@@ -6,6 +6,7 @@
 
     .venv/bin/python tests/benchmarks/run.py build        # direct build + load against docker build, 2 GB
     .venv/bin/python tests/benchmarks/run.py quickstart   # cold, warm, unchanged
+    .venv/bin/python tests/benchmarks/run.py push         # direct build + push against BuildKit, Podman and crane: image_build.py, and its options
 
 Bytes written are those of the disk below Docker's data (whole disk, after sync): run it on a quiet machine.
 """
@@ -179,15 +180,20 @@ def show(rows: dict[str, list[dict[str, float]]], baseline: str, size: int) -> N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["build", "quickstart", "all"], nargs="?", default="all")
+    parser.add_argument("what", choices=["build", "quickstart", "push", "all"], nargs="?", default="all")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--gib", type=float, default=2.0, help="size of the model of the build benchmark")
-    arguments = parser.parse_args()
+    arguments, further = parser.parse_known_args()
+    if further and arguments.what != "push":
+        parser.error(f"{' '.join(further)}: not known")
     support.sweep("aikit-benchmark")
     if arguments.what in ("build", "all"):
         build(arguments.runs, int(arguments.gib * GIB))
     if arguments.what in ("quickstart", "all"):
         quickstart()
+    if arguments.what in ("push", "all"):
+        script = Path(__file__).with_name("image_build.py")
+        subprocess.run([sys.executable, str(script), "--runs", str(arguments.runs), *further], check=True)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,6 @@ def why_not_direct(wish: Wish) -> str:
     if wish.runtime == "cuda" and wish.platforms and not any("amd64" in platform for platform in wish.platforms):
         # For arm64 AIKit makes the CPU's image, although runtime is cuda
         commands = ""
-    if not commands and len(set(wish.platforms)) > 1:
-        return "the direct builder makes an image of LocalAI for one platform at a time"
     return f"with runtime {wish.runtime} AIKit {data_aikit.describe(wish.version)} runs commands inside the image ({commands})" if commands else ""
 
 

@@ -299,7 +299,8 @@ def load_archive(
             found = _load(engine, name, ids, archive)
         elif found is None and remote is not None:
             login = known.get(remote.host)
-            engine.pull(remote.text, (login.user, login.password) if login else None)
+            with progress.stage(f"pull {name} into {engine.name}"):
+                engine.pull(remote.text, (login.user, login.password) if login else None)
             found = _named(engine, name, ids, remote.text)
     return report(
         Plan(tuple(actions), {"image": named.id if named else None}, {"image": ids[0] if actions else named.id if named else None}),

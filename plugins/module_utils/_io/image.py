@@ -12,6 +12,7 @@ import json
 import os
 import tarfile
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
@@ -177,7 +178,10 @@ def _serving_first(model: StoredModel) -> tuple[bool, bool]:
 
 
 def _hash_once(model: ModelFile, seen: set[str], known: files.DigestCache, cache: files.DigestCache) -> None:
-    """Read a new model once for its digest (into ``known``) and that of its layer (into ``cache``), not once for each."""
+    """Read a new model once for its digest (into ``known``) and that of its layer (into ``cache``), not once for each.
+
+    The two digests are computed side by side: they take longer than anything else here, and hashing leaves Python's lock alone.
+    """
     parts = model_parts(model, seen)
     before = os.stat(model.path)
     kind = _layer_kind(parts)
@@ -187,13 +191,17 @@ def _hash_once(model: ModelFile, seen: set[str], known: files.DigestCache, cache
         return
     started = time.time_ns()
     plain, layer = hashlib.sha256(), hashlib.sha256()
-    with progress.stage(f"hash {os.path.basename(model.path)}", total_size(parts)) as current:
+    with progress.stage(f"hash {os.path.basename(model.path)}", total_size(parts)) as current, ThreadPoolExecutor(1, "hash") as pool:
+        other: Optional[Future[None]] = None
         for part in parts:
             for chunk in stream((part,)):
+                if other is not None:
+                    other.result()
+                other = pool.submit(plain.update, chunk) if isinstance(part, FileRef) else None
                 layer.update(chunk)
-                if isinstance(part, FileRef):
-                    plain.update(chunk)
                 current.advance(len(chunk))
+        if other is not None:
+            other.result()
     if files.identity(before) == files.identity(os.stat(model.path)):
         known.put("sha256", before, plain.hexdigest(), started)
         cache.put(kind, before, layer.hexdigest(), started)

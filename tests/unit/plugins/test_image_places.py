@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base, tar
 from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
-from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, registry
+from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, progress, registry
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.tests.unit.fake_registry import LAYER, FakeRegistry, is_, once, sha256
@@ -290,6 +290,26 @@ def test_everything_in_one_run(folder, engine, run, server):
         f"lock {folder}/lock.json",
     ]
     assert not run(name=name, **places)["changed"]
+
+
+def test_every_place_tells_how_far_it_is(folder, engine, run, server, monkeypatch):
+    stages = {}
+
+    class Recorded(progress.Stage):
+        def __exit__(self, *words):
+            super().__exit__(*words)
+            stages[self.name] = (self.done, self.total)
+
+    monkeypatch.setattr(progress, "Stage", Recorded)
+    name = f"{server.host}/fleet/tiny:1"
+    image = run(name=name, load=["docker"], archive=str(folder / "out.tar"), oci_layout=str(folder / "layout"), push=True)["image"]
+    # All of it is counted, and each stage comes to its end
+    assert all(done == total for done, total in stages.values()), stages
+    assert {"hash tiny.gguf", f"load {name} into docker", "write out.tar", "push tiny", "push the configuration"} <= set(stages)
+    layer = next(layer for layer in image["layers"] if layer["title"] == "tiny")
+    assert stages["push tiny"][1] == stages["hash tiny.gguf"][1] == layer["size_bytes"]
+    assert stages["write out.tar"][1] == (folder / "out.tar").stat().st_size
+    assert sum("write blob" in stage for stage in stages) >= 1
 
 
 def test_check_mode_before_the_model_is_there_names_all_places(folder, run):
