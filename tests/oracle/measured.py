@@ -57,7 +57,8 @@ def _point(entry: Mapping[str, Any]) -> Point:
         cache = entry["kv_mib"]
         if layers < (entry.get("ngl_total") or 0):
             cache = (entry.get("kv_per_device") or {}).get("CUDA0", cache)
-        real = weights + cache + (entry.get("rs_mib") or 0) + entry["compute_mib"]
+        compute = sum(size for device, size in (entry.get("compute_per_device") or {}).items() if device[-1:].isdigit())
+        real = weights + cache + (entry.get("rs_mib") or 0) + (compute if entry.get("n_gpus", 1) > 1 and compute else entry["compute_mib"])
     flash = "flash attention" if entry.get("flash_attn") else "no flash attention"
     return Point(
         name=f"{entry['model']} {entry.get('quant', '')}".strip(),
@@ -94,7 +95,7 @@ def _server(engine: str) -> str:
     """What the builds behind the words are called in a plan."""
     build = re.search(r"\bb(\d{4})\b", engine)
     if "~b9625" in engine or "sched_reserve" in engine or ("2026" in engine and not build):
-        return "llama_cpp 0.5.0"
+        return "llama_cpp b9625"
     return f"llama_cpp b{build.group(1)}" if build else "llama_cpp b5500"
 
 
@@ -112,6 +113,7 @@ def _load(entry: Mapping[str, Any], model: ModelShape) -> fit_memory.Load:
         flash=bool(entry.get("flash_attn")),
         type_k=type_k,
         type_v=type_v or type_k,
+        padding="" if "Vulkan" in str(entry["engine"]) else "cuda",
     )
 
 

@@ -226,6 +226,9 @@ def _recurrent(graph: _Graph) -> int:
 def _delta_net(graph: _Graph) -> int:
     """A gated delta net: keys and values are repeated for all heads and taken apart, in f32."""
     shape = graph.shape
+    if not graph.era.fused_delta or graph.load.padding != "cuda":
+        # Chunks of tokens with the square matrices between them, for each sequence on its own (measured on three sizes)
+        return 49 * graph.rows * shape.embedding * (1 if graph.load.unified else max(1, graph.load.parallel))
     inner, state, groups = shape.number("ssm.inner_size"), shape.number("ssm.state_size"), shape.number("ssm.group_count")
     if not inner:
         heads = next(iter(shape.per_layer("attention.head_count")), 0)
