@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import is_trusted_as_template
 from ansible.utils.vars import load_extra_vars
 
-from ..module_utils._core import aikitfile, services, variables
+from ..module_utils._core import aikitfile, services, variables, wish
 from ..module_utils._core.errors import Finding
 from ..plugin_utils import yaml_source
 
@@ -119,6 +119,7 @@ def _plan(
 ) -> tuple[dict[str, Any], list[tuple[str, Finding]]]:
     """The service as a plan, and the findings about its aikitfile with the name of the file."""
     findings: list[tuple[str, Finding]] = []
+    document = None
     found: dict[str, Any] = {"runtime": "", "parsed": {}, "models": [], "aikitfile_sha256": "", "context": "", "src": ""}
     if service.built and service.state == "present":
         source, path = _source(service, project_dir, findings)
@@ -133,7 +134,8 @@ def _plan(
                 found["aikitfile_sha256"] = document.sha256
                 found["models"] = [{"name": model.name, "source": model.source, "sha256": model.sha256 or ""} for model in document.models]
                 findings += [("", remark) for remark in services.conflicts(services.complete(service, document.runtime), document.runtime)]
-    return {**services.complete(service, found["runtime"]).as_dict(), **found}, findings
+    completed = services.complete(service, found["runtime"])
+    return {**completed.as_dict(), **found, "wish": wish.wish(completed, document)}, findings
 
 
 def _source(

@@ -163,6 +163,24 @@ services:
       type: dict
       sample:
         verdict: [proven]
+    default_verdict:
+      description: Whether C(expect.verdict) was not given. A plan of the host's GPU memory may then say better what to expect.
+      type: bool
+      sample: true
+    wish:
+      description:
+        - What the service leaves to a plan of the host's GPU memory (C(auto)), the C(settings) that are decided, C(files) and C(mmproj) of its
+          model, and the C(problem) that stands in the way of a plan.
+      type: dict
+      sample:
+        auto: [gpu_layers, context_size]
+        settings: {gpu_layers: auto, context_size: auto, flash_attention: "on"}
+        files:
+          - name: llama
+            source: https://models.example/llama.gguf
+            sha256: a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+        mmproj: []
+        problem: ""
     environment:
       description: Further environment variables.
       type: dict
