@@ -1,0 +1,84 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How llama.cpp used memory, by its build: what changed, and in which build each server of ours has.
+
+Source: github.com/ggml-org/llama.cpp pull requests 18148 (output layer first, December 2025), 19067 (no V for MLA, January 2026), 23861 and
+23988 (outputs are reserved for the slots alone, June 2026); LocalAI's Makefile of its llama-cpp backend for the commits it pins;
+observations of builds b7698, b8179, 0.5.0 and 0.7.0 (tests/oracle). Read 2026-11.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Mapping
+
+REVIEWED = "2026-11-25"
+
+
+@dataclass(frozen=True)
+class Era:
+    """``output_first``: with k layers on the GPU these are the output layer and the last k-1 blocks, not the last k blocks.
+
+    ``outputs_per_slot``: logits are reserved for one token per slot, not for every token of a batch.
+    ``mla_without_values``: multi-head latent attention keeps no V. ``unified``: the slots share one KV cache unless told otherwise.
+    """
+
+    name: str
+    output_first: bool
+    outputs_per_slot: bool
+    mla_without_values: bool
+    cpu_moe: bool = True
+    unified: bool = True
+    # The mask of attention is made in f16 at once, not made in f32 and converted
+    mask_f16: bool = True
+
+
+# The first build of each era (llama.cpp's number of commits)
+BUILDS: tuple[tuple[int, Era], ...] = (
+    (0, Era("2025", False, False, False, mask_f16=False)),
+    (7500, Era("2026-01", True, False, False, mask_f16=False)),
+    (7850, Era("2026-02", True, False, True, mask_f16=False)),
+    (9450, Era("2026-06", True, True, True)),
+)
+NEWEST = BUILDS[-1][1]
+
+# llama.cpp's releases have numbers of their own since 2026
+RELEASES: Mapping[str, int] = {"0.5.0": 10900, "0.7.0": 11669}
+
+# LocalAI's release -> llama.cpp's build that its backend pins (2026-02-21 and 2026-07-13)
+LOCALAI: Mapping[str, int] = {"v3.12.1": 8120, "v4.7.1": 10000}
+# Since its version 4 LocalAI shares one KV cache between slots
+_LOCALAI_UNIFIED = 4
+
+
+def era(server_version: str) -> Era:
+    """The era of ``localai v4.7.1``, ``llama_cpp 0.7.0``, ``llama_cpp b8179``; the newest where the version is not known."""
+    words = server_version.lower().split()
+    text = words[-1] if words else ""
+    if words and words[0] == "localai":
+        known = LOCALAI.get(text if text.startswith("v") else f"v{text}")
+        major = _numbers(text)[:1]
+        if known is None:
+            known = 10000 if not major or major[0] >= _LOCALAI_UNIFIED else 8120
+        found = of_build(known)
+        unified = not major or major[0] >= _LOCALAI_UNIFIED
+        return Era(**{**found.__dict__, "unified": unified, "cpu_moe": unified})
+    build = re.search(r"(?:^|\bb|build )(\d{4,6})\b", server_version.lower())
+    if build:
+        return of_build(int(build.group(1)))
+    return of_build(RELEASES.get(text.lstrip("v"), BUILDS[-1][0]))
+
+
+def of_build(number: int) -> Era:
+    found = BUILDS[0][1]
+    for first, entry in BUILDS:
+        if number >= first:
+            found = entry
+    return found
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]

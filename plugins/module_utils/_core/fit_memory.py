@@ -1,0 +1,265 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How much memory llama.cpp takes on each device for a model and its settings: weights, KV cache, recurrent states, compute buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Optional
+
+from . import data_arch, fit_compute
+from .data_era import NEWEST, Era
+from .data_ggml import TENSOR_TYPES
+from .fit_shape import ModelShape, Weight
+
+# Outside of the blocks, read by the CPU (llama-arch.cpp: LLM_TENSOR_LAYER_INPUT)
+INPUT_TENSORS = ("token_embd.", "token_embd_norm.", "position_embd.", "token_types.", "per_layer_token_embd.")
+# Held by every device that has a block
+SHARED_TENSORS = ("rope_freqs.", "rope_factors_long.", "rope_factors_short.")
+# CUDA aligns every tensor, and quantised rows to what its kernels read at once
+_ALIGN = 128
+_ROW = 512
+KV_PAD = 256
+WINDOW_PAD = 256
+
+TYPE_IDS = {name.lower(): type_id for type_id, (name, _block, _size) in TENSOR_TYPES.items()}
+
+
+@dataclass(frozen=True)
+class Load:
+    """Settings with nothing left open. ``counts``: layers for each GPU in order, the output layer among them; their sum is ``gpu_layers``."""
+
+    context: int
+    gpu_layers: int
+    counts: tuple[int, ...] = (0,)
+    parallel: int = 1
+    unified: bool = True
+    ubatch: int = 512
+    flash: bool = True
+    type_k: str = "f16"
+    type_v: str = "f16"
+    cpu_moe: int = 0
+    kv_on_host: bool = False
+    swa_full: bool = False
+    # Embedding and reranking: all tokens of a batch are output
+    all_outputs: bool = False
+    op_offload: bool = True
+    # What a device adds to a tensor: "cuda", or nothing
+    padding: str = "cuda"
+
+
+@dataclass(frozen=True)
+class Use:
+    """Bytes on one device."""
+
+    weights: int = 0
+    kv: int = 0
+    state: int = 0
+    compute: int = 0
+    layers: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.state + self.compute
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which device has which layer: -1 is the CPU. ``output`` is where the logits are made."""
+
+    blocks: tuple[int, ...]
+    output: int
+
+
+def padded(value: int, step: int) -> int:
+    return (value + step - 1) // step * step
+
+
+def place(shape: ModelShape, load: Load, era: Era = NEWEST) -> Placement:
+    """llama.cpp counts the output as one layer more; newer builds place it first, older ones last."""
+    total = shape.block_count + 1
+    layers = max(0, min(load.gpu_layers, total))
+    if layers == 0 or not load.counts or sum(load.counts) == 0:
+        return Placement((-1,) * shape.block_count, -1)
+    if era.output_first:
+        start, acting = total - layers, layers
+    else:
+        start, acting = max(0, shape.block_count - layers), min(layers, total)
+    bounds = []
+    summed = 0
+    for count in load.counts:
+        summed += count
+        bounds.append(summed)
+
+    def device(index: int) -> int:
+        if index < start or index - start >= acting:
+            return -1
+        # As llama.cpp: the first device whose share of the layers reaches beyond this one
+        position = (index - start) / acting
+        for number, bound in enumerate(bounds):
+            if bound / summed > position:
+                return number
+        return len(bounds) - 1
+
+    places = [device(index) for index in range(total)]
+    return Placement(tuple(places[:-1]), places[-1])
+
+
+def tensor_bytes(weight: Weight, padding: str = "cuda") -> int:
+    """What a tensor takes on a device."""
+    size = weight.size_bytes
+    if padding != "cuda":
+        return size
+    if weight.quantised and weight.shape and weight.shape[0] % _ROW:
+        _name, block, step = TENSOR_TYPES.get(weight.type_id, ("", 1, 2))
+        size += (_ROW - weight.shape[0] % _ROW) // block * step
+    return padded(size, _ALIGN)
+
+
+@lru_cache(maxsize=256)
+def _groups(shape: ModelShape, padding: str) -> tuple[tuple[tuple[int, int, int, int], ...], tuple[int, int, int, int, int]]:
+    """(bytes, experts' bytes, both padded) of each block, and of input, output (raw, padded), shared."""
+    blocks = [[0, 0, 0, 0] for dummy in range(shape.block_count)]
+    read = output = output_padded = shared = 0
+    skipped = shape.layer_count if shape.block_count > shape.layer_count else None
+    for weight in shape.weights:
+        size, size_padded = weight.size_bytes, tensor_bytes(weight, padding)
+        if weight.layer >= 0:
+            # Blocks that predict further tokens are loaded only when asked for
+            if weight.layer >= shape.block_count or (skipped is not None and weight.layer >= skipped):
+                continue
+            entry = blocks[weight.layer]
+            entry[0] += size
+            entry[2] += size_padded
+            if weight.is_expert:
+                entry[1] += size
+                entry[3] += size_padded
+        elif weight.name.startswith(INPUT_TENSORS):
+            read += size
+            if weight.name == "token_embd.weight" and shape.tied:
+                output += size
+                output_padded += size_padded
+        elif weight.name.startswith(SHARED_TENSORS):
+            shared += size_padded
+        else:
+            output += size
+            output_padded += size_padded
+    return tuple((entry[0], entry[1], entry[2], entry[3]) for entry in blocks), (read, output, output_padded, shared, 0)
+
+
+def tied_bytes(shape: ModelShape) -> int:
+    """The embeddings, where the output layer reads them too."""
+    if not shape.tied:
+        return 0
+    return sum(weight.size_bytes for weight in shape.weights if weight.layer < 0 and weight.name == "token_embd.weight")
+
+
+def weights(shape: ModelShape, load: Load, where: Placement) -> tuple[list[int], int]:
+    """Bytes on each GPU, and on the CPU."""
+    blocks, (read, output, output_padded, shared, _dummy) = _groups(shape, load.padding)
+    gpus = [0] * len(load.counts)
+    cpu = read
+    for index, device in enumerate(where.blocks):
+        size, experts, size_padded, experts_padded = blocks[index]
+        if device < 0:
+            cpu += size
+        elif index < load.cpu_moe:
+            gpus[device] += size_padded - experts_padded
+            cpu += experts
+        else:
+            gpus[device] += size_padded
+    if where.output < 0:
+        # Not twice in one place
+        cpu += output - tied_bytes(shape)
+    else:
+        gpus[where.output] += output_padded
+    for device in set(where.blocks):
+        if device >= 0:
+            gpus[device] += shared
+        else:
+            cpu += shared
+    return gpus, cpu
+
+
+def context_cells(load: Load) -> tuple[int, int]:
+    """Cells of one stream, and streams. The context is shared by the slots, or divided among them."""
+    context = padded(load.context, KV_PAD)
+    if load.unified or load.parallel <= 1:
+        return context, 1
+    return padded(context // load.parallel, KV_PAD) or KV_PAD, load.parallel
+
+
+def window_cells(shape: ModelShape, load: Load, ubatch: int) -> int:
+    cells, streams = context_cells(load)
+    if load.swa_full:
+        return cells
+    sequences = load.parallel if streams == 1 else 1
+    return padded(min(cells, shape.window_size * sequences + ubatch), WINDOW_PAD)
+
+
+def kv_bytes(shape: ModelShape, load: Load, era: Era, index: int) -> int:
+    """Keys and values of one block."""
+    layer = shape.layers[index]
+    if not layer.attends:
+        return 0
+    cells, streams = context_cells(load)
+    if layer.window and shape.window_size:
+        cells = window_cells(shape, load, effective_ubatch(shape, load))
+    value_width = layer.value_width
+    if not load.flash:
+        # Without flash attention V is transposed, and padded to the widest layer
+        value_width = max((entry.value_width for entry in shape.layers), default=0)
+    if shape.is_mla and era.mla_without_values:
+        value_width = 0
+    return cells * streams * (row_bytes(load.type_k, layer.key_width) + row_bytes(load.type_v, value_width))
+
+
+def row_bytes(name: str, width: int) -> int:
+    _name, block, size = TENSOR_TYPES[TYPE_IDS[name.lower()]]
+    return -(-width // block) * size
+
+
+def state_bytes(shape: ModelShape, load: Load, index: int) -> int:
+    if not shape.layers[index].recurrent:
+        return 0
+    return sum(shape.state_width) * 4 * max(1, load.parallel)
+
+
+def effective_ubatch(shape: ModelShape, load: Load) -> int:
+    """A batch is never larger than the context, where the model reads from left to right."""
+    return min(load.ubatch, padded(load.context, KV_PAD)) if shape.causal else load.ubatch
+
+
+def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use, ...], Use]:
+    """Bytes on each GPU, and on the CPU."""
+    where = place(shape, load, era)
+    gpu_weights, cpu_weights = weights(shape, load, where)
+    gpus = len(load.counts)
+    kv, state = [0] * gpus, [0] * gpus
+    cpu_kv = cpu_state = 0
+    for index, device in enumerate(where.blocks):
+        keys, states = kv_bytes(shape, load, era, index), state_bytes(shape, load, index)
+        if device < 0 or load.kv_on_host:
+            cpu_kv += keys
+            cpu_state += states
+        else:
+            kv[device] += keys
+            state[device] += states
+    compute, cpu_compute = fit_compute.buffers(shape, load, era, where)
+    counted = [sum(1 for device in where.blocks if device == number) + (1 if where.output == number else 0) for number in range(gpus)]
+    on_gpus = tuple(Use(gpu_weights[n], kv[n], state[n], compute[n], counted[n]) for n in range(gpus))
+    on_cpu = Use(cpu_weights, cpu_kv, cpu_state, cpu_compute, shape.block_count + 1 - sum(counted))
+    return on_gpus, on_cpu
+
+
+def largest_expert(shape: ModelShape, blocks: Optional[range] = None) -> int:
+    """The largest matrix of experts among ``blocks``."""
+    wanted = range(shape.block_count) if blocks is None else blocks
+    return max((weight.size_bytes for weight in shape.weights if weight.is_expert and weight.layer in wanted), default=0)
+
+
+def architectures() -> frozenset[str]:
+    return data_arch.KNOWN
