@@ -175,7 +175,9 @@ def step_down(state: Mapping[str, Any], planned_fit: Mapping[str, Any], reason: 
     if not inputs or count > MAX_STEPS:
         return {}
     reasons = [str(entry) for entry in before.get("reasons") or ()] if same_inputs(before.get("inputs") or {}, inputs) else []
-    return {"count": count, "reason": reason, "reasons": [*reasons, reason][-MAX_STEPS:], "inputs": dict(inputs)}
+    # The settings that ran out, as the plan had them: a step has to lead to others
+    tried = dict(planned_fit.get("settings") or {})
+    return {"count": count, "reason": reason, "reasons": [*reasons, reason][-MAX_STEPS:], "inputs": dict(inputs), "settings": tried}
 
 
 # --- one host ----------------------------------------------------------------------------------------------------
@@ -219,29 +221,57 @@ class _Host:
                 wishes[name] = replace(wish, step_down=down)
             except AikitError as exc:
                 aside[name] = _unplannable(service, exc, self.final)
+        self._set_aside_what_cannot(wishes, aside)
         pinned = {} if self.replan else {name: kept for name in wishes for kept in [self._recorded(name, wishes[name], inputs[name])] if kept}
         gpus = self._with_ours(set(aside))
-        fits = self._plan(wishes, gpus, pinned)
+        fits = self._solve(wishes, gpus, pinned)
         while True:
-            worse = next((name for name in pinned if not _still_fits(fits[name], pinned[name])), None)
-            if worse is None:
+            worse = next((name for name in pinned if not _still_fits(fits[name], pinned[name])), "")
+            if not worse:
                 break
             del pinned[worse]
-            fits = self._plan(wishes, gpus, pinned)
-        fresh = self._plan(wishes, gpus, {}) if pinned else fits
+            fits = self._solve(wishes, gpus, pinned)
+        fresh = self._solve(wishes, gpus, {}) if pinned else fits
         result = []
         for service in self.services:
             name = service["name"]
             if name in aside:
                 result.append(aside[name])
                 continue
-            result.append(self._outcome(service, fits[name], inputs[name], wishes[name].step_down, pinned.get(name) or {}, fresh[name]))
+            down = 0 if self.replan else steps(self.memory.get(name) or {}, inputs[name])
+            result.append(self._outcome(service, fits[name], inputs[name], down, pinned.get(name) or {}, fresh[name]))
         waits = [entry for entry in result if entry.state == "later"]
         reason = waits[0].reason if waits else ""
         findings = [finding for entry in result for finding in entry.findings]
         if any(entry.state == "planned" for entry in result):
             findings += [_uncounted(entry) for entry in result if entry.state == "server" and not entry.findings]
         return Outcome(not waits, reason, (*left, *result), tuple(findings))
+
+    def _set_aside_what_cannot(self, wishes: dict[str, Wish], aside: dict[str, Planned]) -> None:
+        """One service that a planner refuses must not take the plan from the others."""
+        for service in self.services:
+            name = service["name"]
+            if name in wishes:
+                try:
+                    self._plan({name: wishes[name]}, self.gpus, {})
+                except AikitError as exc:
+                    del wishes[name]
+                    aside[name] = _unplannable(service, exc, True)
+
+    def _step_further(self, name: str, wishes: dict[str, Wish], found: Fit) -> bool:
+        """A step that leads to the very settings that ran out of memory is none."""
+        wish = wishes[name]
+        tried = ((self.memory.get(name) or {}).get("step_down") or {}).get("settings") or {}
+        if not wish.step_down or not tried or wish.step_down >= 4 * MAX_STEPS or _explicit(found.settings) != _explicit(tried):
+            return False
+        wishes[name] = replace(wish, step_down=wish.step_down + 1)
+        return True
+
+    def _solve(self, wishes: dict[str, Wish], gpus: Sequence[Gpu], pinned: Mapping[str, Mapping[str, Any]]) -> dict[str, Fit]:
+        fits = self._plan(wishes, gpus, pinned)
+        while any([self._step_further(name, wishes, fits[name]) for name in wishes if name not in pinned]):
+            fits = self._plan(wishes, gpus, pinned)
+        return fits
 
     def _plan(self, wishes: Mapping[str, Wish], gpus: Sequence[Gpu], pinned: Mapping[str, Mapping[str, Any]]) -> dict[str, Fit]:
         asked = [
@@ -307,7 +337,7 @@ class _Host:
     def _recorded(self, name: str, wish: Wish, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The plan that the service runs with, if it was made from the same."""
         old = (self.memory.get(name) or {}).get("fit") or {}
-        usable = old.get("settings") and not old.get("delegated") and int(old.get("step_down") or 0) == wish.step_down
+        usable = old.get("planned") and old.get("settings") and not old.get("delegated") and int(old.get("step_down") or 0) == wish.step_down
         return old if usable and same_inputs(old.get("inputs") or {}, inputs) else {}
 
     def _with_ours(self, aside: set[str]) -> tuple[Gpu, ...]:
@@ -346,14 +376,14 @@ class _Host:
                 message = f"its settings need more memory than there is: {room}"
                 hint = "Set gpu_layers and context_size to auto, take smaller ones, or give it another GPU."
                 findings.append(Finding("warning", name, 0, message, hint))
-            return Planned(name, "counted", reason, {}, None, record, False, "", tuple(findings), before, not room and found.fits)
+            return Planned(name, "counted", reason, {}, None, record, False, "", tuple(findings), before, not room)
         own = {key: value for key, value in (service.get("settings") or {}).items() if key not in asked["auto"] and key != "low_vram"}
         settings = {**_explicit(record["settings"]), **own}
         verdict = expected(found)
-        fits = found.fits and not room and found.offload != "none"
+        fits = (found.fits or bool(kept)) and not room and found.offload != "none"
         shown = service.get("gpus") or service.get("runtime") == "applesilicon"
         given = (service.get("expect") or {}).get("verdict") or ()
-        problem = _unacceptable(name, found, verdict if service.get("default_verdict") and shown else given, room)
+        problem = _unacceptable(name, found, verdict if service.get("default_verdict") and shown else given, room, found.fits or bool(kept))
         if problem:
             findings.append(problem)
         note = _growth(found, fresh) if kept else ""
@@ -366,6 +396,7 @@ class _Host:
             return {**kept, "inputs": {**kept["inputs"], **known}}
         record = {key: value for key, value in found.as_dict().items() if key != "findings"}
         record.update(
+            planned=bool(service["wish"]["auto"]),
             step_down=down, inputs=dict(inputs), visible=sorted(int(index) for index in self._chosen(tuple(service.get("gpus") or ("all",))))
         )
         if down:
@@ -391,12 +422,12 @@ def _explicit(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}
 
 
-def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str) -> Optional[Finding]:
+def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, fits: bool) -> Optional[Finding]:
     """What has to be said before 40 GB travel: the proof would fail."""
     where = name
     sure = found.confidence != "estimated" and not found.delegated
     hint = "Take a smaller model or fewer bits, give it another GPU, or let expect.verdict accept less."
-    if not found.fits or room:
+    if room or not fits:
         return Finding("error", where, 0, f"{name} does not fit on this host: {room or found.reason}", hint)
     if found.offload == "none" and not set(acceptable) & {"cpu", "software", "unverified"}:
         hint = "Take a smaller model, give it another GPU, set gpus: [] for the CPU, or let expect.verdict accept cpu."
@@ -423,7 +454,7 @@ def _room(found: Fit) -> str:
 
 def _still_fits(found: Fit, recorded: Mapping[str, Any]) -> bool:
     """Whether a plan of earlier has room; the margin is what it may have lost since."""
-    return found.fits and not _room(found) and found.offload == recorded.get("offload")
+    return not _room(found) and found.offload == recorded.get("offload")
 
 
 def _growth(kept: Fit, fresh: Fit) -> str:

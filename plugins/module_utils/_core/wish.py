@@ -16,6 +16,7 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from . import localai
 from .aikitfile import Aikitfile, Model, image_file, is_projector, meant, shard
+from .fit_shape import MAX_LAYERS
 from .llama_server import DEFAULT_CONTEXT
 from .services import Service
 
@@ -25,8 +26,15 @@ AUTO_KEYS = ("gpu_layers", "context_size", "parallel")
 SERVER_SLOTS = 4
 
 _SAME = ("gpu_layers", "context_size", "cache_type_k", "cache_type_v", "no_kv_offloading", "tensor_split", "low_vram", "f16", "embeddings", "reranking")
-_OPTIONS = {"parallel": "parallel", "n_parallel": "parallel", "n_cpu_moe": "n_cpu_moe", "ubatch": "ubatch", "n_ubatch": "ubatch"}
-_SWITCHES = {"swa_full": "swa_full", "kv_unified": "kv_unified", "unified_kv": "kv_unified", "cpu_moe": "cpu_moe", "mmproj_use_gpu": "mmproj_use_gpu"}
+_OPTIONS = {"parallel": "parallel", "n_parallel": "parallel", "n_cpu_moe": "n_cpu_moe", "ubatch": "batch", "n_ubatch": "batch"}
+_SWITCHES = {
+    "swa_full": "swa_full",
+    "kv_unified": "kv_unified",
+    "unified_kv": "kv_unified",
+    "mmproj_use_gpu": "mmproj_offload",
+    "mmproj_offload": "mmproj_offload",
+}
+_OFF = ("false", "0", "no", "off", "disabled")
 _BY_HAND = ("override_tensor", "tensor_buft_overrides", "split_mode", "sm", "device", "devices", "grpc_servers", "rpc_servers")
 
 
@@ -158,7 +166,9 @@ def _settings(entry: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         if name in _OPTIONS and value.lstrip("-").isdigit():
             found[_OPTIONS[name]] = int(value)
         elif name in _SWITCHES:
-            found[_SWITCHES[name]] = value.lower() not in ("false", "0", "no", "off")
+            found[_SWITCHES[name]] = value.lower() not in _OFF
+        elif name == "cpu_moe" and value.lower() not in _OFF:
+            found["n_cpu_moe"] = MAX_LAYERS
         elif name in _BY_HAND or name.startswith("-"):
             problem = problem or f"options: {option} places the model by hand, which is not planned"
     # LocalAI reads 0 as "not set"
