@@ -9,7 +9,7 @@ from __future__ import annotations
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._core import fit_report, service_fit
+from ..module_utils._core import plan_report, service_fit
 from ..module_utils._core.errors import AikitError
 from ..plugin_utils.plain import plain
 
@@ -67,6 +67,6 @@ class ActionModule(ActionBase):
             fits=found.fits and not errors,
             services=services,
             findings=[finding.as_dict() for finding in found.findings],
-            lines=fit_report.lines(services),
+            lines=plan_report.lines(services),
         )
         return result
