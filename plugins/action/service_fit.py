@@ -16,7 +16,7 @@ from ..plugin_utils.plain import plain
 
 class ActionModule(ActionBase):
     _requires_connection = False
-    _VALID_ARGS = frozenset(("services", "models", "gpus", "memory", "policy", "servers", "replan", "final", "strict"))
+    _VALID_ARGS = frozenset(("services", "models", "gpus", "memory", "policy", "servers", "replan", "final", "alone", "strict"))
     TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = False
@@ -33,6 +33,7 @@ class ActionModule(ActionBase):
                 "servers": {"type": "dict", "default": {}},
                 "replan": {"type": "bool", "default": False},
                 "final": {"type": "bool", "default": False},
+                "alone": {"type": "bool", "default": False},
                 "strict": {"type": "bool", "default": True},
             }
         )
@@ -49,6 +50,7 @@ class ActionModule(ActionBase):
                 given["servers"],
                 given["replan"],
                 given["final"],
+                given["alone"],
             )
         except AikitError as exc:
             raise AnsibleActionFail(f"{host}: {exc}") from exc

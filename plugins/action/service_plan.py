@@ -65,6 +65,7 @@ class ActionModule(ActionBase):
         result.update(
             changed=False,
             services=plans,
+            uses_gpus=any(plan["state"] == "present" and wish.uses_gpu(plan) for plan in plans),
             wants_gpus=any(plan["gpus"] and plan["state"] == "present" for plan in plans),
             project_dir=project_dir,
             findings=[finding.as_dict() for _name, finding in findings],

@@ -62,7 +62,7 @@ options:
     type: str
   paths:
     description:
-      - Where the model lies in O(image). Of a split model, the first part.
+      - Where the model, and its projector, lie in O(image). Of a split model, the first part.
     type: list
     elements: str
     default: []
@@ -103,7 +103,7 @@ EXAMPLES = r"""
 RETURN = r"""
 models:
   description:
-    - By key (for O(image), its name), C(shape), the C(origin) V(cache), V(store), V(file), V(url) or V(image), and C(read_bytes);
+    - By key (for O(image), its name, a colon and the path), C(shape), the C(origin) V(cache), V(store), V(file), V(url) or V(image), and C(read_bytes);
       or C(error), why the header could not be read.
   returned: always
   type: dict
@@ -145,7 +145,7 @@ def work(module):
     shapes = Shapes(params["store"], params["cache"], params["tokens"], params["token"] or "", module.check_mode)
     found = shapes.all(params["models"])
     if params["image"]:
-        found[params["image"]] = of_image(open_engine(params["engine"]), params["image"], params["paths"])
+        found.update(of_image(open_engine(params["engine"]), params["image"], params["paths"]))
     return report(Plan(), models=found)
 
 

@@ -70,6 +70,11 @@ options:
       - Nothing comes later. A service whose model cannot be read is left to its server, with a warning.
     type: bool
     default: false
+  alone:
+    description:
+      - Plan each service as if it were the only one of the host.
+    type: bool
+    default: false
   strict:
     description:
       - Fail when a plan says that a service cannot work.
@@ -156,6 +161,7 @@ def main():
             "servers": {"type": "dict", "default": {}},
             "replan": {"type": "bool", "default": False},
             "final": {"type": "bool", "default": False},
+            "alone": {"type": "bool", "default": False},
             "strict": {"type": "bool", "default": True},
         },
         supports_check_mode=True,

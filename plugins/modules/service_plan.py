@@ -206,6 +206,11 @@ wants_gpus:
   returned: always
   type: bool
   sample: true
+uses_gpus:
+  description: Whether any service that shall be present computes on GPUs, so that their memory is planned. A Vulkan build may without asking for one.
+  returned: always
+  type: bool
+  sample: true
 project_dir:
   description: Folder that relative paths started from.
   returned: always

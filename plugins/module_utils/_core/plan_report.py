@@ -70,7 +70,7 @@ def plan_lines(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def document(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The same for programs: ``{fits, known, hosts: {host: {fits, known, reason, services, findings}}}``."""
+    """The same for programs: ``{fits, known, misfits, hosts: {host: {fits, known, reason, services, findings}}}``."""
     found = {
         host: {
             "fits": bool(plan.get("fits")),
@@ -81,12 +81,18 @@ def document(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         }
         for host, plan in sorted(hosts.items())
     }
-    return {"fits": all(plan["fits"] for plan in found.values()), "known": all(plan["known"] for plan in found.values()), "hosts": found}
+    return {
+        "fits": all(plan["fits"] for plan in found.values()),
+        "known": all(plan["known"] for plan in found.values()),
+        "misfits": misfits(hosts),
+        "hosts": found,
+    }
 
 
 def misfits(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What does not fit, as ``service on host``."""
-    return [f"{row['service']} on {row['host']}" for row in rows(hosts) if row.get("fits") == "NO"]
+    """What does not fit, and what cannot be said yet, a sentence each."""
+    words = {"NO": "does not fit", "later": "is not known to fit yet"}
+    return [f"{row['service']} on {row['host']} {words[row['fits']]}: {row['why'].rstrip('.')}." for row in rows(hosts) if row.get("fits") in words]
 
 
 def _layers(fit: Mapping[str, Any]) -> str:

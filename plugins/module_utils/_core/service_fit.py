@@ -24,7 +24,7 @@ from . import fit, planned
 from .errors import AikitError, Finding
 from .fit import Fit, Gpu, Host, ModelShape, Policy, Wish
 from .services import suggestion
-from .wish import files_of, key_of, uses_gpu
+from .wish import files_of, image_key, key_of, uses_gpu
 
 # What a plan is made from. One that is not known yet (the server, before its image is there) is not compared
 INPUTS = ("model", "projector", "wish", "gpus", "driver", "server", "policy")
@@ -101,6 +101,7 @@ def plan_host(
     servers: Mapping[str, str] = {},
     replan: bool = False,
     final: bool = False,
+    alone: bool = False,
     planner: Optional[Planner] = None,
 ) -> Outcome:
     """Settings for the services of one host.
@@ -112,13 +113,26 @@ def plan_host(
     :param servers: by image, what serves in it ("llama_cpp 0.7.0"), as far as it is known.
     :param replan: make a new plan, whatever earlier ones and earlier errors said.
     :param final: nothing comes later: what is not known now is left to the server.
+    :param alone: each service as if it were the only one.
     """
+    if alone:
+        parts = [
+            plan_host([service], shapes, gpu_info, memory, policy, servers, replan, final, planner=planner)
+            for service in services
+            if service.get("state") == "present"
+        ]
+        reason = next((part.reason for part in parts if part.reason), "")
+        every = tuple(entry for part in parts for entry in part.services)
+        return Outcome(all(part.known for part in parts), reason, every, tuple(finding for part in parts for finding in part.findings))
     wanted = [service for service in services if service.get("state") == "present" and service.get("wish") is not None]
     left = tuple(_left(service, "it computes on the CPU") for service in wanted if not uses_gpu(service) and service["wish"]["auto"])
     candidates = [service for service in wanted if uses_gpu(service)]
     if not candidates:
         return Outcome(True, "", left)
     found, why = host_gpus(gpu_info, any(service.get("gpus") for service in candidates))
+    if found and memory and "services" not in memory:
+        # Without it, what our own containers hold would count as taken
+        found, why = (), f"after provisioning: {str(memory.get('msg') or 'the services of the host could not be looked at').strip()}"
     if not found:
         later = tuple(_without_gpus(service, why) for service in candidates)
         return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later))
@@ -288,11 +302,13 @@ class _Host:
         lists = files_of(service)
         if not lists:
             # A pre-made image: its models are read where it is
-            shape, projector = self._shape(str(service["image"])), None
+            keys = [image_key(str(service["image"]), path) for path in asked.get("paths") or ()]
+            if not keys:
+                raise _Later("its image was not read yet")
         else:
             keys = [key_of(files, service.get("context") or "") for files in lists]
-            shape = self._shape(keys[0])
-            projector = self._shape(keys[1]) if len(keys) > 1 else None
+        shape = self._shape(keys[0])
+        projector = self._shape(keys[1]) if len(keys) > 1 else None
         settings = dict(asked["settings"])
         if settings.get("context_size") == -1:
             # LocalAI's word for all that the model was trained for

@@ -12,16 +12,21 @@ counted too: it takes memory that the others cannot have.
 from __future__ import annotations
 
 import hashlib
+import posixpath
+import re
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from . import localai
 from .aikitfile import Aikitfile, Model, image_file, is_projector, meant, shard
+from .container import LLAMA_SETTINGS
+from .errors import AikitError
 from .fit_shape import MAX_LAYERS
 from .llama_server import DEFAULT_CONTEXT
-from .services import Service
+from .services import Service, suggestion
 
 # What ``auto`` in settings, or low_vram, lets a plan decide
 AUTO_KEYS = ("gpu_layers", "context_size", "parallel")
+_MODEL_KEYS = ("source", "sha256", "name", "gpus", "settings")
 # llama-server's slots when nobody says how many
 SERVER_SLOTS = 4
 
@@ -91,6 +96,121 @@ def files_of(service: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
 def uses_gpu(service: Mapping[str, Any]) -> bool:
     """Whether a service computes on GPUs of its host. A Vulkan build takes those that its container sees, with or without ``gpus``."""
     return bool(service.get("gpus")) or service.get("runtime") == "applesilicon" or service.get("base_variant") == "vulkan"
+
+
+def premade(services: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Pre-made images that plans need to know, each once, as the service that has them."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for service in services:
+        if service.get("state") == "present" and not service.get("built") and uses_gpu(service):
+            found.setdefault(str(service["image"]), service)
+    return list(found.values())
+
+
+def of_image(service: Mapping[str, Any], read: Mapping[str, Any], config: Sequence[Any]) -> dict[str, Any]:
+    """The wish of a service whose image is pre-made, and ``paths`` of its model and its projector inside.
+
+    :param read: result of aikit_image_info; without images while the image is not there.
+    :param config: the parsed configuration in an image with LocalAI.
+    """
+    asked = dict(service["wish"])
+    image = next(iter(read.get("images") or ()), None)
+    if image is None:
+        return {**asked, "paths": []}
+    own = {key: value for key, value in (service.get("settings") or {}).items() if key != "threads"}
+    env = image.get("env") or {}
+    models = [entry for entry in config if isinstance(entry, Mapping) and not entry.get("disabled") and not entry.get("alias")]
+    paths: list[str] = []
+    problem = ""
+    base: dict[str, Any] = {}
+    if models:
+        paths, base, problem = _in_localai(models)
+    elif env.get("LLAMA_ARG_MODEL"):
+        paths = [str(env[name]) for name in ("LLAMA_ARG_MODEL", "LLAMA_ARG_MMPROJ") if env.get(name)]
+        base = _from_env(env)
+    else:
+        problem = "its image does not say which model it serves (neither LLAMA_ARG_MODEL nor /config.yaml)"
+        if env.get("LLAMA_ARG_MODELS_PRESET"):
+            problem = _several(2)
+    settings = {**base, **own}
+    if not asked["auto"]:
+        settings.pop("low_vram", None)
+        _as_the_server_would(settings, str(image.get("server") or service.get("server") or ""))
+    settings.update((key, "auto") for key in asked["auto"])
+    return {**asked, "settings": settings, "problem": problem, "paths": [] if problem else paths}
+
+
+def with_images(services: Iterable[Mapping[str, Any]], read: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The services, those of pre-made images with what was read there: ``read`` maps an image to ``{wish, image, models}``."""
+    result = []
+    for service in services:
+        found = read.get(str(service.get("image"))) if not service.get("built") else None
+        wish_of_image = (found or {}).get("wish")
+        if wish_of_image and service.get("wish"):
+            # Several services may share an image; what each leaves to the plan is its own
+            mine = {key: wish_of_image[key] for key in ("paths", "problem")}
+            inside = {key: value for key, value in wish_of_image["settings"].items() if value != "auto"}
+            own = service["wish"]
+            service = {**service, "wish": {**own, **mine, "settings": {**inside, **own["settings"]}}}
+        result.append(dict(service))
+    return result
+
+
+def image_shapes(read: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The shapes of all images that were read, by :func:`image_key`."""
+    return {key: shape for found in read.values() for key, shape in (found.get("models") or {}).items()}
+
+
+def image_key(image: str, path: str) -> str:
+    return f"{image}:{path}"
+
+
+def server_versions(builds: Mapping[str, Mapping[str, Any]], read: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """By image, what serves in it: ``llama_cpp 0.7.0``. Images that do not say it are left out.
+
+    :param builds: what role inference remembers of its builds, ``{image, request}`` by reference.
+    """
+    found = {}
+    for name, entry in [*builds.items(), *read.items()]:
+        image = entry.get("image") or {}
+        labels = image.get("labels") or {}
+        server = str(image.get("server") or labels.get("io.aikit.fleet.server") or "")
+        version = str(labels.get("io.aikit.fleet.server.version") or "")
+        if server:
+            found[name] = f"{server} {version}".strip()
+    return found
+
+
+def models_as_services(models: Any, settings: Any = None) -> list[dict[str, Any]]:
+    """``inference_plan_models`` as services that leave everything to the plan.
+
+    An entry is a source, or a mapping with ``source`` and ``sha256``, ``name``, ``gpus``, ``settings``.
+    """
+    if isinstance(models, (str, Mapping)) or not isinstance(models, Sequence):
+        raise AikitError("inference_plan_models must be a list.", "Each entry is the source of a model, or a mapping with source and sha256.")
+    result = []
+    for index, raw in enumerate(models):
+        entry = {"source": raw} if isinstance(raw, str) else raw
+        where = f"inference_plan_models[{index}]"
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("source"), str):
+            raise AikitError(f"{where} has no source.", "Write the source of a model as in an aikitfile, or a mapping with source and sha256.")
+        for key in entry:
+            if key not in _MODEL_KEYS:
+                raise AikitError(f"{where}.{key} is no key of a model.", suggestion(str(key), _MODEL_KEYS) or f"Known: {', '.join(_MODEL_KEYS)}.")
+        name = re.sub(r"[^A-Za-z0-9_.-]+|-{2,}", "-", str(entry.get("name") or posixpath.basename(entry["source"].partition("?")[0]))).strip("-._")
+        model = {"name": name or f"model-{index}", "source": entry["source"], **({"sha256": entry["sha256"]} if entry.get("sha256") else {})}
+        result.append(
+            {
+                "name": (name or "model")[:50] if name not in [other["name"] for other in result] else f"{name[:50]}.{index}",
+                "definition": {"apiVersion": "v1alpha1", "runtime": "cuda", "models": [model]},
+                "image": f"localhost/aikit/plan:{index}",
+                "gpus": entry.get("gpus") or ["all"],
+                # They are never started; each service of a host has to have a port of its own
+                "port": 1024 + index,
+                "settings": {"gpu_layers": "auto", "context_size": "auto", **(settings or {}), **(entry.get("settings") or {})},
+            }
+        )
+    return result
 
 
 def key_of(files: Sequence[Mapping[str, Any]], context: str) -> str:
@@ -175,6 +295,36 @@ def _settings(entry: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if not found.get("context_size"):
         found.pop("context_size", None)
     return found, problem
+
+
+def _in_localai(models: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any], str]:
+    """Paths, settings and the problem of a LocalAI configuration."""
+    if len(models) != 1:
+        return [], {}, _several(len(models))
+    entry = models[0]
+    if not localai.is_llama(entry.get("backend")):
+        return [], {}, f"backend {entry.get('backend')} is not llama.cpp, and only that is planned"
+    settings, problem = _settings(entry)
+    names = [str((entry.get("parameters") or {}).get("model") or ""), str(entry.get("mmproj") or "")]
+    if not names[0]:
+        return [], settings, problem or "parameters.model of its configuration is not set"
+    return [name if name.startswith("/") else f"/models/{name}" for name in names if name], settings, problem
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    """What the variables of an image with llama-server set."""
+    found: dict[str, Any] = {}
+    for key, variable in LLAMA_SETTINGS.items():
+        value = env.get(variable)
+        if value and key != "threads":
+            found[key] = int(value) if value.lstrip("-").isdigit() else value
+    if env.get("LLAMA_ARG_UBATCH", "").isdigit():
+        found["batch"] = int(env["LLAMA_ARG_UBATCH"])
+    else:
+        found.pop("batch", None)
+    if env.get("LLAMA_ARG_KV_OFFLOAD"):
+        found["no_kv_offloading"] = env["LLAMA_ARG_KV_OFFLOAD"].lower() in _OFF
+    return found
 
 
 def _as_the_server_would(settings: dict[str, Any], server: str) -> None:

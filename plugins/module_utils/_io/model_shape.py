@@ -14,6 +14,7 @@ from .._core import aikitfile, gguf
 from .._core import model_source as sources
 from .._core.errors import AikitError
 from .._core.fit_shape import ModelShape
+from .._core.wish import image_key
 from . import files
 from .engine import Engine
 from .transfer import Store
@@ -85,19 +86,21 @@ class Shapes:
 
 
 def of_image(engine: Engine, image: str, paths: Sequence[str]) -> dict[str, Any]:
-    """``{shape, origin, read_bytes}`` or ``{error}`` of a model inside an image; ``paths`` are its file, or its first part."""
-    try:
-        headers, read = [], 0
-        for path in paths:
+    """``{shape, origin, read_bytes}`` or ``{error}`` of files inside an image, by :func:`wish.image_key`; of a split model, the first part is named."""
+    result: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        try:
+            headers, read = [], 0
             for part in _all_parts(path):
                 found = engine.image_head(image, part, _Head(part).read)
                 if found is None:
                     raise AikitError(f"{image} has no {part}")
                 headers.append(found[0])
                 read += found[1]
-        return {"shape": ModelShape.from_header(headers).as_dict(), "origin": "image", "read_bytes": read}
-    except AikitError as exc:
-        return {"error": str(exc)}
+            result[image_key(image, path)] = {"shape": ModelShape.from_header(headers).as_dict(), "origin": "image", "read_bytes": read}
+        except AikitError as exc:
+            result[image_key(image, path)] = {"error": str(exc)}
+    return result
 
 
 class _Head:
