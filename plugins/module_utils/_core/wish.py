@@ -198,10 +198,12 @@ def models_as_services(models: Any, settings: Any = None) -> list[dict[str, Any]
             if key not in _MODEL_KEYS:
                 raise AikitError(f"{where}.{key} is no key of a model.", suggestion(str(key), _MODEL_KEYS) or f"Known: {', '.join(_MODEL_KEYS)}.")
         name = re.sub(r"[^A-Za-z0-9_.-]+|-{2,}", "-", str(entry.get("name") or posixpath.basename(entry["source"].partition("?")[0]))).strip("-._")
-        model = {"name": name or f"model-{index}", "source": entry["source"], **({"sha256": entry["sha256"]} if entry.get("sha256") else {})}
+        # A container's name has two characters at least
+        name = name if len(name) > 1 else f"model-{name or index}"
+        model = {"name": name, "source": entry["source"], **({"sha256": entry["sha256"]} if entry.get("sha256") else {})}
         result.append(
             {
-                "name": (name or "model")[:50] if name not in [other["name"] for other in result] else f"{name[:50]}.{index}",
+                "name": name[:50] if name[:50] not in [other["name"] for other in result] else f"{name[:50]}.{index}",
                 "definition": {"apiVersion": "v1alpha1", "runtime": "cuda", "models": [model]},
                 "image": f"localhost/aikit/plan:{index}",
                 "gpus": entry.get("gpus") or ["all"],
