@@ -73,6 +73,9 @@ HYBRID = HYBRID_BY_HEADS | HYBRID_BY_FEED_FORWARD | HYBRID_BY_INTERVAL | HYBRID_
 # With a gated delta net, whose computation takes memory of its own
 DELTA_NET = frozenset({"qwen35", "qwen35moe", "qwen3next", "kimi-linear"})
 
+# Attention and the feed-forward part read the same input, which therefore lives longer
+PARALLEL = frozenset({"cohere2", "falcon", "llama4", "phi2", "stablelm"})
+
 # They read a whole text at once and keep nothing
 NO_CACHE = frozenset(
     {

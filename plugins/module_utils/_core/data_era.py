@@ -12,7 +12,7 @@ observations of builds b7698, b8179, 0.5.0 and 0.7.0 (tests/oracle). Read 2026-1
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Mapping
 
 REVIEWED = "2026-11-25"
@@ -24,24 +24,35 @@ class Era:
 
     ``outputs_per_slot``: logits are reserved for one token per slot, not for every token of a batch.
     ``mla_without_values``: multi-head latent attention keeps no V. ``unified``: the slots share one KV cache unless told otherwise.
+    ``mask_f16``: the mask of attention is made in f16 at once, not made in f32 and converted.
+    ``keeps_inputs``: inputs stay in the compute buffer to the end. ``dequantises``: flash attention on a quantised cache counts there.
+    ``inputs``: activations of the model's width that live beside the largest tensors, on one GPU, on the first and the other ones of
+    several, and in host memory.
     """
 
     name: str
     output_first: bool
     outputs_per_slot: bool
     mla_without_values: bool
+    mask_f16: bool
+    keeps_inputs: bool
+    dequantises: bool
+    inputs: int
+    inputs_first: int
+    inputs_other: int
+    inputs_host: int = 2
+    inputs_host_pipeline: int = 2
     cpu_moe: bool = True
     unified: bool = True
-    # The mask of attention is made in f16 at once, not made in f32 and converted
-    mask_f16: bool = True
 
 
 # The first build of each era (llama.cpp's number of commits)
 BUILDS: tuple[tuple[int, Era], ...] = (
-    (0, Era("2025", False, False, False, mask_f16=False)),
-    (7500, Era("2026-01", True, False, False, mask_f16=False)),
-    (7850, Era("2026-02", True, False, True, mask_f16=False)),
-    (9450, Era("2026-06", True, True, True)),
+    (0, Era("2025", False, False, False, False, True, False, 4, 8, 8)),
+    (7500, Era("2026-01", True, False, False, False, False, False, 4, 7, 7)),
+    (7850, Era("2026-02", True, False, True, False, False, False, 4, 7, 7)),
+    (9450, Era("2026-06", True, True, True, True, False, True, 3, 7, 7)),
+    (11200, Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10)),
 )
 NEWEST = BUILDS[-1][1]
 
@@ -65,7 +76,7 @@ def era(server_version: str) -> Era:
             known = 10000 if not major or major[0] >= _LOCALAI_UNIFIED else 8120
         found = of_build(known)
         unified = not major or major[0] >= _LOCALAI_UNIFIED
-        return Era(**{**found.__dict__, "unified": unified, "cpu_moe": unified})
+        return replace(found, unified=unified, cpu_moe=unified)
     build = re.search(r"(?:^|\bb|build )(\d{4,6})\b", server_version.lower())
     if build:
         return of_build(int(build.group(1)))

@@ -2,59 +2,251 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The compute buffers: what the largest graph needs for what it has between two operations."""
+"""The compute buffers: the most that a graph holds between two of its operations.
+
+llama.cpp reserves for the largest graph, a full batch on a full cache. What lives at one moment is the same in all layers, so a few moments
+decide: attention, the feed-forward part (dense or with experts), a recurrent layer, the logits. Each is a sum of tensors of known
+shapes: ``rows`` tokens times a width, in f32. The allocator leaves holes, so these sums are met from above by a few of them.
+
+Sizes are those of NVIDIA's backend (flash attention converts a quantised cache to f16 for one layer, in its compute buffer).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Sequence
 
 from . import data_arch
 from .data_era import Era
-from .fit_shape import ModelShape
+from .fit_shape import Layer, ModelShape, Weight
 
 if TYPE_CHECKING:
     from .fit_memory import Load, Placement
 
-_COPIES = 4
+# With several GPUs the scheduler keeps this many copies of what goes into a graph
+COPIES = 4
+_F16, _F32 = 2, 4
 
 
-def buffers(shape: ModelShape, load: Load, era: Era, where: Placement) -> tuple[list[int], int]:
-    """Bytes on each GPU, and on the CPU."""
-    from . import fit_memory as memory
+@dataclass(frozen=True)
+class _Graph:
+    """What all moments need to know, in bytes unless said otherwise."""
 
-    ubatch = memory.effective_ubatch(shape, load)
-    cells = memory.padded(load.context, memory.KV_PAD)
-    heads = max((layer.heads for layer in shape.layers), default=0)
-    width = max((layer.heads * max(layer.key_length, layer.value_length) for layer in shape.layers), default=0)
-    feed = max(max((layer.feed_forward for layer in shape.layers), default=0), shape.experts_used * shape.number("expert_feed_forward_length"))
-    outputs = ubatch if load.all_outputs or not era.outputs_per_slot else min(ubatch, load.parallel)
-    mask = (2 if era.mask_f16 or not load.flash else 6) * ubatch * cells
-    work = 4 * ubatch * (2 * feed + shape.embedding)
-    if load.flash:
-        if load.type_k != "f16":
-            work = max(work, 4 * cells * max((layer.key_width for layer in shape.layers), default=0) + 4 * ubatch * (2 * feed + shape.embedding))
-    else:
-        work = max(work, 4 * ubatch * cells * heads + 4 * ubatch * cells + 24 * ubatch * max(shape.embedding, width))
-    if shape.architecture in data_arch.DELTA_NET:
-        work = max(work, 49 * ubatch * shape.embedding)
-    logits = 4 * outputs * shape.rows
+    shape: ModelShape
+    load: Load
+    era: Era
+    rows: int
+    cells: int
+    window: int
+    # One activation of the model's width, for all tokens of a batch
+    width: int
+
+    def of(self, columns: int) -> int:
+        return _F32 * self.rows * columns
+
+
+def buffers(shape: ModelShape, load: Load, era: Era, where: Placement, cells: int, window: int, rows: int) -> tuple[list[int], int]:
+    """Bytes on each GPU, and on the CPU.
+
+    :param cells: of one stream of the KV cache; ``window``: of its sliding part, 0 without one.
+    :param rows: tokens of a batch.
+    """
+    graph = _Graph(shape, load, era, rows, cells, window, _F32 * rows * shape.embedding)
     busy = [number for number in range(len(load.counts)) if number in where.blocks or number == where.output]
-    many = len(busy) > 1
+    pipeline = len(busy) > 1 and not load.cpu_moe and not load.kv_on_host and load.gpu_layers > shape.block_count
     result = [0] * len(load.counts)
-    blocks, (_read, output, _padded, _shared, _dummy) = memory._groups(shape, load.padding)
-    staged = max((blocks[index][0] for index, device in enumerate(where.blocks) if device < 0), default=0)
-    for number in range(len(load.counts)):
-        if number not in busy:
-            continue
-        part = mask * (_COPIES if many else 1) + work
+    hosted = [index for index, device in enumerate(where.blocks) if device < 0]
+    # Without layers the first GPU still computes large batches of what lies in host memory
+    working = busy or ([0] if load.counts and load.op_offload else [])
+    for number in working:
+        blocks = [index for index, device in enumerate(where.blocks) if device == number]
+        first = number == working[0]
+        peak = _blocks(graph, blocks, pipeline, first, [], load.kv_on_host)
+        if first and load.op_offload:
+            staged = [index for index in range(min(load.cpu_moe, shape.block_count)) if where.blocks[index] >= 0]
+            peak = max(peak, _blocks(graph, hosted, pipeline, True, hosted, True), _blocks(graph, staged, pipeline, True, staged, load.kv_on_host))
         if number == where.output:
-            part = max(part, logits + 4 * ubatch * shape.embedding + mask)
-        if number == busy[0] and load.op_offload:
-            if where.output < 0:
-                part = max(part, output + 4 * ubatch * (shape.rows + shape.embedding))
-            if load.cpu_moe:
-                part += int(1.05 * memory.largest_expert(shape, range(load.cpu_moe)))
-            elif staged:
-                part += staged
-        result[number] = part
-    return result, 4 * ubatch * shape.embedding * 2 + mask
+            peak = max(peak, _logits(graph, pipeline))
+        elif where.output < 0 and first and load.op_offload and (load.all_outputs or not era.outputs_per_slot):
+            # The output matrix comes over for the logits of a whole batch
+            peak = max(peak, _logits(graph, pipeline) + _output_bytes(shape))
+        result[number] = peak
+    return result, _host(graph, pipeline)
+
+
+def _masks(graph: _Graph, blocks: Sequence[int], copies: int = 1) -> int:
+    """The masks of attention: one for the whole cache, one for its sliding part."""
+    shape = graph.shape
+    if shape.architecture in data_arch.RECURRENT:
+        return 0
+    size = (_F16 if graph.load.flash else _F32) * graph.rows * copies
+    if not shape.caches:
+        return size * graph.rows
+    layers = [shape.layers[index] for index in blocks if shape.layers[index].attends]
+    full = graph.cells if any(not layer.window for layer in layers) else 0
+    return size * (full + (graph.window if any(layer.window for layer in layers) else 0))
+
+
+def _blocks(graph: _Graph, blocks: Sequence[int], pipeline: bool, first: bool, staged: Sequence[int], kv_on_host: bool) -> int:
+    """The largest moment of ``blocks``. The weights of ``staged`` lie in host memory and come over, with ``kv_on_host`` so does the cache."""
+    shape = graph.shape
+    layers = [shape.layers[index] for index in blocks]
+    if not layers:
+        return 0
+    inputs = graph.era.inputs
+    if pipeline:
+        inputs = graph.era.inputs_first if first else graph.era.inputs_other
+    masks = _masks(graph, blocks, COPIES if pipeline else 1)
+    if pipeline and first and not graph.era.mask_f16:
+        # All copies in f32, one converted
+        masks = 2 * masks + masks // COPIES
+    steady = graph.width * inputs
+    further = shape.number("embedding_length_per_layer_input")
+    if further:
+        # One more input for each layer
+        steady += graph.of(further * shape.block_count)
+    if shape.architecture == "gemma3n":
+        # The activations are there several times, and all of them pass from one GPU to the next
+        steady += graph.width * (shape.number("altup.num_inputs", 4) + 1)
+        steady *= COPIES if pipeline else 1
+    if shape.architecture in data_arch.PARALLEL:
+        steady += graph.width
+    cache = max((_layer_cache(graph, layer) for layer in layers if layer.attends), default=0) if kv_on_host else 0
+    behind = 0
+    if cache:
+        # The cache leaves a hole that the larger tensors of the feed-forward part do not fit into
+        behind = cache + graph.width + (graph.of(shape.embedding * shape.experts_used) if shape.is_mixture else 0)
+    weights = _staged(shape, staged)
+    moments = [_feed_forward(graph, blocks) + (weights or behind)]
+    if any(layer.attends or not shape.caches for layer in layers):
+        moments.append(cache + max(_attention(graph, layer) for layer in layers if layer.attends or not shape.caches))
+    if any(layer.recurrent for layer in layers):
+        moments.append(_recurrent(graph) + weights)
+    peak = masks + steady + max(moments)
+    if not graph.era.mask_f16 and graph.load.flash:
+        # Made in f32 and converted: both are there for a moment
+        peak = max(peak, masks * 3 + 4 * graph.width)
+    return peak
+
+
+def _layer_cache(graph: _Graph, layer: Layer) -> int:
+    cells = graph.window if layer.window and graph.window else graph.cells
+    width = layer.key_width + (0 if graph.shape.is_mla else layer.value_width)
+    return _F16 * cells * width
+
+
+def _feed_forward(graph: _Graph, blocks: Sequence[int]) -> int:
+    """Up, gate and their product; with experts, all that one token uses, and their outputs before and after weighing."""
+    shape = graph.shape
+    dense = max((layer.feed_forward for layer in (shape.layers[index] for index in blocks)), default=0)
+    gated = any(weight.name.startswith(("ffn_gate.", "ffn_gate_up.")) or (weight.name == "ffn_up.weight" and _fused(shape, weight)) for weight in _part(shape, blocks))
+    found = graph.of(dense) * (3 if gated else 1)
+    experts = [weight for weight in _part(shape, blocks) if weight.is_expert]
+    if experts:
+        used = shape.experts_used
+        inner = max((weight.shape[1] for weight in experts if weight.name.startswith(("ffn_up_exps", "ffn_gate_exps"))), default=0)
+        inner = max(inner, max((weight.shape[1] // 2 for weight in experts if weight.name.startswith("ffn_gate_up_exps")), default=0))
+        split = any(weight.name.startswith("ffn_gate") for weight in experts)
+        middle = graph.of(inner * used)
+        outputs = graph.of(shape.embedding * used)
+        shared = max((weight.shape[1] for weight in _part(shape, blocks) if weight.name in ("ffn_up_shexp.weight", "ffn_gate_shexp.weight")), default=0)
+        found_experts = max(middle * (3 if split else 1) + (0 if split else outputs), 2 * outputs + graph.width)
+        if shared:
+            found_experts = max(found_experts + graph.width, graph.of(shared) * 3 + 2 * graph.width)
+        if not any(weight.name.startswith(("ffn_up.", "ffn_down.")) for weight in _part(shape, blocks)):
+            found = 0
+        found = max(found, found_experts)
+    return found
+
+
+def _part(shape: ModelShape, blocks: Sequence[int]) -> list[Weight]:
+    wanted = set(blocks)
+    return [weight for weight in shape.weights if weight.layer in wanted]
+
+
+def _fused(shape: ModelShape, weight: Weight) -> bool:
+    """Gate and up in one matrix."""
+    width = max((layer.feed_forward for layer in shape.layers), default=0)
+    return len(weight.shape) > 1 and weight.shape[1] == 2 * width
+
+
+def _attention(graph: _Graph, layer: Layer) -> int:
+    """Queries and what comes of them; the scores of all heads without flash attention; the converted cache with it."""
+    shape, load = graph.shape, graph.load
+    queries = graph.of(layer.heads * max(layer.key_length, layer.value_length))
+    # The model's own width is counted with the inputs, twice of it is free by now
+    found = 3 * queries - 2 * graph.width
+    cells = graph.rows if not shape.caches else graph.window if layer.window and graph.window else graph.cells
+    if load.flash:
+        if graph.era.dequantises and shape.caches:
+            for name, width in ((load.type_k, layer.key_width), (load.type_v, 0 if shape.is_mla else layer.value_width)):
+                if name not in ("f16", "bf16"):
+                    found += _F16 * cells * width
+    else:
+        found += _F32 * graph.rows * cells * layer.heads + graph.of(layer.key_width + layer.value_width)
+    if shape.is_mixture:
+        # The outputs of the experts left a hole that these do not fit into
+        found += graph.of(shape.embedding * shape.experts_used)
+    return max(0, found)
+
+
+def _recurrent(graph: _Graph) -> int:
+    shape = graph.shape
+    inner, state, groups = shape.number("ssm.inner_size"), shape.number("ssm.state_size"), shape.number("ssm.group_count")
+    if shape.architecture in data_arch.DELTA_NET:
+        return _delta_net(graph)
+    if inner:
+        mixed = inner + 2 * groups * state
+        # Projections, the convolution's input and output, the result, and the new state
+        return graph.of(2 * inner + 2 * groups * state) + 2 * graph.of(mixed) + graph.of(inner) + _F32 * state * inner * max(1, graph.load.parallel)
+    if shape.number("wkv.head_size"):
+        return 8 * graph.width
+    return 4 * graph.width
+
+
+def _delta_net(graph: _Graph) -> int:
+    """A gated delta net: keys and values are repeated for all heads and taken apart, in f32."""
+    shape = graph.shape
+    inner, state, groups = shape.number("ssm.inner_size"), shape.number("ssm.state_size"), shape.number("ssm.group_count")
+    if not inner:
+        heads = next(iter(shape.per_layer("attention.head_count")), 0)
+        inner = heads * shape.number("kda.head_dim")
+        groups, state = heads, shape.number("kda.head_dim")
+    mixed = inner + 2 * groups * state
+    return 3 * graph.of(mixed) + 3 * graph.of(inner)
+
+
+def _logits(graph: _Graph, pipeline: bool) -> int:
+    every = range(graph.shape.block_count)
+    rows = graph.rows if graph.load.all_outputs or not graph.era.outputs_per_slot else min(graph.rows, graph.load.parallel)
+    size = _F32 * rows * graph.shape.rows + graph.width
+    if pipeline:
+        size += graph.width * 4 + _masks(graph, every, COPIES)
+    elif graph.era.keeps_inputs:
+        size += 3 * _masks(graph, every)
+    elif not graph.era.mask_f16:
+        size += 2 * _masks(graph, every) + 2 * graph.width
+    return size
+
+
+def _output_bytes(shape: ModelShape) -> int:
+    name = "token_embd.weight" if shape.tied else "output.weight"
+    return sum(weight.size_bytes for weight in shape.weights if weight.layer < 0 and weight.name == name)
+
+
+def _staged(shape: ModelShape, blocks: Sequence[int]) -> int:
+    """Weights in host memory come over one by one for large batches: the largest, and for dense ones the next already."""
+    largest = experts = 0
+    for weight in _part(shape, blocks):
+        if weight.is_expert:
+            experts = max(experts, weight.size_bytes)
+        elif len(weight.shape) > 1:
+            largest = max(largest, weight.size_bytes)
+    return experts * 105 // 100 if experts else 2 * largest
+
+
+def _host(graph: _Graph, pipeline: bool) -> int:
+    masks = _masks(graph, range(graph.shape.block_count), COPIES if pipeline else 1) * (1 if graph.era.mask_f16 or not graph.load.flash else 2)
+    return masks + graph.width * (graph.era.inputs_host_pipeline if pipeline else graph.era.inputs_host)
+
+

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Optional
 
-from . import data_arch, fit_compute
+from . import fit_compute
 from .data_era import NEWEST, Era
 from .data_ggml import TENSOR_TYPES
 from .fit_shape import ModelShape, Weight
 
 # Outside of the blocks, read by the CPU (llama-arch.cpp: LLM_TENSOR_LAYER_INPUT)
 INPUT_TENSORS = ("token_embd.", "token_embd_norm.", "position_embd.", "token_types.", "per_layer_token_embd.")
+# Outside of the blocks, and yet with the first of them
+FIRST_TENSORS = ("per_layer_model_proj.", "per_layer_proj_norm.")
 # Held by every device that has a block
 SHARED_TENSORS = ("rope_freqs.", "rope_factors_long.", "rope_factors_short.")
 # CUDA aligns every tensor, and quantised rows to what its kernels read at once
@@ -127,11 +128,12 @@ def _groups(shape: ModelShape, padding: str) -> tuple[tuple[tuple[int, int, int,
     skipped = shape.layer_count if shape.block_count > shape.layer_count else None
     for weight in shape.weights:
         size, size_padded = weight.size_bytes, tensor_bytes(weight, padding)
-        if weight.layer >= 0:
+        layer = 0 if weight.name.startswith(FIRST_TENSORS) else weight.layer
+        if layer >= 0:
             # Blocks that predict further tokens are loaded only when asked for
-            if weight.layer >= shape.block_count or (skipped is not None and weight.layer >= skipped):
+            if layer >= shape.block_count or (skipped is not None and layer >= skipped):
                 continue
-            entry = blocks[weight.layer]
+            entry = blocks[layer]
             entry[0] += size
             entry[2] += size_padded
             if weight.is_expert:
@@ -248,18 +250,12 @@ def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use
         else:
             kv[device] += keys
             state[device] += states
-    compute, cpu_compute = fit_compute.buffers(shape, load, era, where)
+    cells, _streams = context_cells(load)
+    rows = effective_ubatch(shape, load)
+    windowed = any(layer.attends and layer.window for layer in shape.layers)
+    window = window_cells(shape, load, rows) if windowed and shape.window_size else 0
+    compute, cpu_compute = fit_compute.buffers(shape, load, era, where, cells, window, rows)
     counted = [sum(1 for device in where.blocks if device == number) + (1 if where.output == number else 0) for number in range(gpus)]
     on_gpus = tuple(Use(gpu_weights[n], kv[n], state[n], compute[n], counted[n]) for n in range(gpus))
     on_cpu = Use(cpu_weights, cpu_kv, cpu_state, cpu_compute, shape.block_count + 1 - sum(counted))
     return on_gpus, on_cpu
-
-
-def largest_expert(shape: ModelShape, blocks: Optional[range] = None) -> int:
-    """The largest matrix of experts among ``blocks``."""
-    wanted = range(shape.block_count) if blocks is None else blocks
-    return max((weight.size_bytes for weight in shape.weights if weight.is_expert and weight.layer in wanted), default=0)
-
-
-def architectures() -> frozenset[str]:
-    return data_arch.KNOWN

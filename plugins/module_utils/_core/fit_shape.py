@@ -103,7 +103,8 @@ class ModelShape:
             raise AikitError("A model has no header.", "Give the headers of all of its parts.")
         first = parts[0]
         wanted = first.shards
-        if len(parts) != wanted:
+        whole = len(parts) == 1 and first.metadata.get("split.tensors.count") == len(first.tensors)
+        if len(parts) != wanted and not whole:
             raise AikitError(
                 f"The model {first.name or first.architecture} has {wanted} parts, and the headers of {len(parts)} are here.",
                 "Give all of them: each part lists only its own tensors.",
