@@ -43,8 +43,8 @@ def own(quickstart, tmp_path_factory):
         docker("rm", "--force", "--volumes", name, check=False)
 
 
-def env(container=NAME):
-    return dict(word.split("=", 1) for word in inspect(container)["Config"]["Env"])
+def env():
+    return dict(word.split("=", 1) for word in inspect(NAME)["Config"]["Env"])
 
 
 def serve(own, **more):
