@@ -15,10 +15,18 @@ from ._core.errors import AikitError
 from ._core.model_source import secrets
 from ._core.plan import report
 
-__all__ = ["ENGINE_OPTION", "hide_sources", "report", "run_module", "warn"]
+__all__ = ["ENGINE_OPTION", "REGISTRY_OPTIONS", "hide_sources", "report", "run_module", "warn"]
 
 # Documented in plugins/doc_fragments/engine.py
 ENGINE_OPTION = {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"}
+# Documented in plugins/doc_fragments/registry.py
+REGISTRY_OPTIONS = {
+    "registry_auth_file": {"type": "path"},
+    "registry_ca_file": {"type": "path"},
+    "registry_insecure": {"type": "list", "elements": "str", "default": []},
+    "registry_mirrors": {"type": "dict", "default": {}},
+    "registry_timeout_seconds": {"type": "float", "default": 60},
+}
 
 
 def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: Any) -> None:

@@ -12,11 +12,15 @@ short_description: Build an AIKit image from an aikitfile
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
+extends_documentation_fragment:
+  - aikit.fleet.registry
 description:
   - Assembles an image from an C(aikitfile), a base and model files, without a daemon and without a temporary copy of the weights.
   - The layers are the base, one uncompressed layer for each model, and the configuration last. So a changed setting changes a layer of a few kilobytes.
   - The same inputs give the same digest on every machine and every Python.
-  - Loads the image into the engines of the build host, or writes it as an archive that Docker and Podman load. Without either, it only computes the digest.
+  - Pushes the image to a registry, loads it into the engines of the build host, writes it as an archive that Docker and Podman load, or as an OCI layout;
+    several of these in one run. Without any, it only computes the digest.
+  - What a place has already is not sent to it. A registry gets all blobs and manifests first and the tag last, so nothing half-pushed is ever under the tag.
   - Digests of big files are cached by device, inode, size and times of change, so that a second run reads nothing.
 attributes:
   async:
@@ -72,14 +76,51 @@ options:
   base:
     description:
       - Path of the base on the build host, as role C(aikit.fleet.llama_cpp_base) makes it. Its description stands beside it, with C(.json) added.
-    type: path
+      - Or the name of an image in a registry, by tag or digest, that has llama.cpp's server, for example C(ghcr.io/ggml-org/llama.cpp:server-cuda).
+        Its layers stay as they are. They are fetched only where they are needed; a registry that has them, or can take them over from another
+        of its repositories, is not sent them.
+      - Or an image in an OCI layout on the build host, as C(oci:FOLDER) or C(oci:FOLDER:NAME).
+      - Or a mapping of platforms to any of these, for an image of several platforms.
+    type: raw
     required: true
+  base_server:
+    description:
+      - What is in a O(base) that is an image. What is not said here is looked for in its config and in the files of its layers, of which
+        as many are read as it takes, once; they are read as a stream and not kept.
+      - C(path) is the path of C(llama-server), C(backends) a list of ggml's backends (C(cpu), C(cuda), C(vulkan)), C(version) a release
+        whose options are known to aikit.fleet. With all three, no layer is read.
+    type: dict
   platforms:
     description:
       - Platforms the image is for. Without it, that of the base.
+      - With several, the image is an index; the layers of the models are the same for all platforms, and are sent and kept once.
+        A O(base) in a registry or a layout must have them all.
+      - O(load) takes the image for the platform of the build host. What reads no indexes finds the first platform in an O(archive).
     type: list
     elements: str
     default: []
+  push:
+    description:
+      - Push the image to the registry in O(name).
+      - Logins are those of C(docker login) and C(podman login) on the build host, see O(registry_auth_file).
+    type: bool
+    default: false
+  oci_layout:
+    description:
+      - Folder on the build host to keep the image in, as an OCI layout. Other images in it stay, and blobs that they share are there once.
+    type: path
+  lock:
+    description:
+      - Path on the build host of a lock file. What is in it is taken, whatever its name stands for today, so that a build gives the same image again.
+        What is new is written to it; what nobody asks for any more is named in RV(findings).
+      - It has the digests of bases, the versions of their packages, and the SHA-256 of every model file.
+      - Where an input is not what the lock file says, and cannot be had any more, the build fails and names it.
+    type: path
+  lock_update:
+    description:
+      - Take what the names stand for today, and bring O(lock) up to date.
+    type: bool
+    default: false
   aikit_version:
     description:
       - The AIKit release whose rules the aikitfile must follow.
@@ -106,7 +147,7 @@ options:
     default: []
   store:
     description:
-      - Where models from C(https) sources are kept, see M(aikit.fleet.model_file).
+      - Where models that are downloaded are kept, see M(aikit.fleet.model_file).
     type: path
     default: ~/.cache/aikit-fleet/models
   cache:
@@ -114,6 +155,11 @@ options:
       - Folder of the digest cache.
     type: path
     default: ~/.cache/aikit-fleet/digests
+  blobs:
+    description:
+      - Where layers of registries are kept that were needed on the build host.
+    type: path
+    default: ~/.cache/aikit-fleet/blobs
   token:
     description:
       - Bearer token for the sources of the models, which must be of one host then. It is sent to that host alone.
@@ -125,6 +171,17 @@ options:
       - A host that is not here gets no token. Tokens of hosts that no source has are not used.
       - Mutually exclusive with O(token).
     type: dict
+  hub_url:
+    description:
+      - The hub that C(huggingface://) sources are read from, see M(aikit.fleet.model_file).
+    type: str
+    default: https://huggingface.co
+  require_sha256:
+    description:
+      - Refuse models of C(https) and C(http) sources for which the aikitfile names no C(sha256), and no hub tells it.
+      - With V(false), whatever comes is taken.
+    type: bool
+    default: true
   parsed:
     description:
       - The parsed aikitfile. Filled in by the action plugin, do not set it.
@@ -156,6 +213,27 @@ EXAMPLES = r"""
     server: llama_cpp
     base: ~/.cache/aikit-fleet/bases/sid-cpu-amd64.tar
     archive: /srv/images/gemma.tar
+
+- name: Push an image on top of llama.cpp's own server image, the same one each time
+  aikit.fleet.aikit_image:
+    name: registry.example:5000/gemma:1
+    src: aikitfiles/gemma.yaml
+    server: llama_cpp
+    base: ghcr.io/ggml-org/llama.cpp:server
+    lock: gemma.lock.json
+    push: true
+
+- name: One name for two platforms, in a registry and in a layout
+  aikit.fleet.aikit_image:
+    name: registry.example:5000/gemma:2
+    src: aikitfiles/gemma.yaml
+    server: llama_cpp
+    base:
+      linux/amd64: ~/.cache/aikit-fleet/bases/sid-cpu-amd64.tar
+      linux/arm64: ~/.cache/aikit-fleet/bases/sid-cpu-arm64.tar
+    push: true
+    oci_layout: /srv/images/layout
+    registry_ca_file: /etc/ssl/example-ca.pem
 """
 
 RETURN = r"""
@@ -169,7 +247,7 @@ image:
       type: str
       sample: localhost/gemma:1
     digest:
-      description: Digest of the manifest. Empty while a model is not on the build host (check mode).
+      description: Digest of the manifest, or of the index where there are several platforms. Empty while a model is not on the build host (check mode).
       type: str
       sample: sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
     id:
@@ -181,7 +259,9 @@ image:
       type: int
       sample: 321197568
     layers:
-      description: The layers, base first. O(ignore:reused) is true where nothing had to be sent.
+      description:
+        - The layers, base first. C(reused) is true where nothing had to be sent.
+        - A layer that is compressed has C(diff_id), the digest of what it unpacks to.
       type: list
       elements: dict
       sample:
@@ -212,6 +292,19 @@ image:
       sample:
         ref: aikit.fleet/llama_cpp_base:sid-cpu
         digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
+    platforms:
+      description: The image of each platform.
+      returned: when there are several
+      type: list
+      elements: dict
+      sample:
+        - platform: linux/arm64
+          digest: sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
+          id: sha256:0b1f4a5b6ad0c35a22ef1f3a7b3f8e63d0c41c2f5be7a2f57c3dbd5a0a9c4e2f
+          base:
+            ref: aikit.fleet/llama_cpp_base:sid-cpu
+            digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
+          layers: [sha256:9a1c0f1f8d6f6e0d3d7a2c7f1b5b7f0c4a3e2d1c0b9a8f7e6d5c4b3a29181706]
     env:
       description: The environment that is built in; a host may override each variable.
       type: dict
@@ -239,13 +332,23 @@ archive:
   returned: when O(archive) is set
   type: str
   sample: /srv/images/gemma.tar
+oci_layout:
+  description: Folder of the layout.
+  returned: when O(oci_layout) is set
+  type: str
+  sample: /srv/images/layout
+lock:
+  description: Path of the lock file.
+  returned: when O(lock) is set
+  type: str
+  sample: gemma.lock.json
 bytes_written:
-  description: Bytes written to O(archive).
+  description: Bytes written to O(archive) and O(oci_layout).
   returned: always
   type: int
   sample: 0
 bytes_sent:
-  description: Bytes sent to engines.
+  description: Bytes of layers and configs sent to engines and to the registry, also those that were sent in vain because a connection was cut.
   returned: always
   type: int
   sample: 321207296
@@ -275,7 +378,7 @@ actions:
 import dataclasses
 
 from ..module_utils._io.build import Request, build
-from ..module_utils._module import hide_sources, run_module
+from ..module_utils._module import REGISTRY_OPTIONS, hide_sources, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -284,17 +387,26 @@ ARGUMENT_SPEC = {
     "context": {"type": "path"},
     "builder": {"type": "str", "choices": ["auto", "direct"], "default": "auto"},
     "server": {"type": "str", "choices": ["llama_cpp"], "required": True},
-    "base": {"type": "path", "required": True},
+    "base": {"type": "raw", "required": True},
+    "base_server": {"type": "dict"},
     "platforms": {"type": "list", "elements": "str", "default": []},
     "aikit_version": {"type": "str", "default": "0.21.0"},
     "load": {"type": "list", "elements": "str", "choices": ["docker", "podman"], "default": []},
     "archive": {"type": "path"},
     "archive_omit": {"type": "list", "elements": "str", "default": []},
+    "push": {"type": "bool", "default": False},
+    "oci_layout": {"type": "path"},
+    "lock": {"type": "path"},
+    "lock_update": {"type": "bool", "default": False},
     "store": {"type": "path", "default": "~/.cache/aikit-fleet/models"},
     "cache": {"type": "path", "default": "~/.cache/aikit-fleet/digests"},
+    "blobs": {"type": "path", "default": "~/.cache/aikit-fleet/blobs"},
     "token": {"type": "str", "no_log": True},
     "tokens": {"type": "dict", "no_log": True},
+    "hub_url": {"type": "str", "default": "https://huggingface.co"},
+    "require_sha256": {"type": "bool", "default": True},
     "parsed": {"type": "dict"},
+    **REGISTRY_OPTIONS,
 }
 
 

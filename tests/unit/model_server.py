@@ -35,6 +35,8 @@ class Page:
     encoding: str = ""
     # Take no notice of If-Range and If-None-Match.
     careless: bool = False
+    # Content-Range without the size of the whole
+    no_total: bool = False
     # After each piece of 64 KiB, to have time for a kill.
     pause_seconds: float = 0.0
 
@@ -137,11 +139,13 @@ class ModelServer:
         wanted = headers.get("range", "")
         same = page.careless or headers.get("if-range", page.etag) in (page.etag, page.last_modified)
         if wanted and page.ranges and same:
-            start = int(wanted[len("bytes=") :].partition("-")[0])
+            first, dummy, last = wanted[len("bytes=") :].partition("-")
+            start = int(first)
             if start >= len(page.data):
                 return 416, {"Content-Range": f"bytes */{len(page.data)}"}, b""
-            extra["Content-Range"] = f"bytes {start}-{len(page.data) - 1}/{len(page.data)}"
-            return 206, extra, page.data[start:]
+            body = page.data[start : int(last) + 1] if last else page.data[start:]
+            extra["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{'*' if page.no_total else len(page.data)}"
+            return 206, extra, body
         return 200, extra, page.data
 
     @staticmethod

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
-from . import data_aikit, localai, model_source
+from . import data_aikit, hub, localai, model_source
 from .errors import AikitError, Finding, raise_for_errors
 from .yaml_text import render
 
@@ -139,6 +139,8 @@ def image_file(model: Model) -> str:
         return posixpath.normpath(posixpath.join(posixpath.dirname(model.name), name)) if name and "/" in model.name else name
     if scheme == "huggingface":
         parts = rest.split("/")
+        if len(parts) > 2 and re.search(r"[@:]", parts[1]):
+            return parts[-1]
         return parts[min(len(parts), 4) - 1] if len(parts) > 2 else ""
     if scheme == "oci":
         parts = rest.split(":")[0].split("/")
@@ -502,6 +504,25 @@ class _Check:
         parts = rest.split("/")
         if len(parts) < 2 or not all(parts):
             self.error(path, "must be huggingface://NAMESPACE/REPOSITORY/FILE", "NAMESPACE/REPOSITORY alone takes the whole repository")
+        elif len(parts) == 3 and re.search(r"[@:]", parts[1]):
+            repository, revision = re.split(r"[@:]", parts[1], maxsplit=1)
+            self.error(
+                path,
+                f"a revision ({revision}) is read only where a whole repository is taken",
+                f"write huggingface://{parts[0]}/{repository}/{revision}/{parts[2]}",
+            )
+        elif len(parts) > 3 and re.search(r"[@:]", parts[1]):
+            repository, revision = re.split(r"[@:]", parts[1], maxsplit=1)
+            try:
+                hub.parse(source)
+            except AikitError as exc:
+                self.error(path, str(exc.message).rstrip("."), exc.hint)
+                return
+            self.warning(
+                path,
+                f"a revision ({revision}) with the path of a file is read by builder direct alone, not by AIKit's own build",
+                f"for both write https://huggingface.co/{parts[0]}/{repository}/resolve/{revision}/{'/'.join(parts[2:])}",
+            )
         elif len(parts) > 4:
             self.error(
                 path,
@@ -513,13 +534,6 @@ class _Check:
                 path,
                 f"AIKit reads the third of four parts, {parts[2]}, as a branch, never as a folder",
                 f"for a folder write https://huggingface.co/{parts[0]}/{parts[1]}/resolve/main/{parts[2]}/{parts[3]}",
-            )
-        elif len(parts) == 3 and re.search(r"[@:]", parts[1]):
-            repository, revision = re.split(r"[@:]", parts[1], maxsplit=1)
-            self.error(
-                path,
-                f"a revision ({revision}) is read only where a whole repository is taken",
-                f"write huggingface://{parts[0]}/{repository}/{revision}/{parts[2]}",
             )
         elif len(parts) == 2 and self.backends in ((), ("llama-cpp",)):
             self.warning(

@@ -11,26 +11,22 @@ Source of the JSON shapes: OCI image specification 1.1 (config.md, manifest.md, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import posixpath
 import re
 from dataclasses import dataclass, field
-from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
+from typing import Any, Callable, Collection, Iterable, Mapping, Optional, Sequence, Union
 
-from . import reference
+from . import image_base, reference
 from .aikitfile import Aikitfile, shard
 from .base import Base
 from .engine import ImageState
 from .errors import AikitError
+from .image_base import ImageBase
 from .llama_server import ServerSettings
+from .oci import MEDIA_CONFIG, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Descriptor, canonical, platform_dict, sha256
 from .plan import Action
 from .tar import Entry, FileRef, Segment, segments, total_size
-
-MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
-MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
-MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 # A fixed moment: engines show an age for it, and a digest does not depend on the clock
 CREATED = "1970-01-01T00:00:00Z"
@@ -67,11 +63,20 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class LayerRecipe:
-    """A layer to be: ``role`` is base, model or config; ``title`` is for people."""
+    """A layer to be: ``role`` is base, model or config; ``title`` is for people.
+
+    A layer of another image is kept as it is: its ``digest`` is known, ``media_type`` may say that it is compressed, and then
+    ``diff_id`` is the digest of what it unpacks to. ``source`` is the repository (``host/path``) that has the blob; its parts name the
+    file that it will be in once it is needed here.
+    """
 
     role: str
     title: str
     parts: tuple[Segment, ...]
+    media_type: str = MEDIA_LAYER
+    diff_id: str = ""
+    digest: str = ""
+    source: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -80,13 +85,21 @@ class LayerRecipe:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with its digest (``sha256:…``), which is its diff id too: layers are not compressed."""
+    """A layer with its digest (``sha256:…``), which is its diff id too, unless it is compressed."""
 
     role: str
     title: str
     parts: tuple[Segment, ...]
     digest: str
     size_bytes: int
+    media_type: str = MEDIA_LAYER
+    diff_id: str = ""
+    source: str = ""
+
+    @property
+    def unpacked(self) -> str:
+        """The digest of what it unpacks to, by which engines know a layer."""
+        return self.diff_id or self.digest
 
 
 @dataclass(frozen=True)
@@ -98,11 +111,12 @@ class ImageRecipe:
     layers: tuple[LayerRecipe, ...]
     config: Mapping[str, Any]
     annotations: Mapping[str, str]
+    variant: str = ""
 
 
 @dataclass(frozen=True)
 class Image:
-    """A finished image. ``id`` is the digest of the config, ``digest`` that of the manifest."""
+    """A finished image of one platform. ``id`` is the digest of the config, ``digest`` that of the manifest."""
 
     name: str
     id: str
@@ -112,10 +126,75 @@ class Image:
     layers: tuple[Layer, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    platform: str = "linux/amd64"
 
     @property
     def size_bytes(self) -> int:
         return len(self.config) + len(self.manifest) + sum(layer.size_bytes for layer in self.layers)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(MEDIA_MANIFEST, self.digest, len(self.manifest), {}, self.platform)
+
+
+@dataclass(frozen=True)
+class Release:
+    """What stands under one name: an image, or an index of several, one a platform, the first of which is for engines that take one only."""
+
+    images: tuple[Image, ...]
+    raw: bytes
+    media_type: str
+
+    @property
+    def name(self) -> str:
+        return self.images[0].name
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.raw)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer once: images of several platforms share those of the models."""
+        return tuple({layer.digest: layer for image in self.images for layer in image.layers}.values())
+
+    @property
+    def size_bytes(self) -> int:
+        own = len(self.raw) if len(self.images) > 1 else 0
+        return own + sum(len(image.config) + len(image.manifest) for image in self.images) + sum(layer.size_bytes for layer in self.layers)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(self.media_type, self.digest, len(self.raw), {}, self.images[0].platform if len(self.images) == 1 else "")
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What stands for it in the index of an OCI layout."""
+        names = {"io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": self.name}
+        return {**self.descriptor.as_dict(), "annotations": names}
+
+    def blobs(self) -> dict[str, tuple[Segment, ...]]:
+        """Everything that it is made of, by digest."""
+        found: dict[str, tuple[Segment, ...]] = {layer.digest: layer.parts for layer in self.layers}
+        for image in self.images:
+            found.update({image.id: (image.config,), image.digest: (image.manifest,)})
+        found[self.digest] = (self.raw,)
+        return found
+
+
+def release(images: Sequence[Image]) -> Release:
+    """Put images of several platforms under one name; one image stands for itself."""
+    if len(images) == 1:
+        return Release(tuple(images), images[0].manifest, MEDIA_MANIFEST)
+    annotations = json.loads(images[0].manifest)["annotations"]
+    index = {
+        "schemaVersion": 2,
+        "mediaType": MEDIA_INDEX,
+        "manifests": [image.descriptor.as_dict() for image in images],
+        # What differs from platform to platform stands in the manifests
+        "annotations": {key: value for key, value in annotations.items() if not key.startswith("org.opencontainers.image.base.") and "base.packages" not in key},
+    }
+    return Release(tuple(images), canonical(index), MEDIA_INDEX)
 
 
 def model_paths(models: Iterable[ModelFile]) -> dict[str, str]:
@@ -187,37 +266,45 @@ def check_reference(name: str) -> str:
     return full
 
 
-def check_runtime(runtime: str, base: Base) -> None:
+def check_runtime(runtime: str, base: Union[Base, ImageBase]) -> None:
     """Refuse a base that cannot do what the aikitfile's ``runtime`` promises (a silent CPU fallback otherwise)."""
     has = ", ".join(base.backends) or "none"
+    own = isinstance(base, Base)
     if runtime == "cuda" and "cuda" not in base.backends:
         raise AikitError(
             f"runtime: cuda needs a base with llama.cpp's CUDA backend; this base has: {has}.",
-            "Set llama_cpp_base_variant to cuda, or take runtime out of the aikitfile for a CPU image.",
+            f"{'Set llama_cpp_base_variant to cuda' if own else 'Name an image with it'}, or take runtime out of the aikitfile for a CPU image.",
         )
     if runtime == "applesilicon" and ("vulkan" not in base.backends or base.architecture != "arm64"):
         raise AikitError(
             f"runtime: applesilicon needs an arm64 base with llama.cpp's Vulkan backend; this base is {base.architecture} with: {has}.",
-            "Set llama_cpp_base_variant to vulkan and llama_cpp_base_architecture to arm64.",
+            "Set llama_cpp_base_variant to vulkan and llama_cpp_base_architecture to arm64." if own else "Name an image that has both.",
         )
-    if runtime == "rocm":
+    if runtime == "rocm" and "hip" not in base.backends:
         raise AikitError(
             f"runtime: rocm needs a base with llama.cpp's HIP backend; this base has: {has}.",
-            "Debian has no such package; use runtime: cuda or a CPU image.",
+            "Debian has no such package; use runtime: cuda or a CPU image, or name an image with it as base.",
         )
 
 
 def recipe(
     name: str,
     aikitfile: Aikitfile,
-    base: Base,
+    base: Union[Base, ImageBase],
     base_path: str,
     models: Sequence[ModelFile],
     settings: ServerSettings,
+    blob_path: Callable[[str], str] = str,
 ) -> ImageRecipe:
-    """The image of ``aikitfile`` for llama.cpp's server: base, one layer a model, config last."""
+    """The image of ``aikitfile`` for llama.cpp's server: base, one layer a model file, config last.
+
+    ``base_path`` is the file of a base that is one; ``blob_path`` says by digest where the layers of an image are, or will be.
+    """
     check_runtime(aikitfile.runtime, base)
-    layers = [LayerRecipe("base", f"{base.suite} {base.variant}", (FileRef(base_path, base.size_bytes),))]
+    if isinstance(base, Base):
+        layers = [LayerRecipe("base", f"{base.suite} {base.variant}", (FileRef(base_path, base.size_bytes),))]
+    else:
+        layers = [_kept(base, layer, diff_id, blob_path) for layer, diff_id in zip(base.layers, base.diff_ids)]
     seen: set[str] = set()
     for model in models:
         layers.append(LayerRecipe("model", model.name, model_parts(model, seen)))
@@ -229,6 +316,20 @@ def recipe(
         layers=tuple(layers),
         config=_container_config(base, settings, labels),
         annotations={key: value for key, value in labels.items() if key.startswith("org.opencontainers.") or key in ANNOTATIONS},
+        variant=platform_dict(base.platform).get("variant", "") if isinstance(base, ImageBase) else "",
+    )
+
+
+def _kept(base: ImageBase, layer: Descriptor, diff_id: str, blob_path: Callable[[str], str]) -> LayerRecipe:
+    """A layer of another image, as it is."""
+    return LayerRecipe(
+        role="base",
+        title=base.ref,
+        parts=(FileRef(blob_path(layer.digest), layer.size),),
+        media_type=layer.media_type,
+        diff_id=diff_id if diff_id != layer.digest else "",
+        digest=layer.digest,
+        source=base.source,
     )
 
 
@@ -242,7 +343,7 @@ def model_parts(model: ModelFile, seen: set[str]) -> tuple[Segment, ...]:
 def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
     """The image, once the digest (``sha256:…``) of every layer is known."""
     layers = tuple(
-        Layer(layer.role, layer.title, layer.parts, digest, layer.size_bytes)
+        Layer(layer.role, layer.title, layer.parts, digest, layer.size_bytes, layer.media_type, layer.diff_id, layer.source)
         for layer, digest in zip(plan.layers, digests)
     )
     config = canonical(
@@ -255,7 +356,8 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
                 for layer in layers
             ],
             "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.unpacked for layer in layers]},
+            **({"variant": plan.variant} if plan.variant else {}),
         }
     )
     manifest = canonical(
@@ -265,7 +367,7 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
             "config": {"mediaType": MEDIA_CONFIG, "digest": sha256(config), "size": len(config)},
             "layers": [
                 {
-                    "mediaType": MEDIA_LAYER,
+                    "mediaType": layer.media_type,
                     "digest": layer.digest,
                     "size": layer.size_bytes,
                     "annotations": {"io.aikit.fleet.role": layer.role, "org.opencontainers.image.title": layer.title},
@@ -284,41 +386,25 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
         layers=layers,
         labels=plan.config["Labels"],
         env=dict(pair.split("=", 1) for pair in plan.config["Env"]),
+        platform="/".join(part for part in ("linux", plan.architecture, plan.variant) if part),
     )
 
 
-def archive(image: Image, omit: Collection[str] = ()) -> tuple[Segment, ...]:
+def archive(image: Union[Image, Release], omit: Collection[str] = ()) -> tuple[Segment, ...]:
     """One tar that is a docker-archive and an OCI layout at once; ``omit`` names layer digests to leave out.
 
     Every engine since Docker 20.10 and Podman 4 loads it; without all layers it loads where an
-    engine has the missing ones already, on the same chain.
+    engine has the missing ones already, on the same chain. Of several platforms, a docker-archive has the first.
     """
-    blobs: dict[str, tuple[Segment, ...]] = {image.id: (image.config,), image.digest: (image.manifest,)}
-    for layer in image.layers:
-        if layer.digest not in omit:
-            blobs[layer.digest] = layer.parts
-    architecture = json.loads(image.config)["architecture"]
-    index = {
-        "schemaVersion": 2,
-        "mediaType": MEDIA_INDEX,
-        "manifests": [
-            {
-                "mediaType": MEDIA_MANIFEST,
-                "digest": image.digest,
-                "size": len(image.manifest),
-                "platform": {"os": "linux", "architecture": architecture},
-                "annotations": {
-                    "io.containerd.image.name": image.name,
-                    "org.opencontainers.image.ref.name": image.name,
-                },
-            }
-        ],
-    }
+    whole = image if isinstance(image, Release) else release([image])
+    blobs = {digest: parts for digest, parts in whole.blobs().items() if digest not in omit}
+    index = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": [whole.entry]}
+    first = whole.images[0]
     docker_manifest = [
         {
-            "Config": _blob_path(image.id),
-            "RepoTags": [image.name],
-            "Layers": [_blob_path(layer.digest) for layer in image.layers],
+            "Config": _blob_path(first.id),
+            "RepoTags": [first.name],
+            "Layers": [_blob_path(layer.digest) for layer in first.layers],
         }
     ]
     entries = [
@@ -332,16 +418,6 @@ def archive(image: Image, omit: Collection[str] = ()) -> tuple[Segment, ...]:
     return segments(entries)
 
 
-def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces, as UTF-8: the exact bytes that are hashed and stored."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-
-
-def sha256(data: bytes) -> str:
-    """``sha256:<hex>`` of ``data``."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
 def load_action(image: Image, engine: str, observed: Optional[ImageState], found: Optional[ImageState]) -> Optional[Action]:
     """What an engine needs: nothing (``observed`` is the image under its name), a tag, or a load."""
     if observed is not None and observed.id in (image.id, image.digest):
@@ -353,14 +429,14 @@ def load_action(image: Image, engine: str, observed: Optional[ImageState], found
 
 def describe(image: Image) -> dict[str, Any]:
     """What ``--diff`` shows of an image that is wanted."""
-    return _described([(layer.role, layer.title, layer.digest) for layer in image.layers], image.env, image.labels)
+    return _described([(layer.role, layer.title, layer.unpacked) for layer in image.layers], image.env, image.labels)
 
 
 def describe_observed(state: Optional[ImageState], wanted: Image) -> dict[str, Any]:
     """The same of the image that stands under the name now; layers get the titles of the wanted ones where they fit."""
     if state is None:
         return {}
-    titles = {layer.digest: (layer.role, layer.title) for layer in wanted.layers}
+    titles = {layer.unpacked: (layer.role, layer.title) for layer in wanted.layers}
     positions = [(layer.role, layer.title) for layer in wanted.layers]
     layers = []
     for position, digest in enumerate(state.layers):
@@ -370,32 +446,54 @@ def describe_observed(state: Optional[ImageState], wanted: Image) -> dict[str, A
     return _described(layers, state.env, state.labels)
 
 
-def result(image: Image, reused: Collection[str], base: Base, models: Sequence[ModelFile]) -> dict[str, Any]:
-    """The module's ``image`` key. ``reused`` names the layer digests that did not have to be sent."""
+def result(whole: Release, reused: Collection[str], models: Sequence[ModelFile]) -> dict[str, Any]:
+    """The module's ``image`` key. ``reused`` names the layer digests that did not have to be sent.
+
+    Of several platforms, ``id``, ``env`` and ``labels`` are those of the first; ``platforms`` has each.
+    """
+    first = whole.images[0]
+    several = {
+        "platforms": [
+            {
+                "platform": image.platform,
+                "digest": image.digest,
+                "id": image.id,
+                "base": _base_of(image.labels),
+                "layers": [layer.digest for layer in image.layers],
+            }
+            for image in whole.images
+        ]
+    }
     return {
-        "ref": image.name,
-        "digest": image.digest,
-        "id": image.id,
-        "size_bytes": image.size_bytes,
+        "ref": whole.name,
+        "digest": whole.digest,
+        "id": first.id,
+        "size_bytes": whole.size_bytes,
         "layers": [
             {
                 "role": layer.role,
                 "title": layer.title,
                 "digest": layer.digest,
+                **({"diff_id": layer.diff_id} if layer.diff_id else {}),
                 "size_bytes": layer.size_bytes,
                 "reused": layer.digest in reused,
             }
-            for layer in image.layers
+            for layer in (first.layers if len(whole.images) == 1 else whole.layers)
         ],
-        "server": image.labels["io.aikit.fleet.server"],
-        "runtime": image.labels["io.aikit.fleet.runtime"],
+        "server": first.labels["io.aikit.fleet.server"],
+        "runtime": first.labels["io.aikit.fleet.runtime"],
         "models": [
             {"name": model.name, "sha256": model.sha256, "size_bytes": model.size_bytes} for model in models
         ],
-        "base": {"ref": image.labels["org.opencontainers.image.base.name"], "digest": f"sha256:{base.sha256}"},
-        "env": dict(image.env),
-        "labels": dict(image.labels),
+        "base": _base_of(first.labels),
+        "env": dict(first.env),
+        "labels": dict(first.labels),
+        **(several if len(whole.images) > 1 else {}),
     }
+
+
+def _base_of(labels: Mapping[str, str]) -> dict[str, str]:
+    return {"ref": labels.get("org.opencontainers.image.base.name", ""), "digest": labels.get("org.opencontainers.image.base.digest", "")}
 
 
 def info(state: ImageState, asked: str = "") -> dict[str, Any]:
@@ -420,10 +518,7 @@ def info(state: ImageState, asked: str = "") -> dict[str, Any]:
         "server": server,
         "models": _listed_models(labels.get("io.aikit.fleet.models", "")),
         "aikitfile_sha256": labels.get("io.aikit.fleet.aikitfile.sha256", ""),
-        "base": {
-            "ref": labels.get("org.opencontainers.image.base.name", ""),
-            "digest": labels.get("org.opencontainers.image.base.digest", ""),
-        },
+        "base": _base_of(labels),
         "labels": dict(labels),
         "env": dict(state.env),
         "entrypoint": list(state.entrypoint),
@@ -448,20 +543,21 @@ def _listed_models(label: str) -> list[Any]:
     return found if isinstance(found, list) and all(isinstance(entry, dict) for entry in found) else []
 
 
-def identities(described: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Id and digest of an image, and the digests of its layers, from what :func:`result` made and users passed on."""
+def identities(described: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Id and digest of an image, and diff id and digest of its layers, from what :func:`result` made and users passed on."""
     hint = "Give the image that aikit.fleet.aikit_image returned."
     ids: list[str] = [described.get(key) or "" for key in ("id", "digest")]
     if not any(ids):
         raise AikitError("image: neither id nor digest is set.", hint)
     layers = described.get("layers") or []
-    digests: list[str] = [layer.get("digest", "") for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
-    if not isinstance(layers, list) or len(digests) != len(layers):
+    found: list[Mapping[str, Any]] = [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    if not isinstance(layers, list) or len(found) != len(layers):
         raise AikitError("image: layers: must be a list of mappings with the key digest.", hint)
-    for where, value in (("id", ids[0]), ("digest", ids[1]), *((f"layers[{index}].digest", digest) for index, digest in enumerate(digests))):
+    digests = [(f"layers[{index}].{key}", layer.get(key, "")) for index, layer in enumerate(found) for key in ("digest", "diff_id") if key == "digest" or key in layer]
+    for where, value in (("id", ids[0]), ("digest", ids[1]), *digests):
         if (value or where.startswith("layers")) and not _DIGEST.match(str(value)):
             raise AikitError(f"image: {where}: {value!r} is no digest.", f"A digest is sha256: and 64 hexadecimal digits. {hint}")
-    return ids, digests
+    return ids, [(layer.get("diff_id") or layer["digest"], layer["digest"]) for layer in found]
 
 
 def _described(layers: Iterable[tuple[str, str, str]], env: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, Any]:
@@ -472,53 +568,74 @@ def _described(layers: Iterable[tuple[str, str, str]], env: Mapping[str, str], l
     }
 
 
-def _container_config(base: Base, settings: ServerSettings, labels: Mapping[str, str]) -> dict[str, Any]:
+def _container_config(base: Union[Base, ImageBase], settings: ServerSettings, labels: Mapping[str, str]) -> dict[str, Any]:
     """The run-time half of the image config; settings are environment variables so that a host can override each."""
-    server = base.server.path
-    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **settings.env}
-    if "vulkan" in base.backends:
+    second = 1_000_000_000
+    config: dict[str, Any] = {
+        "Cmd": list(settings.args),
+        "Entrypoint": [base.server.path],
+        "Env": [f"{key}={value}" for key, value in sorted(_environment(base, settings).items())],
+        "ExposedPorts": {f"{PORT}/tcp": {}},
+        "Labels": dict(labels),
+        "StopSignal": "SIGTERM",
+        "User": USER,
+        "WorkingDir": "/",
+    }
+    if isinstance(base, Base):
+        # wget comes with the base (llama.cpp-tools depends on it); /health is 503 until the model is loaded
+        config["Healthcheck"] = {
+            "Test": ["CMD", "/usr/bin/wget", "-q", "-T", "5", "-t", "1", "-O", "/dev/null", f"http://127.0.0.1:{PORT}/health"],
+            "Interval": 10 * second,
+            "Timeout": 6 * second,
+            "StartPeriod": 600 * second,
+            "Retries": 3,
+        }
+    else:
+        # What programs an image has only its makers know: their check, where they have one
+        if base.config.get("Healthcheck"):
+            config["Healthcheck"] = base.config["Healthcheck"]
+        config["WorkingDir"] = base.config.get("WorkingDir") or "/"
+    return config
+
+
+def _environment(base: Union[Base, ImageBase], settings: ServerSettings) -> dict[str, str]:
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    if isinstance(base, ImageBase):
+        env.update(image_base.env_pairs(base.config))
+        if base.library_path:
+            env["LD_LIBRARY_PATH"] = image_base.joined((base.library_path, env.get("LD_LIBRARY_PATH", "")))
+    elif "vulkan" in base.backends:
         # Mesa compiles shaders for a minute at every start unless it finds them again
         env["MESA_SHADER_CACHE_DIR"] = "/cache"
     if "cuda" in base.backends:
         # Read by the NVIDIA container runtime: `--gpus all` and a bare run under that runtime get the GPUs
         env["NVIDIA_VISIBLE_DEVICES"] = "all"
         env["NVIDIA_DRIVER_CAPABILITIES"] = "compute,utility"
-    second = 1_000_000_000
-    return {
-        "Cmd": list(settings.args),
-        "Entrypoint": [server],
-        "Env": [f"{key}={value}" for key, value in sorted(env.items())],
-        "ExposedPorts": {f"{PORT}/tcp": {}},
-        # wget comes with the base (llama.cpp-tools depends on it); /health is 503 until the model is loaded
-        "Healthcheck": {
-            "Test": ["CMD", "/usr/bin/wget", "-q", "-T", "5", "-t", "1", "-O", "/dev/null", f"http://127.0.0.1:{PORT}/health"],
-            "Interval": 10 * second,
-            "Timeout": 6 * second,
-            "StartPeriod": 600 * second,
-            "Retries": 3,
-        },
-        "Labels": dict(labels),
-        "StopSignal": "SIGTERM",
-        "User": USER,
-        "WorkingDir": "/",
-    }
+    return {**env, **settings.env}
 
 
-def _labels(aikitfile: Aikitfile, base: Base, models: Sequence[ModelFile]) -> dict[str, str]:
+def _labels(aikitfile: Aikitfile, base: Union[Base, ImageBase], models: Sequence[ModelFile]) -> dict[str, str]:
     listed = [{"name": model.name, "sha256": model.sha256, "size_bytes": model.size_bytes} for model in models]
-    packages = [package for package in base.packages if package.get("name", "").startswith(("llama.cpp", "libggml"))]
-    return {
+    labels = {
         "io.aikit.fleet.aikitfile.sha256": aikitfile.sha256,
         "io.aikit.fleet.backends": ",".join(base.backends),
-        "io.aikit.fleet.base.packages": " ".join(f"{package['name']}={package['version']}" for package in packages),
         "io.aikit.fleet.models": canonical(listed).decode("utf-8"),
         "io.aikit.fleet.runtime": aikitfile.runtime,
         "io.aikit.fleet.server": "llama_cpp",
         "io.aikit.fleet.server.version": base.server.version,
-        "org.opencontainers.image.base.digest": f"sha256:{base.sha256}",
-        "org.opencontainers.image.base.name": f"aikit.fleet/llama_cpp_base:{base.suite}-{base.variant}",
         "org.opencontainers.image.title": ", ".join(model.name for model in models),
     }
+    if isinstance(base, Base):
+        packages = [package for package in base.packages if package.get("name", "").startswith(("llama.cpp", "libggml"))]
+        labels["io.aikit.fleet.base.packages"] = " ".join(f"{package['name']}={package['version']}" for package in packages)
+        labels["org.opencontainers.image.base.digest"] = f"sha256:{base.sha256}"
+        labels["org.opencontainers.image.base.name"] = f"aikit.fleet/llama_cpp_base:{base.suite}-{base.variant}"
+        return labels
+    labels["org.opencontainers.image.base.digest"] = base.digest
+    labels["org.opencontainers.image.base.name"] = base.ref
+    inherited = base.config.get("Labels") or {}
+    # What a base says of itself as an image is not true of this one
+    return {**{key: value for key, value in inherited.items() if not key.startswith(("org.opencontainers.image.", "io.aikit.fleet."))}, **labels}
 
 
 def _config_entries(aikitfile: Aikitfile, settings: ServerSettings, seen: set[str]) -> list[Entry]:

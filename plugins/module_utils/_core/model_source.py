@@ -11,19 +11,16 @@ import re
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional
 
+from . import hub
 from .errors import AikitError, Finding
 from .plan import Action, Plan
 
 HTTPS, HTTP, LOCAL, HUGGINGFACE, OCI = "https", "http", "local", "huggingface", "oci"
-NOT_YET = {
-    HUGGINGFACE: "Give the file's https:// address (on Hugging Face: /resolve/ instead of /blob/), or download it and give its path.",
-    OCI: "Download the artifact with a tool that speaks OCI (oras, for one) and give the path of the file, or give an https:// address.",
-}
 SECRET_NAME = re.compile("token|secret|password|passwd|signature|^sig$|credential|key|auth|policy", re.IGNORECASE)
 # RFC 3986, appendix B, for URLs with an authority.
 URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#.*)?", re.DOTALL)
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]@:]+)(?::(?P<port>[0-9]{1,5})?)?")
-SUPPORTED = "Supported are https://, http://, file:// and a path on the host."
+SUPPORTED = "Supported are https://, http://, huggingface://, oci://, file:// and a path on the host."
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,8 @@ class ModelSource:
         if self.remote:
             url = split_url(self.location)
             public = f"{url.scheme}://{url.host.lower()}{url.path}{url.suffix}"
+        elif self.kind == HUGGINGFACE:
+            public = hub.parse(self.location).text
         return hashlib.sha256(public.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -88,17 +87,11 @@ def parse(source: str) -> ModelSource:
     if scheme == "file":
         return _parse_file_url(text, rest)
     if scheme in (HUGGINGFACE, OCI):
-        return ModelSource(scheme, text, redact(text), unquote(rest.rpartition("/")[2]))
+        return _parse_named(scheme, f"{scheme}://{rest}")
     if scheme not in (HTTPS, HTTP):
         hint = f"Did you mean huggingface://{rest}? " if scheme == "hf" else ""
         raise AikitError(f"The model's source {redact(text)} has the unknown scheme {scheme}://.", hint + SUPPORTED)
     return _parse_http(text, scheme)
-
-
-def require_supported(source: ModelSource) -> None:
-    """Refuse what is a valid source of an aikitfile and cannot be fetched."""
-    if source.kind in NOT_YET:
-        raise AikitError(f"{source.kind}:// sources are not supported yet: {source.shown}.", NOT_YET[source.kind])
 
 
 def parse_sha256(text: Optional[str]) -> str:
@@ -157,9 +150,9 @@ def _is_secret(value: str) -> bool:
     return len(value) >= 6
 
 
-def host_of(source: str) -> str:
-    """The host that a token for this source goes to, with a port that is not the scheme's own; empty for what is no URL of HTTP."""
-    parts = split_url(source)
+def host_of(source: str, hub_url: str = hub.DEFAULT_URL) -> str:
+    """The host that a token for this source goes to, with a port that is not the scheme's own; empty where no token is sent."""
+    parts = split_url(hub_url if source.lower().startswith(hub.SCHEME) else source)
     default = {HTTPS: ":443", HTTP: ":80"}.get(parts.scheme)
     if default is None:
         return ""
@@ -167,7 +160,9 @@ def host_of(source: str) -> str:
     return host[: -len(default)] if host.endswith(default) else host
 
 
-def tokens_by_source(sources: Iterable[str], token: Optional[str], tokens: Mapping[str, str]) -> dict[str, Optional[str]]:
+def tokens_by_source(
+    sources: Iterable[str], token: Optional[str], tokens: Mapping[str, str], hub_url: str = hub.DEFAULT_URL
+) -> dict[str, Optional[str]]:
     """Which token goes along with each source.
 
     ``token`` is for all, and refused where they are of several hosts: it is a secret between us and one of them.
@@ -178,7 +173,7 @@ def tokens_by_source(sources: Iterable[str], token: Optional[str], tokens: Mappi
         if "/" in host or "@" in host or not host:
             raise AikitError(f"tokens: {redact(host)!r} is no host.", "Write hosts as in the sources: models.example.com, or models.example.com:8443.")
         known[host.lower()] = value
-    hosts = {source: host_of(source) for source in sources}
+    hosts = {source: host_of(source, hub_url) for source in sources}
     several = sorted({host for host in hosts.values() if host})
     if token and len(several) > 1:
         raise AikitError(
@@ -186,6 +181,22 @@ def tokens_by_source(sources: Iterable[str], token: Optional[str], tokens: Mappi
             "Give option tokens instead: a mapping of host to token, with the hosts that need one.",
         )
     return {source: (token or known.get(host)) if host else None for source, host in hosts.items()}
+
+
+def require_pin(source: ModelSource, sha256: str) -> None:
+    """Refuse a download of which nothing says what it should be."""
+    if source.remote and not sha256:
+        raise AikitError(
+            f"No sha256 is given for {source.shown}, so nothing would show that the file is the one you want.",
+            "Give its sha256 (`sha256sum FILE` prints it), take it from a hub or a registry that tells it (huggingface://, oci://),"
+            " or set require_sha256 to false to trust what comes.",
+        )
+
+
+def set_sha256(digests: Mapping[str, str]) -> str:
+    """The digest of several files, by their paths: that of what ``sha256sum`` prints of them, sorted by path."""
+    lines = "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
+    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def findings(source: ModelSource, sha256: str, token: Optional[str]) -> tuple[Finding, ...]:
@@ -215,7 +226,7 @@ def plan_present(source: ModelSource, name: str, sha256: str, observed: Observed
         path = observed.twin.path.rpartition("/")[0] + "/" + name
         after = _state(path, observed.twin.sha256, observed.twin.size_bytes)
         return Plan((Action("link", path, f"to {observed.twin.path}"),), {}, after)
-    verb = "download" if source.remote else "copy"
+    verb = "copy" if source.kind == LOCAL else "download"
     size = f"{size_bytes} bytes" if size_bytes is not None else "size not known"
     actions = [Action(verb, source.shown, f"{size}, as {name}")]
     if observed.damaged:
@@ -243,6 +254,16 @@ def _parse_file_url(text: str, rest: str) -> ModelSource:
     if path.endswith("/") or "\0" in path:
         raise AikitError(f"The model's source {text} is no path of a file.", SUPPORTED)
     return ModelSource(LOCAL, path, path, path.rpartition("/")[2])
+
+
+def _parse_named(scheme: str, text: str) -> ModelSource:
+    shown = redact(text)
+    if shown != text or not text.isprintable():
+        raise AikitError(f"The model's source {shown!r} has a login, a query or characters that do not belong into it.", "Give a token with the option for it.")
+    if scheme == HUGGINGFACE:
+        return ModelSource(scheme, text, text, hub.parse(text).path.rpartition("/")[2])
+    # Ollama's models and AIKit's frontend: the name of the repository, without its tag
+    return ModelSource(scheme, text, text, re.split("[:@]", text.rpartition("/")[2])[0])
 
 
 def _parse_http(text: str, scheme: str) -> ModelSource:

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
-from typing import Any, Optional, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Mapping, Optional, Sequence
 
 from .._core import aikitfile as aikitfiles
 from .._core import image as images
-from .._core import llama_server, model_source
-from .._core.base import Base
+from .._core import hub, image_base, llama_server, model_source
+from .._core import lock as locks
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
+from .._core.image_base import ServerHint
+from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
+from .._core.tar import Segment
 from . import files
+from .base_image import FoundBase, find_base
+from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
-from .image import archive_is_current, archive_need, find_models, layer_digest, load, load_needs, missing_bytes, read_base, verified_chunks, write_archive
+from .image import FoundModels, find_models, layer_digest, load_needs, verified_chunks
+from .models import Reach
+from .outputs import Outputs, Places
+from .registry import Registry, RegistrySettings
 
 REASON = "no step of this image runs a command, so its layers are assembled directly"
 
@@ -33,7 +41,7 @@ class Request:
     parsed: Optional[dict[str, Any]]
     context: Optional[str]
     server: str
-    base: str
+    base: Any
     platforms: list[str]
     aikit_version: str
     load: list[str]
@@ -43,6 +51,29 @@ class Request:
     cache: str
     token: Optional[str]
     tokens: Optional[dict[str, str]]
+    hub_url: str = hub.DEFAULT_URL
+    require_sha256: bool = True
+    base_server: Optional[dict[str, Any]] = None
+    push: bool = False
+    oci_layout: Optional[str] = None
+    lock: Optional[str] = None
+    lock_update: bool = False
+    blobs: str = "~/.cache/aikit-fleet/blobs"
+    registry_auth_file: Optional[str] = None
+    registry_ca_file: Optional[str] = None
+    registry_insecure: Sequence[str] = ()
+    registry_mirrors: Mapping[str, str] = field(default_factory=dict)
+    registry_timeout_seconds: float = 60
+
+    @property
+    def places(self) -> Places:
+        return Places(tuple(self.load), self.archive or "", tuple(self.archive_omit), self.oci_layout or "", self.push)
+
+    @property
+    def registry_settings(self) -> RegistrySettings:
+        return RegistrySettings(
+            self.registry_auth_file, self.registry_ca_file, tuple(self.registry_insecure or ()), self.registry_mirrors or {}, self.registry_timeout_seconds
+        )
 
 
 def build(request: Request, check_mode: bool) -> dict[str, Any]:
@@ -53,97 +84,127 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
         raise AikitError("parsed: the aikitfile was not read.", "Call aikit.fleet.aikit_image as a task; its action plugin reads the file.")
     aikitfile, findings = aikitfiles.load(request.parsed, request.aikit_version, tuple(request.platforms))
     cache = files.DigestCache(request.cache, read_only=check_mode)
-    base = read_base(request.base, cache)
-    _check_platforms(request.platforms, base)
+    if request.lock_update and not request.lock:
+        raise AikitError("lock_update is true, and no lock is named.", "Set lock to the path of the lock file.")
+    lock = _read_lock(request.lock)
+    pins = Lock() if request.lock_update else lock
+    registry, store = Registry(request.registry_settings), BlobStore(request.blobs)
+    found_bases = _find_bases(request, registry, store, cache, pins)
     # Before a model is fetched: a base that cannot serve it is known now
-    images.check_runtime(aikitfile.runtime, base)
+    for found_base in found_bases.values():
+        images.check_runtime(aikitfile.runtime, found_base.base)
     context = request.context or request.parsed.get("directory") or ""
-    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
-    found = find_models(aikitfile, context, request.store, tokens, cache, check_mode)
+    tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {}, request.hub_url)
+    reach = Reach(hub_url=request.hub_url, registry=request.registry_settings)
+    found = find_models(_pin_models(aikitfile, pins), context, request.store, tokens, cache, check_mode, reach, request.require_sha256)
     findings = (*findings, *found.findings)
     if found.absent:
         return _unknown(name, found.actions, request, findings, started)
-    models = found.models
-    settings = llama_server.translate(aikitfile, base.server, images.model_paths(models), found.metadata)
-    raise_for_errors(settings.findings, request.parsed["name"])
-    recipe = images.recipe(name, aikitfile, base, request.base, models, settings)
-    image = images.finish(recipe, [layer_digest(layer, cache) for layer in recipe.layers])
-    plan, reused = _plan(image, request, cache)
+    whole, remarks = _assemble(name, aikitfile, found_bases, found, request, cache)
+    content = _lock_content(whole, aikitfile, request, found_bases, found) if request.lock else {}
+    remarks = (*remarks, *(locks.check(lock, content, request.lock_update) if content else ()))
+    outputs = Outputs(whole, request.places, cache, registry, store, open_engine)
+    plan = _with_lock(outputs.plan(), request.lock or "", lock, content)
+    reused = outputs.reused
     sent = written = 0
     if not check_mode:
-        sent, written, reused = _apply(plan.actions, image, request, cache, reused)
+        sent, written = outputs.apply()
+        reused &= outputs.reused
+        if any(action.verb == "lock" for action in plan.actions):
+            files.write_atomic(str(request.lock), locks.render(content), keep=True)
+    registry.close()
     return report(
         replace(plan, actions=(*found.actions, *plan.actions)),
-        image=images.result(image, reused, base, models),
-        findings=[finding.as_dict() for finding in (*findings, *settings.findings)],
+        image=images.result(whole, reused, found.models),
+        findings=[finding.as_dict() for finding in (*findings, *remarks, *outputs.findings())],
         bytes_sent=sent,
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
         reason=REASON,
-        **({"archive": request.archive} if request.archive else {}),
+        **_given(request),
     )
 
 
-def _plan(image: images.Image, request: Request, cache: files.DigestCache) -> tuple[Plan, set[str]]:
-    """What the engines and the archive lack, and the layers that need not be sent to an engine.
-
-    The diff is that of the first place that changes. :class:`AikitError` when the disks have no room for it.
-    """
-    actions: list[Action] = []
-    before: dict[str, Any] = {}
-    needs: list[files.Need] = []
-    missing: set[str] = set()
-    for name in dict.fromkeys(request.load):
-        engine = open_engine(name)
-        observed = engine.image(image.name)
-        found = present_image(engine, image.name, image.id, image.digest)
-        action = images.load_action(image, name, observed, found)
-        if action is not None:
-            before = before or images.describe_observed(observed, image)
-            actions.append(action)
-            if action.verb == "load":
-                size_bytes, lacking = missing_bytes(engine, image)
-                missing |= lacking
-                needs += load_needs(engine, image.name, size_bytes)
-    if request.archive:
-        parts = images.archive(image, request.archive_omit)
-        if not archive_is_current(request.archive, parts, cache):
-            actions.append(Action("write", request.archive))
-            needs.append(archive_need(request.archive, parts))
-    files.require_spaces(needs)
-    after = images.describe(image) if actions else {}
-    return Plan(tuple(actions), before, after), {layer.digest for layer in image.layers} - missing
+def _find_bases(request: Request, registry: Registry, store: BlobStore, cache: files.DigestCache, pins: Lock) -> dict[str, FoundBase]:
+    """The base of every platform, in the order of the platforms."""
+    hint = image_base.parse_hint(request.base_server)
+    wanted = image_base.split_bases(request.base, request.platforms)
+    found = {
+        platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text)) for platform, text in wanted.items()
+    }
+    if len(found) > 1 and not all(platform.startswith("linux/") for platform in found):
+        raise AikitError(f"platforms: {', '.join(found)}: images are for linux.", "Name linux platforms.")
+    return found
 
 
-def _apply(
-    actions: Sequence[Action], image: images.Image, request: Request, cache: files.DigestCache, reused: set[str]
-) -> tuple[int, int, set[str]]:
-    """Returns bytes sent, bytes written, and the layers that no engine needed."""
-    sent = written = 0
-    for action in actions:
-        if action.verb == "write":
-            with files.lock(f"{action.target}.lock", remove=True):
-                if not archive_is_current(action.target, images.archive(image, request.archive_omit), cache):
-                    written += write_archive(action.target, image, request.archive_omit, cache)
-            continue
-        engine = open_engine(action.detail)
-        if action.verb == "tag":
-            found = present_image(engine, image.name, image.id, image.digest)
-            if found is not None:
-                engine.tag(found.id, image.name)
-                continue
-        count, had = load(engine, image)
-        sent += count
-        reused = reused & had
-    return sent, written, reused
+def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> aikitfiles.Aikitfile:
+    """The models with the sha256 that the lock has, where the aikitfile names none: what comes must be the same again."""
+    pinned = tuple(
+        replace(model, sha256=lock.model(model.name, model.source) or None) if "://" in model.source and not model.sha256 else model
+        for model in aikitfile.models
+    )
+    return replace(aikitfile, models=pinned)
+
+
+def _assemble(
+    name: str, aikitfile: aikitfiles.Aikitfile, found_bases: Mapping[str, FoundBase], found: FoundModels, request: Request, cache: files.DigestCache
+) -> tuple[images.Release, tuple[Finding, ...]]:
+    """The image of every platform, under one name; each layer is read once."""
+    made: list[images.Image] = []
+    remarks: dict[Finding, None] = {}
+    digests: dict[tuple[Segment, ...], str] = {}
+    paths = images.model_paths(found.models)
+    for found_base in found_bases.values():
+        settings = llama_server.translate(aikitfile, found_base.base.server, paths, found.metadata)
+        raise_for_errors(settings.findings, (request.parsed or {})["name"])
+        remarks.update(dict.fromkeys(settings.findings))
+        recipe = images.recipe(name, aikitfile, found_base.base, found_base.path, found.models, settings, found_base.blob_path)
+        for layer in recipe.layers:
+            if layer.parts not in digests:
+                digests[layer.parts] = layer_digest(layer, cache)
+        made.append(images.finish(recipe, [digests[layer.parts] for layer in recipe.layers]))
+    return images.release(made), tuple(remarks)
+
+
+def _read_lock(path: Optional[str]) -> Lock:
+    if not path:
+        return Lock()
+    try:
+        with open(path, "rb") as handle:
+            return locks.parse(handle.read(), path)
+    except FileNotFoundError:
+        return Lock(path=path)
+
+
+def _lock_content(
+    whole: images.Release, aikitfile: aikitfiles.Aikitfile, request: Request, found_bases: Mapping[str, FoundBase], found: FoundModels
+) -> dict[str, Any]:
+    sources = image_base.split_bases(request.base, request.platforms)
+    entries = {
+        image.platform: locks.base_entry(sources[platform], found_base.base, found_base.resolved)
+        for image, (platform, found_base) in zip(whole.images, found_bases.items())
+    }
+    models = locks.model_entries(found.models, {model.name: model.source for model in aikitfile.models})
+    return locks.document(whole.name, whole.digest, aikitfile.sha256, entries, models)
+
+
+def _with_lock(plan: Plan, path: str, lock: Lock, content: Mapping[str, Any]) -> Plan:
+    """The plan with the lock file in it, where that changes."""
+    if not content or content == lock.document:
+        return plan
+    before = {**plan.before, **({"lock": dict(lock.document)} if lock.exists else {})}
+    return Plan((*plan.actions, Action("lock", path)), before, {**plan.after, "lock": dict(content)})
+
+
+def _given(request: Request) -> dict[str, Any]:
+    """What was asked for and stands in the result again."""
+    return {key: value for key, value in (("archive", request.archive), ("oci_layout", request.oci_layout), ("lock", request.lock)) if value}
 
 
 def _unknown(name: str, downloads: Sequence[Action], request: Request, findings: tuple[Finding, ...], started: float) -> dict[str, Any]:
     """Check mode before the models were fetched: what would be done, without digests."""
-    actions = [*downloads, *(Action("load", name, engine) for engine in request.load)]
-    if request.archive:
-        actions.append(Action("write", request.archive))
+    actions = [*downloads, *request.places.actions(name), *([Action("lock", request.lock)] if request.lock else [])]
     return report(
         Plan(tuple(actions), {}, {"ref": name} if actions else {}),
         image={"ref": name, "digest": "", "id": "", "size_bytes": 0, "layers": []},
@@ -153,28 +214,19 @@ def _unknown(name: str, downloads: Sequence[Action], request: Request, findings:
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
         reason=REASON,
-        **({"archive": request.archive} if request.archive else {}),
+        **_given(request),
     )
-
-
-def _check_platforms(platforms: list[str], base: Base) -> None:
-    have = f"linux/{base.architecture}"
-    other = [platform for platform in platforms if platform != have]
-    if other:
-        raise AikitError(
-            f"platforms: {', '.join(other)} asked for, but the base is {have}.",
-            "Build a base with llama_cpp_base_architecture set to it, one image a platform.",
-        )
 
 
 def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engine_name: str, check_mode: bool) -> dict[str, Any]:
     """The result of module aikit_image_load."""
     name = images.check_reference(name)
-    ids, diff_ids = images.identities(image)
+    ids, layers = images.identities(image)
     engine = open_engine(engine_name)
     named = engine.image(name)
     found = present_image(engine, name, *ids)
-    missing = [] if found else list(missing_layers(engine.images(), diff_ids))
+    lacking = () if found else missing_layers(engine.images(), [diff_id for diff_id, _digest in layers])
+    missing = list(dict.fromkeys(digest for diff_id, digest in layers if diff_id in lacking))
     actions = []
     if found is None and archive:
         if not os.path.isfile(archive):

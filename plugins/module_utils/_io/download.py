@@ -17,7 +17,7 @@ import ssl
 import time
 import urllib.error
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from ansible.module_utils.urls import open_url
@@ -39,6 +39,8 @@ REDIRECT_STATUS = (301, 302, 303, 307, 308)
 RUN_AGAIN = "Run again: the bytes that are here are kept, and the download goes on from there."
 
 Say = Callable[[str], None]
+Result = TypeVar("Result")
+Refuse = Callable[[int, Mapping[str, str]], Exception]
 
 
 def silent(dummy: str) -> None:
@@ -77,8 +79,14 @@ class Http:
     header along to whatever host it is redirected to, so redirects are followed here.
     """
 
-    def __init__(self, source: ModelSource, token: Optional[str] = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, source: ModelSource, token: Optional[str] = None, timeout_seconds: float = TIMEOUT_SECONDS, refuse: Optional[Refuse] = None
+    ) -> None:
+        """``refuse`` makes the error of a status that the source's own host answers with; it gets the headers with names in lower case."""
         self.source = source
+        # Where the last answer came from, redirects followed
+        self.final_url = source.location
+        self._refuse = refuse
         self.token = (token or "").strip()
         if not self.token.isprintable() or not self.token.isascii() or " " in self.token:
             raise AikitError("The token holds characters that cannot stand in an HTTP header.", "Give the bare token, one word on one line.")
@@ -89,15 +97,44 @@ class Http:
         if self.user and self.token:
             raise AikitError(f"{source.shown} has a user in its address, and a token is given too.", "Give one of them.")
 
-    def request(self, method: str, headers: Mapping[str, str]) -> Any:
-        """The response (200, 206, 304 or 416); :class:`AikitError` for what another attempt will not mend, else :class:`Retry`."""
-        url = self.source.location
+    def request(self, method: str, headers: Mapping[str, str], start: str = "") -> Any:
+        """The response (200, 206, 304 or 416); :class:`AikitError` for what another attempt will not mend, else :class:`Retry`.
+
+        :param start: ``final_url`` of an earlier answer, to go there at once.
+        """
+        url = start or self.source.location
         for dummy in range(MAX_REDIRECTS + 1):
             answer = self._once(method, url, headers)
             if answer.status not in REDIRECT_STATUS:
+                self.final_url = url
                 return answer
             answer.close()
             url = self._redirected(url, answer.headers.get("Location", ""))
+        raise AikitError(f"{self.source.shown} redirects more than {MAX_REDIRECTS} times.", "Give the address that it should end at.")
+
+    def head_at_origin(self) -> dict[str, str]:
+        """The headers with which the source's own host answers, which may be those of a redirect to another one; names in lower case."""
+        url = self.source.location
+        method = "HEAD"
+        extra: dict[str, str] = {}
+        first: dict[str, str] = {}
+        for dummy in range(MAX_REDIRECTS + 1):
+            try:
+                answer = self._once(method, url, extra)
+            except NoHead:
+                method, extra = "GET", {"Range": "bytes=0-0"}
+                continue
+            headers = {**first, **lower(answer.headers)}
+            status = answer.status
+            answer.close()
+            if status not in REDIRECT_STATUS or "x-linked-etag" in headers:
+                return headers
+            target = self._redirected(url, headers.pop("location", ""))
+            if not same_origin(target, self.source.location):
+                return headers
+            # A repository that was renamed, or a cache of the hub's own: what was said so far stays said
+            first = {name: value for name, value in headers.items() if name.startswith("x-repo-")}
+            url = target
         raise AikitError(f"{self.source.shown} redirects more than {MAX_REDIRECTS} times.", "Give the address that it should end at.")
 
     def _once(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
@@ -120,7 +157,7 @@ class Http:
             if exc.code in REDIRECT_STATUS or exc.code in (304, 416):
                 return exc
             exc.close()
-            if method == "HEAD" and exc.code in (400, 403, 405, 501):
+            if method == "HEAD" and exc.code in (400, 403, 405, 501) and not exc.headers.get("X-Error-Code"):
                 raise NoHead from None
             raise self._refused(exc, url) from None
         except urllib.error.URLError as exc:
@@ -154,6 +191,8 @@ class Http:
         status = f"HTTP status {exc.code}"
         if exc.code in RETRY_STATUS:
             return Retry(status, _retry_after(exc.headers.get("Retry-After")), "The server is busy or broken; try again later.")
+        if self._refuse is not None and same_origin(url, self.source.location):
+            return self._refuse(exc.code, lower(exc.headers))
         if exc.code == 401:
             hint = "The token was not accepted: is it valid, and may it read this file?" if self.token else "Give a `token`."
             return AikitError(f"{shown} needs a login: {status}{via}.", hint)
@@ -317,7 +356,7 @@ class _Download:
                 raise AikitError(f"{self.shown} answered with HTTP status {response.status}, which was not asked for.", "Check the address.")
 
     def _past_the_end(self, response: Any) -> None:
-        dummy, total = _content_range(response)
+        dummy, total = content_range(response)
         if total == self.size:
             return
         self._restart("the server has fewer bytes than are here")
@@ -335,7 +374,7 @@ class _Download:
             )
         validators = validators_of(response)
         if response.status == 206:
-            start, total = _content_range(response)
+            start, total = content_range(response)
             other = self.validators.get("etag") and validators.get("etag") and self.validators["etag"] != validators["etag"]
             if start != self.size or other or (self.total is not None and total is not None and total != self.total):
                 self._restart("the file has changed on the server")
@@ -385,6 +424,37 @@ class _Download:
                     self.say(f"{self.what}: {files.human_bytes(self.size)}{of}")
 
 
+def retrying(attempt: Callable[[], Result], what: str, say: Say = silent, sleep: Callable[[float], None] = time.sleep) -> Result:
+    """What ``attempt`` returns, tried again while it raises :class:`Retry`; for answers that are small."""
+    for failures in range(1, MAX_ATTEMPTS + 1):
+        try:
+            return attempt()
+        except Retry as exc:
+            if failures == MAX_ATTEMPTS:
+                raise AikitError(f"{what}: {exc} ({MAX_ATTEMPTS} attempts).", exc.hint) from None
+            wait = min(MAX_WAIT_SECONDS, exc.wait_seconds if exc.wait_seconds is not None else 2.0 ** (failures - 1))
+            say(f"{what}: {exc}; next attempt in {wait:g} s")
+            sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def read_body(response: Any, limit: int, what: str) -> bytes:
+    """The whole body of a small answer; :class:`Retry` where it is cut."""
+    try:
+        with contextlib.closing(response):
+            body = response.read(limit + 1)
+    except (OSError, http.client.HTTPException) as exc:
+        raise Retry(f"the connection broke ({getattr(exc, 'strerror', None) or type(exc).__name__})") from None
+    if len(body) > limit:
+        raise AikitError(f"{what} answers with more than {limit} bytes.", "Check the address.")
+    return bytes(body)
+
+
+def lower(headers: Any) -> dict[str, str]:
+    """Headers with their names in lower case."""
+    return {str(key).lower(): str(value) for key, value in headers.items()}
+
+
 def same_origin(first: str, second: str) -> bool:
     """Whether two URLs have the same scheme, host and port, so that a token for one may be sent to the other."""
     return _origin(first) == _origin(second)
@@ -418,7 +488,7 @@ def announced_bytes(response: Any) -> Optional[int]:
     return _number(response.headers.get("Content-Length", ""))
 
 
-def _content_range(response: Any) -> tuple[Optional[int], Optional[int]]:
+def content_range(response: Any) -> tuple[Optional[int], Optional[int]]:
     """Start and total of ``bytes 5-9/10`` and ``bytes */10``; None for what is not there."""
     unit, dummy, rest = response.headers.get("Content-Range", "").strip().partition(" ")
     span, dummy, total = rest.partition("/")

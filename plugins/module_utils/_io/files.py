@@ -81,6 +81,12 @@ class DigestCache:
             return False
         return True
 
+    def forget(self, kind: str, status: os.stat_result) -> None:
+        """Drop the entry of a file that is about to go."""
+        if not self.read_only:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(kind, status))
+
     def _path(self, kind: str, status: os.stat_result) -> str:
         key = f"{kind}\0{status.st_dev}\0{status.st_ino}".encode()
         return os.path.join(self.directory, hashlib.sha256(key).hexdigest() + ".json")
@@ -136,11 +142,11 @@ def write_all(handle: Any, piece: memoryview) -> None:
         piece = piece[handle.write(piece) :]
 
 
-def read_json(path: str) -> dict[str, Any]:
-    """A small JSON file that holds a mapping; empty when it is missing or broken."""
+def read_json(path: str, limit: int = 65536) -> dict[str, Any]:
+    """A small JSON file that holds a mapping; empty when it is missing, broken, or longer than ``limit``."""
     try:
         with open(path, encoding="utf-8") as handle:
-            value = json.loads(handle.read(65536))
+            value = json.loads(handle.read(limit))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

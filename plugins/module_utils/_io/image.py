@@ -12,20 +12,22 @@ import json
 import os
 import tarfile
 import time
-from dataclasses import dataclass, field
-from typing import Any, Collection, Iterable, Iterator, Mapping, Optional, Union
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Union
 
 from .._core import gguf
-from .._core.aikitfile import Aikitfile, Model, image_file
+from .._core.aikitfile import Aikitfile, Model, image_file, is_projector
 from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
 from .._core.errors import AikitError, Finding
 from .._core.gguf import GgufHeader
-from .._core.image import Image, Layer, LayerRecipe, ModelFile, archive, check_parts, model_parts, model_paths
+from .._core.image import Image, Layer, LayerRecipe, ModelFile, Release, archive, check_parts, model_parts, model_paths
 from .._core.plan import Action
-from .._core.tar import FileRef, Segment, total_size
+from .._core.tar import FileRef, Segment, segment_size, total_size
 from . import files, transfer
 from .engine import Engine
+from .models import Reach, ensure_models
+from .transfer import StoredModel
 
 CHUNK_BYTES = 1 << 20
 
@@ -98,7 +100,14 @@ class FoundModels:
 
 
 def find_models(
-    aikitfile: Aikitfile, context: str, store: str, tokens: Mapping[str, Optional[str]], cache: files.DigestCache, check_mode: bool
+    aikitfile: Aikitfile,
+    context: str,
+    store: str,
+    tokens: Mapping[str, Optional[str]],
+    cache: files.DigestCache,
+    check_mode: bool,
+    reach: Reach = Reach(),
+    require_sha256: bool = True,
 ) -> FoundModels:
     """Have every model file of an aikitfile: downloads go into ``store``, files below ``context`` are used where they are.
 
@@ -121,17 +130,28 @@ def find_models(
         for source in local_models(model, context) if local else [model.source]:
             if local:
                 _hash_once(ModelFile(model.name, source, "", os.path.getsize(source), image_file(model)), seen, transfer.Store(store).cache, cache)
-            stored = transfer.ensure_model(source, model.sha256, store, token=tokens.get(source), check_mode=check_mode, local_in_place=local)
-            found.actions += stored.plan.actions
-            found.findings += stored.findings
-            if not stored.read_from:
-                found.absent = True
-                continue
-            found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, image_file(model)))
-            if not local:
-                model_parts(found.models[-1], seen)
-            if stored.header is not None:
-                headers[stored.read_from] = stored.header
+            acquired = ensure_models(
+                source,
+                model.sha256,
+                store,
+                reach=replace(reach, token=tokens.get(source)),
+                require_sha256=require_sha256,
+                check_mode=check_mode,
+                local_in_place=local,
+            )
+            found.actions += acquired.plan.actions
+            found.findings += acquired.findings
+            for stored in sorted(acquired.files, key=_serving_first):
+                if not stored.read_from:
+                    found.absent = True
+                    continue
+                # Where AIKit's build would put it: a file of a repository or an artifact stands under its path there
+                file = image_file(model) or stored.name
+                found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file))
+                if not local:
+                    model_parts(found.models[-1], seen)
+                if stored.header is not None:
+                    headers[stored.read_from] = stored.header
     names = model_paths(found.models)
     found.metadata = {name: headers[model.path].metadata for name, model in zip(names, found.models) if model.path in headers}
     if not found.absent:
@@ -139,6 +159,12 @@ def find_models(
         files_of_parts = {os.path.basename(path) for path in whole}
         found.findings = [entry for entry in found.findings if entry.path not in files_of_parts or not entry.message.startswith(gguf.PART)]
     return found
+
+
+def _serving_first(model: StoredModel) -> tuple[bool, bool]:
+    """Of the files of one source, the first is the model by its name: weights, not a projector or a README."""
+    name = model.name or model.path
+    return not name.lower().endswith(".gguf"), is_projector(name)
 
 
 def _hash_once(model: ModelFile, seen: set[str], known: files.DigestCache, cache: files.DigestCache) -> None:
@@ -169,6 +195,8 @@ def _layer_kind(parts: Iterable[Segment]) -> str:
 
 def layer_digest(layer: Union[LayerRecipe, Layer], cache: files.DigestCache) -> str:
     """``sha256:…`` of a layer; cached by the stat of its file and the bytes around it."""
+    if isinstance(layer, LayerRecipe) and layer.digest:
+        return layer.digest
     references = [part for part in layer.parts if isinstance(part, FileRef)]
     if len(references) != 1:
         return "sha256:" + _hash(layer.parts)
@@ -205,18 +233,40 @@ def stream(parts: Iterable[Segment]) -> Iterator[bytes]:
                 raise AikitError(f"{part.path} became longer while it was read.", "Leave the file alone during a build, and run again.")
 
 
-def load(engine: Engine, image: Image) -> tuple[int, set[str]]:
+def stream_range(parts: Iterable[Segment], start: int, length: int) -> Iterator[bytes]:
+    """``length`` bytes of ``parts`` from ``start`` on, as an upload needs them that goes on in the middle."""
+    for part in parts:
+        size = segment_size(part)
+        first, start = min(start, size), max(0, start - size)
+        count = min(size - first, length)
+        length -= count
+        if not count:
+            continue
+        if isinstance(part, bytes):
+            yield part[first : first + count]
+            continue
+        with open(part.path, "rb", buffering=0) as handle:
+            handle.seek(first)
+            while count:
+                chunk = handle.read(min(CHUNK_BYTES, count))
+                if not chunk:
+                    raise AikitError(f"{part.path} became shorter while it was read.", "Leave the file alone during a build, and run again.")
+                count -= len(chunk)
+                yield chunk
+
+
+def load(engine: Engine, image: Image, fetch: Callable[[Collection[str]], Any] = len) -> tuple[int, set[str]]:
     """Load ``image`` into ``engine``; returns the bytes sent and the digests of the layers that it had already.
 
-    Only missing layers are sent. What an engine says it has can still be refused (a layer chain
+    Only missing layers are sent; ``fetch`` is called with their digests before, and has them here. What an engine says it has can still be refused (a layer chain
     that was pruned half way), so the second attempt sends everything.
     """
-    diff_ids = [layer.digest for layer in image.layers]
-    present = set(diff_ids) - set(missing_layers(engine.images(), diff_ids))
+    present = {layer.digest for layer in image.layers} - _lacking(engine, image)
     sent = 0
     for omit in [present, set()] if present else [set()]:
         parts = archive(image, omit)
         files.require_spaces(load_needs(engine, image.name, total_size(parts)))
+        fetch({layer.digest for layer in image.layers} - omit)
         sent += total_size(parts)
         try:
             engine.load(stream(parts))
@@ -238,9 +288,14 @@ def load_needs(engine: Engine, name: str, size_bytes: int) -> list[files.Need]:
 
 def missing_bytes(engine: Engine, image: Image) -> tuple[int, set[str]]:
     """The bytes that a load would send, and the digests of the layers among them."""
-    diff_ids = [layer.digest for layer in image.layers]
-    missing = set(missing_layers(engine.images(), diff_ids))
-    return total_size(archive(image, set(diff_ids) - missing)), missing
+    missing = _lacking(engine, image)
+    return total_size(archive(image, {layer.digest for layer in image.layers} - missing)), missing
+
+
+def _lacking(engine: Engine, image: Image) -> set[str]:
+    """The digests of the layers that an engine does not have; it knows them by what they unpack to."""
+    missing = missing_layers(engine.images(), [layer.unpacked for layer in image.layers])
+    return {layer.digest for layer in image.layers if layer.unpacked in missing}
 
 
 def archive_need(path: str, parts: tuple[Segment, ...]) -> files.Need:
@@ -275,7 +330,7 @@ def archive_is_current(path: str, parts: tuple[Segment, ...], cache: files.Diges
     return True
 
 
-def write_archive(path: str, image: Image, omit: Collection[str], cache: files.DigestCache) -> int:
+def write_archive(path: str, image: Union[Image, Release], omit: Collection[str], cache: files.DigestCache) -> int:
     """Write an archive beside ``path`` and rename it; returns the bytes written."""
     parts = archive(image, omit)
     size = total_size(parts)

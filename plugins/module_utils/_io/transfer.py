@@ -7,7 +7,8 @@
 The store::
 
     STORE/sha256/<hex>/<file name>   the files, mode 0444
-    STORE/sources/<key>.json         which content a URL gave, for sources without a sha256
+    STORE/sets/<hex>/<path>          sources of several files, side by side: second links to the same files
+    STORE/sources/<key>.json         which content a source gave, where no sha256 was given
     STORE/partial/<key>.part|.json   a download that is under way, and what the server said about it
     STORE/digests/                   digests that need not be computed again
 
@@ -23,10 +24,11 @@ import json
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass, replace
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Iterable, Mapping, Optional
 
-from .._core import gguf
+from .._core import gguf, hub
 from .._core import model_source as sources
 from .._core.errors import AikitError, Finding
 from .._core.model_source import ModelSource, Observed, StoredFile
@@ -36,6 +38,12 @@ from .download import TIMEOUT_SECONDS, Fetched, Http, NoHead, Retry, Say, announ
 
 DEFAULT_STORE = "~/.cache/aikit-fleet/models"
 FILE_MODE = 0o444
+# A repository of a few thousand files
+RECORD_BYTES = 8 * 1024 * 1024
+TOUCH_SECONDS = 3600
+PARTIAL_SUFFIXES = (".part", ".part.json", ".copy", ".link", ".blob", ".blob.part", ".member")
+# Looks at a finished download before it becomes a file of the store; raises AikitError
+Verify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,54 @@ class StoredModel:
     findings: tuple[Finding, ...] = ()
     header: Optional[gguf.GgufHeader] = None
     read_from: str = ""
+    # Its path in a source of several files
+    name: str = ""
 
     @property
     def changed(self) -> bool:
         return self.plan.changed
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a source of a hub or a registry gave: a commit or a manifest, and its files as (path, sha256, size)."""
+
+    revision: str = ""
+    files: tuple[tuple[str, str, int], ...] = ()
+
+    @property
+    def set_sha256(self) -> str:
+        """The digest of all together; empty where there is one file or none."""
+        return sources.set_sha256({path: digest for path, digest, dummy in self.files}) if len(self.files) > 1 else ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record of ``sources`` in the store: the contents that it points to, and the folder of them where they are several."""
+
+    path: str
+    digests: frozenset[str]
+    set_sha256: str
+    shown: str
+
+
+def parse_resolved(entry: Mapping[str, Any]) -> Resolved:
+    """A record of the store as far as it is one."""
+    found = []
+    listed = entry.get("files")
+    for file in listed if isinstance(listed, list) else ():
+        good = isinstance(file, list) and len(file) == 3 and isinstance(file[0], str) and hub.safe_path(file[0]) and isinstance(file[2], int)
+        if not good or not re.fullmatch("[0-9a-f]{64}", str(file[1])):
+            return Resolved()
+        found.append((file[0], file[1], file[2]))
+    return Resolved(str(entry.get("revision") or ""), tuple(found)) if found else Resolved()
+
+
+def listed(folder: str, suffix: str = "") -> list[str]:
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(suffix)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 class Store:
@@ -99,22 +151,77 @@ class Store:
 
     def known(self, source: ModelSource) -> dict[str, Any]:
         """What this URL gave the last time: sha256, size_bytes, validators; empty when it was never fetched without a sha256."""
-        entry = files.read_json(self._source_path(source))
+        entry = files.read_json(self.source_path(source.key))
         good = re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256"))) and isinstance(entry.get("validators"), dict)
         return entry if good else {}
 
     def remember(self, source: ModelSource, fetched: Fetched) -> None:
         entry = {"source": source.shown, "sha256": fetched.sha256, "size_bytes": fetched.size_bytes, "validators": dict(fetched.validators)}
-        files.write_atomic(self._source_path(source), json.dumps(entry, sort_keys=True, indent=2).encode() + b"\n", 0o644)
+        files.write_atomic(self.source_path(source.key), json.dumps(entry, sort_keys=True, indent=2).encode() + b"\n", 0o644)
 
-    def source_entries(self, sha256: str) -> list[str]:
-        """The paths of the entries that point to this content."""
-        folder = os.path.join(self.path, "sources")
-        try:
-            paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".json")]
-        except FileNotFoundError:
-            return []
-        return [path for path in paths if files.read_json(path).get("sha256") == sha256]
+    def resolved(self, key: str) -> Resolved:
+        """What a source of a hub or a registry was the last time; empty when it was never asked."""
+        return parse_resolved(files.read_json(self.source_path(key), RECORD_BYTES))
+
+    def remember_resolved(self, key: str, shown: str, found: Resolved) -> bool:
+        """Write it down; False when it stands there already."""
+        if self.resolved(key) == found:
+            return False
+        entry = {"source": shown, "revision": found.revision, "files": [list(file) for file in found.files]}
+        files.write_atomic(self.source_path(key), json.dumps(entry, sort_keys=True, indent=2).encode() + b"\n", 0o644)
+        return True
+
+    def records(self) -> list[Record]:
+        """Every record of a source, and the content that it points to."""
+        found = []
+        for path in listed(os.path.join(self.path, "sources"), ".json"):
+            entry = files.read_json(path, RECORD_BYTES)
+            resolved = parse_resolved(entry)
+            digests = frozenset(digest for dummy, digest, dummy2 in resolved.files) or frozenset([str(entry.get("sha256"))])
+            found.append(Record(path, digests, resolved.set_sha256, str(entry.get("source") or "")))
+        return found
+
+    def source_path(self, key: str) -> str:
+        return os.path.join(self.path, "sources", key + ".json")
+
+    def leftovers(self, key: str) -> list[str]:
+        """What an interrupted run has left of a file."""
+        return [path for path in (self.partial(key) + suffix for suffix in PARTIAL_SUFFIXES) if os.path.exists(path)]
+
+    def set_files(self, digest: str) -> list[str]:
+        return sorted(os.path.join(folder, name) for folder, dummy, names in os.walk(self.set_path(digest)) for name in names) if digest else []
+
+    def set_path(self, digest: str) -> str:
+        return os.path.join(self.path, "sets", digest)
+
+    def missing_links(self, digest: str, members: Mapping[str, str]) -> dict[str, str]:
+        """The members of a set (its path → the file of the store) that are not in its folder as links to just that file."""
+        found = {}
+        for name, target in members.items():
+            try:
+                have, want = os.lstat(os.path.join(self.set_path(digest), name)), os.lstat(target)
+            except (FileNotFoundError, NotADirectoryError):
+                found[name] = target
+                continue
+            if (have.st_dev, have.st_ino) != (want.st_dev, want.st_ino):
+                found[name] = target
+        return found
+
+    def link_set(self, digest: str, members: Mapping[str, str]) -> None:
+        for name, target in self.missing_links(digest, members).items():
+            path = os.path.join(self.set_path(digest), name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            temporary = f"{path}.{os.getpid()}.link"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            os.link(target, temporary)
+            os.replace(temporary, path)
+
+    def touch(self, sha256: str) -> None:
+        """Remember that this content is in use, for those who remove what is not."""
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(self.folder(sha256)).st_mtime > TOUCH_SECONDS:
+                os.utime(self.folder(sha256))
 
     def commit(self, temporary: str, sha256: str, name: str) -> StoredFile:
         """Give a finished temporary file its place. Its digest is known to be ``sha256``."""
@@ -135,9 +242,6 @@ class Store:
         if not stat.S_ISREG(status.st_mode) or files.sha256_file(path, self.cache) != sha256:
             return None
         return StoredFile(path, sha256, status.st_size)
-
-    def _source_path(self, source: ModelSource) -> str:
-        return os.path.join(self.path, "sources", source.key + ".json")
 
 
 def ensure_model(
@@ -165,14 +269,18 @@ def ensure_model(
     :param check_mode: write nothing; a missing file is asked for with HEAD, to tell its size.
     :param say: told what takes time, in one line each.
     """
-    parsed, expected, file_name = _request(source, sha256, name, context_dir)
+    parsed, expected, file_name = request(source, sha256, name, context_dir)
+    if not parsed.remote and parsed.kind != sources.LOCAL:
+        raise ValueError(f"{parsed.kind}:// is for models.ensure_models")
     place = Store(store, read_only=check_mode)
     warnings = sources.findings(parsed, expected, token)
     if parsed.kind == sources.LOCAL:
         result = _ensure_local(place, parsed, expected, file_name, validate, check_mode, local_in_place, say)
     else:
         client = Http(parsed, token, timeout_seconds)
-        result = _ensure_remote(place, client, expected, file_name, validate, refresh, check_mode, say)
+        result = ensure_remote(place, client, expected, file_name, validate, refresh, check_mode, say)
+    if not check_mode and result.sha256 and not local_in_place:
+        place.touch(result.sha256)
     return replace(result, findings=warnings + result.findings)
 
 
@@ -182,47 +290,72 @@ def remove_model(
     store: str = DEFAULT_STORE,
     *,
     name: Optional[str] = None,
+    key: str = "",
     check_mode: bool = False,
     say: Say = silent,
 ) -> Plan:
-    """Take a model out of the store: the file called ``name``, or all names of that content, and what belongs to it."""
+    """Take a model out of the store: the file called ``name``, or all names of that content, and what belongs to it.
+
+    :param key: that of the source, where it is not the source alone that tells it (another hub).
+    """
     parsed = _resolve(sources.parse(source), None) if source else None
-    if parsed:
-        sources.require_supported(parsed)
     expected = sources.parse_sha256(sha256)
     place = Store(store, read_only=check_mode)
-    keys = [parsed.key] if parsed else []
+    keys = [key or parsed.key] if parsed else []
     if not expected and parsed and parsed.kind == sources.LOCAL and os.path.isfile(parsed.location):
         expected = files.sha256_file(parsed.location, place.cache)
     if not expected and parsed:
-        expected = place.known(parsed).get("sha256", "")
-    if expected:
-        keys.insert(0, expected)
-    plan = sources.plan_absent(_removable(place, expected, keys, name))
+        resolved = place.resolved(keys[0]).files
+        expected = resolved[0][1] if len(resolved) == 1 else place.known(parsed).get("sha256", "")
+    plan = sources.plan_absent(_removable(place, expected, keys, name, bool(sha256)))
     if plan.changed and not check_mode:
-        with place.lock(keys[0], say):
-            for action in plan.actions:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(action.target)
-            with contextlib.suppress(OSError):
-                os.rmdir(place.folder(expected))
+        with place.lock(expected or keys[0], say):
+            delete(place, [action.target for action in plan.actions])
     return plan
 
 
-def _removable(place: Store, expected: str, keys: list[str], name: Optional[str]) -> tuple[str, ...]:
-    names = place.names(expected) if expected else []
-    chosen = [entry for entry in names if name in (None, entry)]
-    paths = [os.path.join(place.folder(expected), entry) for entry in chosen]
-    if len(chosen) == len(names):
-        paths += place.source_entries(expected) if expected else []
-        partial = [place.partial(key) + suffix for key in keys for suffix in (".part", ".part.json", ".copy", ".link")]
-        paths += [path for path in partial if os.path.exists(path)]
-    return tuple(paths)
+def delete(place: Store, paths: Iterable[str]) -> None:
+    """Remove files of the store, and the folders that are empty then."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        folder = os.path.dirname(path)
+        while os.path.dirname(folder) != place.path and folder.startswith(place.path + os.sep):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                break
+            folder = os.path.dirname(folder)
 
 
-def _request(source: str, sha256: Optional[str], name: Optional[str], context_dir: Optional[str]) -> tuple[ModelSource, str, str]:
+def _removable(place: Store, expected: str, keys: list[str], name: Optional[str], explicit: bool) -> tuple[str, ...]:
+    """The files that go, and with them every record and every set that would miss them."""
+    records = place.records()
+    own = [place.source_path(key) for key in keys]
+    chosen = next((entry for entry in records if entry.path in own or (expected and entry.set_sha256 == expected)), None)
+    if explicit and chosen and expected in chosen.digests:
+        # The content itself is meant, wherever it came from
+        chosen = None
+    digests = chosen.digests if chosen else frozenset([expected] if expected else ())
+    if chosen:
+        # What another source has too stays for it
+        digests -= frozenset(digest for entry in records if entry is not chosen for digest in entry.digests)
+    paths: list[str] = []
+    gone = {chosen} if chosen and name is None else set()
+    for digest in sorted(digests):
+        names = place.names(digest)
+        paths += [os.path.join(place.folder(digest), entry) for entry in names if name in (None, entry)]
+        if name is None or names == [name]:
+            gone.update(entry for entry in records if digest in entry.digests)
+            paths += place.leftovers(digest)
+    for record in sorted(gone, key=lambda entry: entry.path):
+        paths += [*place.set_files(record.set_sha256), record.path]
+    return tuple(dict.fromkeys([*paths, *(path for key in keys for path in place.leftovers(key))]))
+
+
+def request(source: str, sha256: Optional[str], name: Optional[str], context_dir: Optional[str]) -> tuple[ModelSource, str, str]:
+    """The parsed source, the expected digest, and the name in the store; :class:`AikitError` for what cannot be one of them."""
     parsed = _resolve(sources.parse(source), context_dir)
-    sources.require_supported(parsed)
     expected = sources.parse_sha256(sha256)
     origin = "`name`" if name else f"the source {parsed.shown}"
     return parsed, expected, sources.check_file_name(name or parsed.file_name, origin)
@@ -252,19 +385,19 @@ def _ensure_local(
     if expected and not in_place:
         seen = place.observe(expected, name)
         if seen.stored:
-            return _from_store(place, source, name, seen, seen.stored, validate, check_mode)
+            return from_store(place, source, name, seen, seen.stored, validate, check_mode)
     status = _local_status(source)
     say(f"reading {source.shown} ({files.human_bytes(status.st_size)})")
     digest = files.sha256_file(source.location, place.cache)
     _require_digest(source, digest, expected)
-    header, remarks = _validated(source.location, name, source.shown, validate)
+    header, remarks = validated(source.location, name, source.shown, validate)
     if in_place:
         return StoredModel(source.location, digest, status.st_size, header=header, findings=remarks, read_from=source.location)
     with contextlib.nullcontext() if check_mode else place.lock(digest, say):
         seen = place.observe(digest, name)
         have = seen.stored or seen.twin
         if have:
-            return _from_store(place, source, name, seen, have, validate, check_mode)
+            return from_store(place, source, name, seen, have, validate, check_mode)
         # What a copy that was killed has left is in the way of this one alone
         already = files.leftover_bytes(place.partial(digest) + ".copy", remove=not check_mode)
         files.require_space(place.path, max(0, status.st_size - already), f"the model {name}")
@@ -334,9 +467,24 @@ def _link(place: Store, twin: StoredFile, name: str) -> None:
 # Remote files
 
 
-def _ensure_remote(
-    place: Store, client: Http, expected: str, name: str, validate: bool, refresh: bool, check_mode: bool, say: Say
+def ensure_remote(
+    place: Store,
+    client: Http,
+    expected: str,
+    name: str,
+    validate: bool,
+    refresh: bool,
+    check_mode: bool,
+    say: Say,
+    *,
+    size_bytes: Optional[int] = None,
+    verify: Optional[Verify] = None,
 ) -> StoredModel:
+    """Have what ``client`` downloads in the store.
+
+    :param size_bytes: need not be asked for in check mode then.
+    :param verify: looks at the download, and is what makes it known: the source itself gets no record.
+    """
     source = client.source
     with contextlib.nullcontext() if check_mode else place.lock(expected or source.key, say):
         known = {} if expected else place.known(source)
@@ -346,22 +494,22 @@ def _ensure_remote(
         ask = bool(refresh and not expected)
         validators = known.get("validators", {}) if have and ask else {}
         if have and not ask:
-            return _from_store(place, source, name, seen, have, validate, check_mode)
+            return from_store(place, source, name, seen, have, validate, check_mode)
         if check_mode:
-            return _would_fetch(place, client, expected, name, seen, have, validators, validate)
+            return _would_fetch(place, client, expected, name, seen, have, validators, validate, size_bytes)
         label = f"the model {name} from {source.shown}"
         part = place.partial(expected or source.key) + ".part"
         fetched = fetch(client, part, sha256=expected, validators=validators, what=label, say=say)
         if fetched.not_modified and have:
-            return _from_store(place, source, name, seen, have, validate, check_mode)
-        return _store(place, source, part, fetched, bool(expected), name, validate)
+            return from_store(place, source, name, seen, have, validate, check_mode)
+        return _store(place, source, part, fetched, bool(expected or verify), name, validate, verify)
 
 
-def _from_store(
+def from_store(
     place: Store, source: ModelSource, name: str, seen: Observed, have: StoredFile, validate: bool, check_mode: bool
 ) -> StoredModel:
     """What is in the store already, perhaps under another name."""
-    header, remarks = _validated(have.path, name, source.shown, validate)
+    header, remarks = validated(have.path, name, source.shown, validate)
     plan = sources.plan_present(source, name, have.sha256, seen, have.size_bytes)
     if not seen.stored and not check_mode:
         _link(place, have, name)
@@ -380,21 +528,23 @@ def _would_fetch(
     have: Optional[StoredFile],
     validators: Mapping[str, str],
     validate: bool,
+    size: Optional[int] = None,
 ) -> StoredModel:
     """Check mode: what a real run would do, as far as the server tells without sending the file."""
-    size: Optional[int] = None
     remarks: tuple[Finding, ...] = ()
     try:
+        if size is not None:
+            raise NoHead
         with contextlib.closing(client.request("HEAD", conditional(validators))) as response:
             # Some servers ignore the condition, and say the same in their headers.
             if have and (response.status == 304 or (validators and validators_of(response) == validators)):
-                return _from_store(place, client.source, name, seen, have, validate, True)
+                return from_store(place, client.source, name, seen, have, validate, True)
             if response.status == 200:
                 size = announced_bytes(response)
     except Retry as exc:
         remarks = (Finding("warning", "source", 0, f"{client.source.shown} did not answer, so its size is not known: {exc}."),)
     except NoHead:
-        size = None
+        pass
     already = part_size(place.partial(expected or client.source.key) + ".part")
     if size is not None:
         files.require_space(place.path, max(0, size - already), f"the model {name} from {client.source.shown}")
@@ -403,10 +553,14 @@ def _would_fetch(
     return StoredModel(path, expected, size or 0, plan, findings=remarks)
 
 
-def _store(place: Store, source: ModelSource, part: str, fetched: Fetched, pinned: bool, name: str, validate: bool) -> StoredModel:
+def _store(
+    place: Store, source: ModelSource, part: str, fetched: Fetched, pinned: bool, name: str, validate: bool, verify: Optional[Verify]
+) -> StoredModel:
     """A finished part becomes a file of the store, or is thrown away when it is no good."""
     try:
-        header, remarks = _validated(part, name, source.shown, validate)
+        if verify is not None:
+            verify(part)
+        header, remarks = validated(part, name, source.shown, validate)
     except AikitError:
         discard(part)
         raise
@@ -427,7 +581,8 @@ def _store(place: Store, source: ModelSource, part: str, fetched: Fetched, pinne
     )
 
 
-def _validated(path: str, name: str, shown: str, validate: bool) -> tuple[Optional[gguf.GgufHeader], tuple[Finding, ...]]:
+def validated(path: str, name: str, shown: str, validate: bool) -> tuple[Optional[gguf.GgufHeader], tuple[Finding, ...]]:
+    """The header of a GGUF file, and what is remarkable about it; nothing for other files, as their names tell."""
     if not validate or not name.lower().endswith(".gguf"):
         return None, ()
     with open(path, "rb", buffering=0) as handle:

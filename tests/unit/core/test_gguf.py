@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 from typing import Any
@@ -25,6 +26,7 @@ from ansible_collections.aikit.fleet.tests.unit.gguf_writer import (
     FORMATS,
     I32,
     STRING,
+    U16,
     U32,
     Value,
     Writer,
@@ -225,9 +227,82 @@ def test_names_out_of_the_file_cannot_break_the_message() -> None:
 
 def test_an_unknown_tensor_type_passes_with_a_remark() -> None:
     header = check(gguf_bytes(tensors=[("t", (64,), 99)]))
-    assert header.unknown_types == (99,) and header.tensor_bytes == 0
+    assert header.unknown_types == (99,) and header.tensor_bytes == 64
     assert [finding.level for finding in gguf.remarks(header, "m.gguf")] == ["warning"]
     assert "unknown type 99" in gguf.remarks(header, "m.gguf")[0].message
+
+
+def test_an_unknown_type_takes_the_room_up_to_the_next_tensor() -> None:
+    header = check(gguf_bytes(tensors=[("a", (64,), 99), ("blk.0.b", (5,), 0), ("blk.1.c", (40,), 98), ("output.weight", (8,), 0)]))
+    assert [(tensor.size_bytes, tensor.bytes) for tensor in header.tensors] == [(None, 64), (20, 20), (None, 64), (32, 32)]
+    assert [tensor.type_name for tensor in header.tensors] == ["type 99", "F32", "type 98", "F32"]
+    assert header.bytes_by_place() == {("other", -1): 64, ("layer", 0): 20, ("layer", 1): 64, ("output", -1): 32}
+    assert header.tensor_bytes == 180
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("token_embd.weight", ("input", -1)),
+        ("token_embd_norm.bias", ("input", -1)),
+        ("per_layer_token_embd.weight", ("input", -1)),
+        ("blk.17.ffn_gate_exps.weight", ("layer", 17)),
+        ("enc.blk.3.attn_q.weight", ("layer", 3)),
+        ("dec.blk.3.attn_q.weight", ("layer", 3)),
+        ("output.weight", ("output", -1)),
+        ("dec.output_norm.weight", ("output", -1)),
+        ("cls.output.weight", ("output", -1)),
+        ("rope_freqs.weight", ("other", -1)),
+        ("v.blk.0.ln1.weight", ("other", -1)),
+        ("blk.99999.x", ("other", -1)),
+    ],
+)
+def test_where_a_tensor_belongs(name: str, place: tuple[str, int]) -> None:
+    assert check(gguf_bytes(tensors=[(name, (4,), 0)])).tensors[0].place == place
+
+
+def test_the_vocabulary_and_the_tied_output() -> None:
+    header = check(gguf_bytes())
+    assert header.vocabulary_size == 4 and header.tied_output
+    bare = {"general.architecture": Value(STRING, "bert"), "bert.vocab_size": Value(U32, 30522)}
+    header = check(gguf_bytes(metadata=bare, tensors=[("token_embd.weight", (4,), 0), ("output.weight", (4,), 0)]))
+    assert header.vocabulary_size == 30522 and not header.tied_output
+
+
+def part(number: int, count: int, total: int, names: list[str], **options: Any) -> gguf.GgufHeader:
+    metadata = {"split.no": Value(U16, number), "split.count": Value(U16, count), "split.tensors.count": Value(I32, total)}
+    if not number:
+        metadata = {**DEFAULT_METADATA, **metadata}
+    return check(Writer(**options).file(metadata=metadata, tensors=[(name, (8,), 0) for name in names]))
+
+
+def test_the_parts_of_a_split_model_make_one() -> None:
+    parts = [part(0, 3, 4, ["token_embd.weight", "blk.0.a"]), part(1, 3, 4, ["blk.1.a"]), part(2, 3, 4, ["output.weight"])]
+    whole = gguf.combine(parts, "m.gguf")
+    assert (whole.architecture, whole.shards, whole.tensor_count, whole.tensor_bytes) == ("llama", 3, 4, 4 * 32)
+    assert whole.header_bytes == sum(entry.header_bytes for entry in parts)
+    assert whole.bytes_by_place() == {("input", -1): 32, ("layer", 0): 32, ("layer", 1): 32, ("output", -1): 32}
+    single = check(gguf_bytes())
+    assert gguf.combine([single], "m.gguf") is single
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([part(0, 2, 2, ["a"])], "is one part of 2, and 1 are here"),
+        ([part(0, 2, 2, ["a"]), part(0, 2, 2, ["b"])], "part 2 of 2 says of itself: split.no 0, split.count 2; expected 1 and 2"),
+        ([part(0, 2, 2, ["a"]), part(1, 3, 2, ["b"])], "split.no 1, split.count 3"),
+        ([part(0, 2, 2, ["a"]), check(gguf_bytes())], "split.no nothing, split.count nothing"),
+        ([part(0, 2, 2, ["a"]), part(1, 2, 2, ["b"], version=2)], "part 2 of 2 has another GGUF version or byte order"),
+        ([part(0, 2, 2, ["a"]), part(1, 2, 2, ["b"], big_endian=True)], "part 2 of 2 has another GGUF version or byte order"),
+        ([part(0, 2, 2, ["a"]), part(1, 2, 2, ["a"])], "have tensors of the same name"),
+        ([part(0, 2, 5, ["a"]), part(1, 2, 5, ["b"])], "have 2 tensors, split.tensors.count says 5"),
+    ],
+)
+def test_parts_that_do_not_fit_together(parts: list[gguf.GgufHeader], message: str) -> None:
+    with pytest.raises(AikitError, match=re.escape(message)) as caught:
+        gguf.combine(parts, "m.gguf")
+    assert caught.value.hint
 
 
 def test_remarks() -> None:

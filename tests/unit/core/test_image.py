@@ -316,7 +316,7 @@ def test_a_description_of_an_image_that_is_none(described, words):
 
 
 def test_a_description_of_an_image():
-    assert image.identities({"id": "", "digest": DIGESTS[1], "layers": [{"digest": DIGESTS[0], "role": "base"}]}) == (["", DIGESTS[1]], [DIGESTS[0]])
+    assert image.identities({"id": "", "digest": DIGESTS[1], "layers": [{"digest": DIGESTS[0], "role": "base"}]}) == (["", DIGESTS[1]], [(DIGESTS[0], DIGESTS[0])])
     assert image.identities({"id": DIGESTS[0], "layers": None}) == ([DIGESTS[0], ""], [])
 
 

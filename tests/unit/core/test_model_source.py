@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -31,7 +34,10 @@ DIGEST = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
         ("file:///srv/m%20x.gguf", "local", "/srv/m x.gguf", "m x.gguf"),
         ("file://localhost/srv/m.gguf", "local", "/srv/m.gguf", "m.gguf"),
         ("huggingface://owner/name/m.gguf", "huggingface", "huggingface://owner/name/m.gguf", "m.gguf"),
-        ("oci://registry.example:5000/m:1", "oci", "oci://registry.example:5000/m:1", "m:1"),
+        ("oci://registry.example:5000/m:1", "oci", "oci://registry.example:5000/m:1", "m"),
+        ("oci://registry.ollama.ai/library/llama3.2:1b", "oci", "oci://registry.ollama.ai/library/llama3.2:1b", "llama3.2"),
+        ("huggingface://owner/name@v1/a/m.gguf", "huggingface", "huggingface://owner/name@v1/a/m.gguf", "m.gguf"),
+        ("huggingface://owner/name", "huggingface", "huggingface://owner/name", ""),
     ],
 )
 def test_parse(text: str, kind: str, location: str, file_name: str) -> None:
@@ -51,6 +57,10 @@ def test_parse(text: str, kind: str, location: str, file_name: str) -> None:
         ("ftp://example.com/m.gguf", "unknown scheme ftp://"),
         ("hf://owner/name/m.gguf", "Did you mean huggingface://owner/name/m.gguf?"),
         ("https:///m.gguf", "no valid URL"),
+        ("huggingface://owner", "names no repository"),
+        ("huggingface://owner/name/a/b/m.gguf", "huggingface://owner/name@main/a/b/m.gguf"),
+        ("huggingface://owner/name?token=hunter22", "token=***"),
+        ("oci://me:hunter22@registry.example/m:1", "has a login"),
         ("https://example.com:70000/m.gguf", "no valid URL"),
         ("https://good.example\\@example.com/m.gguf", "no valid URL"),
         ("https://example.com:x/m.gguf", "no valid URL"),
@@ -63,14 +73,6 @@ def test_bad_sources(text: str, part: str) -> None:
     with pytest.raises(AikitError) as caught:
         sources.parse(text)
     assert part in str(caught.value) and caught.value.hint
-
-
-@pytest.mark.parametrize("text", ["huggingface://owner/name/m.gguf", "oci://registry.example/m:1"])
-def test_what_is_not_supported_yet_is_refused_with_a_way_out(text: str) -> None:
-    with pytest.raises(AikitError, match="not supported yet") as caught:
-        sources.require_supported(sources.parse(text))
-    assert "https://" in caught.value.hint
-    sources.require_supported(sources.parse("/srv/m.gguf"))
 
 
 def test_nothing_secret_is_shown() -> None:
@@ -175,11 +177,39 @@ def test_redact_takes_anything(text: str) -> None:
         ("https://[::1]:8443/m.gguf", "[::1]:8443"),
         ("https://models.example.com:/m.gguf", "models.example.com"),
         ("models/m.gguf", ""),
-        ("huggingface://o/r/m.gguf", ""),
+        ("huggingface://o/r/m.gguf", "huggingface.co"),
+        ("oci://registry.example/m:1", ""),
     ],
 )
 def test_host_of(text: str, host: str) -> None:
     assert sources.host_of(text) == host
+
+
+def test_the_token_of_a_hub_goes_to_that_hub() -> None:
+    source = "huggingface://o/r/m.gguf"
+    assert sources.host_of(source, "https://mirror.example:8443/hub") == "mirror.example:8443"
+    tokens = {"mirror.example:8443": "a", "huggingface.co": "b"}
+    assert sources.tokens_by_source([source], None, tokens, "https://mirror.example:8443/hub") == {source: "a"}
+    assert sources.tokens_by_source([source, "oci://r.example/m:1"], None, tokens) == {source: "b", "oci://r.example/m:1": None}
+
+
+def test_the_digest_of_several_files_is_that_of_what_sha256sum_prints(tmp_path: Any) -> None:
+    for name, data in (("b.txt", b"2"), ("sub/a.txt", b"1")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    command = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    printed = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()[0]
+    digests = {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("sub/a.txt", "b.txt")}
+    assert sources.set_sha256(digests) == printed
+
+
+def test_what_must_have_a_digest() -> None:
+    with pytest.raises(AikitError, match="No sha256 is given for https://example.com/m.gguf") as caught:
+        sources.require_pin(sources.parse("https://example.com/m.gguf"), "")
+    assert "require_sha256" in caught.value.hint
+    sources.require_pin(sources.parse("https://example.com/m.gguf"), DIGEST)
+    for text in ("/srv/m.gguf", "huggingface://o/r/m.gguf", "oci://r.example/m:1"):
+        sources.require_pin(sources.parse(text), "")
 
 
 ONE, TWO, OTHER = "https://one.example/m.gguf", "https://one.example:443/n.gguf", "https://two.example:8443/m.gguf"

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Iterator
 
 import pytest
+from ansible_collections.aikit.fleet.tests.unit.hub_server import HubServer
 from ansible_collections.aikit.fleet.tests.unit.model_server import ModelServer
 
 
@@ -15,5 +16,14 @@ def model_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
     """A server on loopback, without pages."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     made = ModelServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub on loopback, without repositories."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    made = HubServer()
     yield made
     made.close()

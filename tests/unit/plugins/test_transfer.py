@@ -604,8 +604,7 @@ def test_bad_local_files(local: Path, store: Path, tmp_path: Path) -> None:
         (str(tmp_path / "in" / "m.gguf" / "x"), None, "does not exist"),
         (str(tmp_path / "in"), None, "is a folder"),
         (str(local), "0" * 64, f"found {DIGEST}, expected {'0' * 64}"),
-        ("huggingface://o/n/m.gguf", None, "not supported yet"),
-        ("oci://r/m:1", DIGEST, "not supported yet"),
+        ("huggingface://o/n", None, "gives no file name"),
     ]
     (tmp_path / "short.gguf").write_bytes(MODEL[:-100])
     (tmp_path / "page.gguf").write_bytes(b"<html>")
