@@ -14,11 +14,12 @@ author:
   - aikit.fleet authors (@aikit-fleet)
 extends_documentation_fragment:
   - aikit.fleet.engine
+  - aikit.fleet.registry
 description:
   - Reads the headers of GGUF models and returns their shapes, the tensors and keys that decide how much memory a model takes.
   - A model is looked for in the store, in a folder of the host, and on the server that it comes from. Of the latter only the header is read.
     The models of an image are read inside the container engine that holds it.
-  - Shapes of models with a sha256 are kept, so that each is read once.
+  - Headers are kept, so that each is read once.
   - A model that cannot be read is no failure. Its entry says why.
 attributes:
   check_mode:
@@ -73,9 +74,9 @@ options:
     default: ~/.cache/aikit-fleet/models
   cache:
     description:
-      - Folder in which shapes are kept, below C(headers).
+      - Folder in which headers are kept, as M(aikit.fleet.gguf_info) does.
     type: path
-    default: ~/.cache/aikit-fleet
+    default: ~/.cache/aikit-fleet/gguf
   token:
     description:
       - Bearer token for models behind a login, sent to the host of the source.
@@ -85,6 +86,16 @@ options:
       - Bearer tokens by host, in place of O(token).
     type: dict
     default: {}
+  hub_url:
+    description:
+      - Where C(huggingface://) sources are; a mirror that speaks the hub's API.
+    type: str
+    default: https://huggingface.co
+  timeout_seconds:
+    description:
+      - How long to wait for a server that sends nothing.
+    type: float
+    default: 60
 seealso:
   - module: aikit.fleet.service_fit
 """
@@ -103,21 +114,22 @@ EXAMPLES = r"""
 RETURN = r"""
 models:
   description:
-    - By key (for O(image), its name, a colon and the path), C(shape), the C(origin) V(cache), V(store), V(file), V(url) or V(image), and C(read_bytes);
-      or C(error), why the header could not be read.
+    - By key (for O(image), its name, a colon and the path), C(shape), whether it was C(cached), and C(read_bytes); or C(error), why the header could not be read.
   returned: always
   type: dict
   sample:
     llama:
       shape: {metadata: {general.architecture: llama}, vocabulary: 128256, tensors: []}
-      origin: file
+      cached: false
       read_bytes: 7823360
 """
 
+from ..module_utils._core.model_source import secrets
 from ..module_utils._core.plan import Plan, report
 from ..module_utils._io.engine import open_engine
+from ..module_utils._io.model_file import reach
 from ..module_utils._io.model_shape import Shapes, of_image
-from ..module_utils._module import ENGINE_OPTION, run_module
+from ..module_utils._module import ENGINE_OPTION, REGISTRY_OPTIONS, run_module
 
 ARGUMENT_SPEC = {
     "models": {
@@ -134,16 +146,20 @@ ARGUMENT_SPEC = {
     "paths": {"type": "list", "elements": "str", "default": []},
     "engine": ENGINE_OPTION,
     "store": {"type": "path", "default": "~/.cache/aikit-fleet/models"},
-    "cache": {"type": "path", "default": "~/.cache/aikit-fleet"},
+    "cache": {"type": "path", "default": "~/.cache/aikit-fleet/gguf"},
     "token": {"type": "str", "no_log": True},
     "tokens": {"type": "dict", "default": {}, "no_log": True},
+    "hub_url": {"type": "str", "default": "https://huggingface.co"},
+    "timeout_seconds": {"type": "float", "default": 60},
+    **REGISTRY_OPTIONS,
 }
 
 
 def work(module):
     params = module.params
-    shapes = Shapes(params["store"], params["cache"], params["tokens"], params["token"] or "", module.check_mode)
-    found = shapes.all(params["models"])
+    for entry in params["models"]:
+        module.no_log_values.update(*(secrets(str(part.get("source") or "")) for part in entry["files"]))
+    found = Shapes(reach(params), params["tokens"], params["store"], params["cache"], module.check_mode).all(params["models"])
     if params["image"]:
         found.update(of_image(open_engine(params["engine"]), params["image"], params["paths"]))
     return report(Plan(), models=found)

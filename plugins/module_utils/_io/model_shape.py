@@ -6,87 +6,70 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 from .._core import aikitfile, gguf
 from .._core import model_source as sources
 from .._core.errors import AikitError
 from .._core.fit_shape import ModelShape
 from .._core.wish import image_key
-from . import files
 from .engine import Engine
+from .gguf_info import Info, read_info
+from .models import Reach
 from .transfer import Store
 
-# What stands in a file of the cache; another number makes old ones be read anew
-SCHEMA = 1
 # A header of a model with a vocabulary of 256,000 words has some 16 MiB
 HEAD_BYTES = 256 * 1024 * 1024
 
 
 class Shapes:
-    """Models by their sources. ``read_only``: nothing is written, not even to the cache."""
+    """Models by their sources. In check mode nothing is written, not even to the cache."""
 
-    def __init__(self, store: str, cache: str, tokens: Mapping[str, str], token: str, read_only: bool) -> None:
-        self.store = Store(store, read_only=True)
-        self.cache = os.path.join(os.path.abspath(os.path.expanduser(cache)), "headers")
+    def __init__(self, reach: Reach, tokens: Mapping[str, str], store: str, cache: str, check_mode: bool) -> None:
+        self.reach = reach
         self.tokens = tokens
-        self.token = token
-        self.read_only = read_only
+        self.store = store
+        self.cache = cache
+        self.check_mode = check_mode
 
     def all(self, models: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """By the key of each model ``{shape, origin, read_bytes}``, or ``{error}``: one that cannot be read stops no other."""
+        """By the key of each model ``{shape, cached, read_bytes}``, or ``{error}``: one that cannot be read stops no other."""
         found = {}
         for model in models:
             try:
-                found[str(model["key"])] = self.one(str(model["key"]), model["files"], str(model.get("context") or ""))
+                found[str(model["key"])] = self.one(model["files"], str(model.get("context") or ""))
             except AikitError as exc:
-                found[str(model["key"])] = {"error": str(exc)}
-            except OSError as exc:
-                found[str(model["key"])] = {"error": f"{exc.strerror or exc}: {exc.filename}" if exc.filename else str(exc)}
+                found[str(model["key"])] = {"error": f"the header of its model cannot be read yet: {exc}"}
         return found
 
-    def one(self, key: str, parts: Sequence[Mapping[str, Any]], context: str) -> dict[str, Any]:
-        pinned = all(part.get("sha256") for part in parts)
-        path = os.path.join(self.cache, f"{key}.json")
-        if pinned:
-            cached = _cached(path)
-            if cached:
-                return {"shape": cached, "origin": "cache", "read_bytes": 0}
-        headers, origins, read = [], [], 0
-        for part in parts:
-            header, origin, size = self._header(str(part["source"]), sources.parse_sha256(part.get("sha256")), context)
-            headers.append(header)
-            origins.append(origin)
-            read += size
-        shape = ModelShape.from_header(headers).as_dict()
-        if pinned and not self.read_only:
-            files.write_atomic(path, json.dumps({"schema": SCHEMA, "shape": shape}, sort_keys=True).encode("utf-8"), durable=False)
-        return {"shape": shape, "origin": origins[0], "read_bytes": read}
+    def one(self, parts: Sequence[Mapping[str, Any]], context: str) -> dict[str, Any]:
+        """The parts of a split model are found beside the first, under the names that they were made with."""
+        texts = [str(part["source"]) for part in parts]
+        tokens = sources.tokens_by_source(texts, self.reach.token, self.tokens, self.reach.hub_url)
+        info = self._info(texts[0], str(parts[0].get("sha256") or ""), context, tokens.get(texts[0]))
+        shape = ModelShape.from_header([part.header for part in info.parts])
+        return {
+            "shape": shape.as_dict(),
+            "cached": all(part.cached for part in info.parts),
+            "read_bytes": sum(part.bytes_read for part in info.parts),
+        }
 
-    def _header(self, text: str, sha256: str, context: str) -> tuple[gguf.GgufHeader, str, int]:
+    def _info(self, text: str, sha256: str, context: str, token: Any) -> Info:
         source = sources.parse(text)
         if source.kind == sources.LOCAL:
-            path = os.path.normpath(os.path.join(context or ".", os.path.expanduser(source.location)))
-            if os.path.isfile(path):
-                return _of_file(path, path)
-        if not sha256 and source.kind != sources.LOCAL:
-            sha256 = str(self.store.known(source).get("sha256") or "")
-        for name in self.store.names(sha256) if sha256 else ():
-            path = os.path.join(self.store.folder(sha256), name)
-            header, _origin, size = _of_file(path, source.shown)
-            return header, "store", size
-        if source.kind == sources.LOCAL:
-            raise AikitError(f"the model file {source.shown} is not there", "")
-        return self._remote(source)
-
-    def _remote(self, source: sources.ModelSource) -> tuple[gguf.GgufHeader, str, int]:
-        raise AikitError(f"the header of {source.shown} is read when the model has been fetched")
+            text = os.path.normpath(os.path.join(os.path.expanduser(context or "."), os.path.expanduser(source.location)))
+            # The build compares the digest; to hash 40 GB for a header would be waste
+            sha256 = ""
+        elif not sha256:
+            # What this source gave the last time is what the build will take
+            sha256 = str(Store(self.store, read_only=True).known(source).get("sha256") or "")
+        reach = Reach(token, self.reach.hub_url, self.reach.timeout_seconds, self.reach.registry)
+        return read_info(text, sha256 or None, reach=reach, store=self.store, cache=self.cache, check_mode=self.check_mode)
 
 
 def of_image(engine: Engine, image: str, paths: Sequence[str]) -> dict[str, Any]:
-    """``{shape, origin, read_bytes}`` or ``{error}`` of files inside an image, by :func:`wish.image_key`; of a split model, the first part is named."""
+    """``{shape, cached, read_bytes}`` or ``{error}`` of files inside an image, by :func:`wish.image_key`; of a split model, the first part is named."""
     result: dict[str, dict[str, Any]] = {}
     for path in paths:
         try:
@@ -97,7 +80,7 @@ def of_image(engine: Engine, image: str, paths: Sequence[str]) -> dict[str, Any]
                     raise AikitError(f"{image} has no {part}")
                 headers.append(found[0])
                 read += found[1]
-            result[image_key(image, path)] = {"shape": ModelShape.from_header(headers).as_dict(), "origin": "image", "read_bytes": read}
+            result[image_key(image, path)] = {"shape": ModelShape.from_header(headers).as_dict(), "cached": False, "read_bytes": read}
         except AikitError as exc:
             result[image_key(image, path)] = {"error": str(exc)}
     return result
@@ -131,28 +114,3 @@ def _all_parts(path: str) -> list[str]:
         return [path]
     stem, tail = path[: path.rfind("-00001-of-")], path[path.rfind("-of-") :]
     return [f"{stem}-{part:05d}{tail}" for part in range(1, count + 1)]
-
-
-def _of_file(path: str, name: str) -> tuple[gguf.GgufHeader, str, int]:
-    read = 0
-    with open(path, "rb") as handle:
-
-        def read_at(offset: int, length: int) -> bytes:
-            nonlocal read
-            handle.seek(offset)
-            data = handle.read(length)
-            read += len(data)
-            return data
-
-        header = gguf.check(read_at, os.fstat(handle.fileno()).st_size, name)
-    return header, "file", read
-
-
-def _cached(path: str) -> Optional[Mapping[str, Any]]:
-    try:
-        with open(path, encoding="utf-8") as handle:
-            entry = json.load(handle)
-        # Judged by the one that reads shapes: a file of another release may hold another form
-        return entry["shape"] if entry.get("schema") == SCHEMA and ModelShape.from_dict(entry["shape"]) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, AikitError):
-        return None
