@@ -299,7 +299,7 @@ def work(module):
     if not module.check_mode:
         service.apply(steps)
     return report(
-        release.plan(observed, steps),
+        release.plan(observed, steps, params["spec"] if params["step"] == "prepare" else None),
         container=release.describe(observed.container),
         previous_container=release.describe(observed.previous),
         state=dict(observed.state),

@@ -166,7 +166,7 @@ def work(module):
 
 
 def main():
-    run_module(work, argument_spec=ARGUMENT_SPEC, required_by={"image": "paths"})
+    run_module(work, argument_spec=ARGUMENT_SPEC)
 
 
 if __name__ == "__main__":

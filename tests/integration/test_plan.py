@@ -13,16 +13,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import tarfile
 
 import pytest
 import support
+from ansible_collections.aikit.fleet.tests.unit.gguf_writer import STRING, U32, Value, gguf_bytes
 from support import docker, inspect
-
-sys.path.insert(0, str(support.ROOT / "tests/unit"))
-
-from gguf_writer import STRING, U32, Value, gguf_bytes
 
 NAME = "aikit-e2e-plan"
 FAKE = support.ROOT / "tests/fixtures/fake-llama-server/llama-server"

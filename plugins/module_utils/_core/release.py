@@ -483,8 +483,11 @@ def volumes(name: str) -> tuple[str, ...]:
     return (cache_volume(name),)
 
 
-def plan(observed: Observed, steps: Sequence[Step]) -> Plan:
-    """The steps as what people read: containers and the summary of the state before and after."""
+def plan(observed: Observed, steps: Sequence[Step], spec: Optional[Mapping[str, Any]] = None) -> Plan:
+    """The steps as what people read: containers and the summary of the state before and after.
+
+    :param spec: the container that is prepared: its settings stand beside those of the current release.
+    """
     before = _summary(observed.container, observed.previous, observed.state)
     state = observed.state
     found: dict[str, Optional[str]] = {observed.name: before["container"], observed.previous_name: before["previous_container"]}
@@ -496,8 +499,8 @@ def plan(observed: Observed, steps: Sequence[Step]) -> Plan:
         elif step.verb == "remove":
             found[step.target] = None
         elif step.verb in ("stop", "start") and found.get(step.target):
-            spec = str(found[step.target]).partition(" ")[0]
-            found[step.target] = f"{spec} {'running' if step.verb == 'start' else 'stopped'}"
+            short = str(found[step.target]).partition(" ")[0]
+            found[step.target] = f"{short} {'running' if step.verb == 'start' else 'stopped'}"
         elif step.verb == "delete" and step.target.endswith(".json"):
             state = empty_state(observed.name)
     after = {
@@ -505,6 +508,9 @@ def plan(observed: Observed, steps: Sequence[Step]) -> Plan:
         "container": found[observed.name],
         "previous_container": found[observed.previous_name],
     }
+    if spec and steps:
+        before["settings"] = dict((observed.state.get("current") or {}).get("settings") or {})
+        after["settings"] = dict(spec.get("settings") or {})
     return Plan(tuple(step.action() for step in steps), before, after)
 
 
