@@ -443,11 +443,11 @@ def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, f
     where = name
     sure = found.confidence != "estimated" and not found.delegated
     hint = "Take a smaller model or fewer bits, give it another GPU, or let expect.verdict accept less."
+    if found.offload == "none" and not set(acceptable) & {"cpu", "software", "unverified"}:
+        instead = "Take a smaller model, give it another GPU, set gpus: [] for the CPU, or let expect.verdict accept cpu."
+        return Finding("error", where, 0, f"nothing of {name} fits on its GPUs: {found.reason}", instead)
     if room or not fits:
         return Finding("error", where, 0, f"{name} does not fit on this host: {room or found.reason}", hint)
-    if found.offload == "none" and not set(acceptable) & {"cpu", "software", "unverified"}:
-        hint = "Take a smaller model, give it another GPU, set gpus: [] for the CPU, or let expect.verdict accept cpu."
-        return Finding("error", where, 0, f"nothing of {name} fits on its GPUs: {found.reason}", hint)
     if found.offload == "partial" and acceptable and not set(acceptable) & {"partial", "software", "unverified"}:
         return Finding(
             "error" if sure else "warning",
@@ -499,7 +499,7 @@ def _unplannable(service: Mapping[str, Any], problem: AikitError, final: bool) -
     if isinstance(problem, _Later) and not final:
         return Planned(service["name"], "later", problem.message)
     auto = service["wish"]["auto"]
-    findings = ()
+    findings: tuple[Finding, ...] = ()
     if auto:
         hint = "Set them to numbers, or let expect.verdict accept what the server makes of it."
         findings = (Finding("warning", service["name"], 0, f"{' and '.join(auto)} are left to the server: {problem.message}", hint),)
@@ -522,7 +522,7 @@ def _gpu(gpu: Mapping[str, Any]) -> list[Gpu]:
     index = gpu.get("index")
     if index is None:
         return []
-    common = {"compute_capability": str(gpu.get("compute_capability") or ""), "vendor": str(gpu.get("vendor") or "nvidia")}
+    capability, vendor = str(gpu.get("compute_capability") or ""), str(gpu.get("vendor") or "nvidia")
     if mig.get("current") == "enabled":
         # A number of its own, beyond those of whole GPUs
         return [
@@ -531,8 +531,9 @@ def _gpu(gpu: Mapping[str, Any]) -> list[Gpu]:
                 f"{gpu.get('name')} MIG {device.get('profile') or device['index']}",
                 int(device["memory_total_mib"]),
                 int(device["memory_total_mib"]),
+                capability,
                 uuid=str(device.get("uuid") or ""),
-                **common,
+                vendor=vendor,
             )
             for device in mig.get("devices") or ()
             if device.get("memory_total_mib")
@@ -546,9 +547,10 @@ def _gpu(gpu: Mapping[str, Any]) -> list[Gpu]:
             str(gpu.get("name") or ""),
             int(gpu["memory_total_mib"]),
             int(gpu["memory_total_mib"] if free is None else free),
-            unified_memory=bool(gpu.get("unified_memory")),
+            capability,
+            bool(gpu.get("unified_memory")),
             uuid=str(gpu.get("uuid") or ""),
-            **common,
+            vendor=vendor,
         )
     ]
 

@@ -188,9 +188,9 @@ def models_as_services(models: Any, settings: Any = None) -> list[dict[str, Any]
     """
     if isinstance(models, (str, Mapping)) or not isinstance(models, Sequence):
         raise AikitError("inference_plan_models must be a list.", "Each entry is the source of a model, or a mapping with source and sha256.")
-    result = []
+    result: list[dict[str, Any]] = []
     for index, raw in enumerate(models):
-        entry = {"source": raw} if isinstance(raw, str) else raw
+        entry: Any = {"source": raw} if isinstance(raw, str) else raw
         where = f"inference_plan_models[{index}]"
         if not isinstance(entry, Mapping) or not isinstance(entry.get("source"), str):
             raise AikitError(f"{where} has no source.", "Write the source of a model as in an aikitfile, or a mapping with source and sha256.")
@@ -200,7 +200,9 @@ def models_as_services(models: Any, settings: Any = None) -> list[dict[str, Any]
         name = re.sub(r"[^A-Za-z0-9_.-]+|-{2,}", "-", str(entry.get("name") or posixpath.basename(entry["source"].partition("?")[0]))).strip("-._")
         # A container's name has two characters at least
         name = name if len(name) > 1 else f"model-{name or index}"
-        model = {"name": name, "source": entry["source"], **({"sha256": entry["sha256"]} if entry.get("sha256") else {})}
+        model = {"name": name, "source": entry["source"]}
+        if entry.get("sha256"):
+            model["sha256"] = entry["sha256"]
         result.append(
             {
                 "name": name[:50] if name[:50] not in [other["name"] for other in result] else f"{name[:50]}.{index}",
@@ -209,7 +211,7 @@ def models_as_services(models: Any, settings: Any = None) -> list[dict[str, Any]
                 "gpus": entry.get("gpus") or ["all"],
                 # They are never started; each service of a host has to have a port of its own
                 "port": 1024 + index,
-                "settings": {"gpu_layers": "auto", "context_size": "auto", **(settings or {}), **(entry.get("settings") or {})},
+                "settings": {**dict.fromkeys(("gpu_layers", "context_size"), "auto"), **(settings or {}), **(entry.get("settings") or {})},
             }
         )
     return result
