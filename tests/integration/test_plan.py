@@ -21,6 +21,7 @@ from ansible_collections.aikit.fleet.tests.unit.gguf_writer import STRING, U32, 
 from support import docker, inspect
 
 NAME = "aikit-e2e-plan"
+TIGHT = "localhost/aikit-e2e/tight:1"
 FAKE = support.ROOT / "tests/fixtures/fake-llama-server/llama-server"
 AUTO = {"gpu_layers": "auto", "context_size": "auto"}
 
@@ -173,7 +174,7 @@ def fake_server(folder, name, limit):
 @pytest.fixture
 def tight(own, tmp_path):
     """A pre-made image, and the context that its first plan gives."""
-    name = "localhost/aikit-e2e/tight:1"
+    name = TIGHT
     docker("rm", "--force", "--volumes", NAME, check=False)
     shutil.rmtree(own.state, ignore_errors=True)
     fake_server(tmp_path, name, 10**9)
@@ -204,8 +205,8 @@ def test_one_step_down_is_remembered(own, tight, tmp_path):
     # Later runs know, and try nothing
     again = own.run("deploy.yml", *own.t4)
     assert (again.code, again.changed) == (0, 0), again.output[-3000:]
-    doctor = own.run("aikit.fleet.plan", *own.t4)
-    assert "step 1" in doctor.results("What fits where")[0]["msg"][2]
+    table = own.run("aikit.fleet.plan", *own.t4)
+    assert "step 1" in table.results("What fits where")[0]["msg"][2]
     # It can be forgotten: with more room, all of it is used again
     fake_server(tmp_path, name, 10**9)
     forgotten = own.run("deploy.yml", *own.t4, "-e", "inference_replan=true")
