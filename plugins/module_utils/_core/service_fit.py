@@ -393,8 +393,8 @@ class _Host:
                 hint = "Set gpu_layers and context_size to auto, take smaller ones, or give it another GPU."
                 findings.append(Finding("warning", name, 0, message, hint))
             return Planned(name, "counted", reason, {}, None, record, False, "", tuple(findings), before, not room)
-        own = {key: value for key, value in (service.get("settings") or {}).items() if key not in asked["auto"] and key != "low_vram"}
-        settings = {**_explicit(record["settings"]), **own}
+        own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in asked["auto"] and key != "low_vram"}
+        settings = {**_served(record["settings"]), **own}
         verdict = expected(found)
         fits = (found.fits or bool(kept)) and not room and found.offload != "none"
         shown = service.get("gpus") or service.get("runtime") == "applesilicon"
@@ -436,6 +436,11 @@ def expected(found: Fit) -> tuple[str, ...]:
 
 def _explicit(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def _served(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server is told: not what means nothing to it."""
+    return {key: value for key, value in _explicit(settings).items() if not (key == "tensor_split" and not value) and not (key == "n_cpu_moe" and not value)}
 
 
 def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, fits: bool) -> Optional[Finding]:

@@ -120,6 +120,8 @@ def test_all_of_it_fits_and_must_be_proven():
     assert (found.state, found.fits, found.verdict) == ("planned", True, ("proven",))
     assert found.settings["gpu_layers"] == 33 and found.settings["context_size"] > 8192
     assert found.fit["visible"] == [0] and found.fit["planned"] and found.findings == ()
+    # One GPU, no experts: nothing to tell a server
+    assert not {"tensor_split", "n_cpu_moe"} & set(found.settings) and {"tensor_split", "n_cpu_moe"} <= set(found.fit["settings"])
 
 
 def test_a_part_of_it_fits_and_partial_will_do():
