@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Callable, Mapping
 
 import yaml
@@ -29,6 +30,12 @@ def fitted_service(service: Mapping[str, Any], fit: Mapping[str, Any]) -> dict[s
     return service_fit.settings_of(service, (fit.get("services") or {}).get(service["name"]))
 
 
+def fit_policy(options: Any) -> dict[str, Any]:
+    if not isinstance(options, Mapping):
+        raise AikitError(f"inference_fit_policy must be a mapping, not {type(plain(options)).__name__}.", "Write for example margin_mib: 1024 below it.")
+    return dataclasses.asdict(service_fit.policy_of(plain(options)))
+
+
 def server_versions(builds: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, str]:
     return wish.server_versions(builds, read)
 
@@ -50,6 +57,7 @@ def _told(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         found: dict[str, Callable[..., Any]] = {
+            "fit_policy": fit_policy,
             "fit_report": plan_report.document,
             "fit_table": plan_report.plan_lines,
             "fitted_service": fitted_service,
