@@ -74,7 +74,7 @@ HYBRID = HYBRID_BY_HEADS | HYBRID_BY_FEED_FORWARD | HYBRID_BY_INTERVAL | HYBRID_
 DELTA_NET = frozenset({"qwen35", "qwen35moe", "qwen3next", "kimi-linear"})
 
 # Attention and the feed-forward part read the same input, which therefore lives longer
-PARALLEL = frozenset({"cohere2", "falcon", "llama4", "phi2", "stablelm"})
+PARALLEL = frozenset({"cohere2", "falcon", "phi2"})
 
 # They read a whole text at once and keep nothing
 NO_CACHE = frozenset(
@@ -95,8 +95,8 @@ NO_CACHE = frozenset(
         "wavtokenizer-dec",
     }
 )
-# Have an encoder: the whole batch is output
-ENCODERS = frozenset({"t5", "t5encoder"})
+# ... and of these, those that write nothing: their embeddings serve for reading alone
+NO_OUTPUT = NO_CACHE - {"dream", "llada", "llada-moe", "rnd1"}
 
 # Their memory is of a kind of its own (sparse attention with an index, several caches), which this collection does not predict
 UNPREDICTED = frozenset(
@@ -131,7 +131,12 @@ PLAIN = frozenset(
 )
 
 # Compared with llama.cpp buffer by buffer (tests/oracle)
-VERIFIED: frozenset[str] = frozenset()
+VERIFIED = frozenset(
+    """
+    baichuan chatglm cohere2 command-r ernie4_5 exaone4 falcon gemma2 gemma3 glm4 gpt-oss gpt2 gptneox granite hunyuan-dense internlm2 lfm2 llama
+    mamba2 mistral3 mpt olmo2 phi2 phi3 qwen2 qwen3 qwen3moe seed_oss smollm3 stablelm starcoder2
+    """.split()
+)
 
 # All that this collection knows the memory of
 KNOWN = PLAIN | frozenset(WINDOWS) | RECURRENT | HYBRID | (NO_CACHE - UNPREDICTED)

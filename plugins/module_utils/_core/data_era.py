@@ -6,6 +6,7 @@
 
 Source: github.com/ggml-org/llama.cpp pull requests 18148 (output layer first, December 2025), 19067 (no V for MLA, January 2026), 23861 and
 23988 (outputs are reserved for the slots alone, June 2026); LocalAI's Makefile of its llama-cpp backend for the commits it pins;
+13194 (windows of their own size, May 2025);
 observations of builds b7698, b8179, 0.5.0 and 0.7.0 (tests/oracle). Read 2026-11.
 """
 
@@ -44,11 +45,14 @@ class Era:
     inputs_host_pipeline: int = 2
     cpu_moe: bool = True
     unified: bool = True
+    # Layers with a sliding window keep no more than it
+    windows: bool = True
 
 
 # The first build of each era (llama.cpp's number of commits)
 BUILDS: tuple[tuple[int, Era], ...] = (
-    (0, Era("2025", False, False, False, False, True, False, 4, 8, 8)),
+    (0, Era("2024", False, False, False, False, True, False, 4, 8, 8, windows=False)),
+    (5427, Era("2025", False, False, False, False, True, False, 4, 8, 8)),
     (7500, Era("2026-01", True, False, False, False, False, False, 4, 7, 7)),
     (7850, Era("2026-02", True, False, True, False, False, False, 4, 7, 7)),
     (9450, Era("2026-06", True, True, True, True, False, True, 3, 7, 7)),

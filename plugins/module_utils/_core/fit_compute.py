@@ -13,12 +13,13 @@ Sizes are those of NVIDIA's backend (flash attention converts a quantised cache 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Sequence
 
 from . import data_arch
 from .data_era import Era
-from .fit_shape import Layer, ModelShape, Weight
+from .fit_shape import Layer, ModelShape
 
 if TYPE_CHECKING:
     from .fit_memory import Load, Placement
@@ -82,7 +83,7 @@ def _masks(graph: _Graph, blocks: Sequence[int], copies: int = 1) -> int:
     size = (_F16 if graph.load.flash else _F32) * graph.rows * copies
     if not shape.caches:
         return size * graph.rows
-    layers = [shape.layers[index] for index in blocks if shape.layers[index].attends]
+    layers = [layer for layer in _kinds(shape, tuple(blocks)) if layer.attends]
     full = graph.cells if any(not layer.window for layer in layers) else 0
     return size * (full + (graph.window if any(layer.window for layer in layers) else 0))
 
@@ -90,7 +91,7 @@ def _masks(graph: _Graph, blocks: Sequence[int], copies: int = 1) -> int:
 def _blocks(graph: _Graph, blocks: Sequence[int], pipeline: bool, first: bool, staged: Sequence[int], kv_on_host: bool) -> int:
     """The largest moment of ``blocks``. The weights of ``staged`` lie in host memory and come over, with ``kv_on_host`` so does the cache."""
     shape = graph.shape
-    layers = [shape.layers[index] for index in blocks]
+    layers = _kinds(shape, tuple(blocks))
     if not layers:
         return 0
     inputs = graph.era.inputs
@@ -129,6 +130,12 @@ def _blocks(graph: _Graph, blocks: Sequence[int], pipeline: bool, first: bool, s
     return peak
 
 
+@lru_cache(maxsize=4096)
+def _kinds(shape: ModelShape, blocks: tuple[int, ...]) -> tuple[Layer, ...]:
+    """Blocks of which no two are alike."""
+    return tuple(dict.fromkeys(replace(shape.layers[index], index=0) for index in blocks))
+
+
 def _layer_cache(graph: _Graph, layer: Layer) -> int:
     cells = graph.window if layer.window and graph.window else graph.cells
     width = layer.key_width + (0 if graph.shape.is_mla else layer.value_width)
@@ -137,37 +144,47 @@ def _layer_cache(graph: _Graph, layer: Layer) -> int:
 
 def _feed_forward(graph: _Graph, blocks: Sequence[int]) -> int:
     """Up, gate and their product; with experts, all that one token uses, and their outputs before and after weighing."""
-    shape = graph.shape
-    dense = max((layer.feed_forward for layer in (shape.layers[index] for index in blocks)), default=0)
-    gated = any(weight.name.startswith(("ffn_gate.", "ffn_gate_up.")) or (weight.name == "ffn_up.weight" and _fused(shape, weight)) for weight in _part(shape, blocks))
-    found = graph.of(dense) * (3 if gated else 1)
-    experts = [weight for weight in _part(shape, blocks) if weight.is_expert]
-    if experts:
+    columns = feed_columns(graph.shape)
+    return graph.of(max((columns[index] for index in blocks), default=0))
+
+
+@lru_cache(maxsize=64)
+def feed_columns(shape: ModelShape) -> tuple[int, ...]:
+    """What the feed-forward part of each block holds at its largest moment, in numbers for one token."""
+    found = []
+    for layer, weights in zip(shape.layers, shape.by_block):
+        names = [weight.name for weight in weights]
+        gated = any(name.startswith(("ffn_gate.", "ffn_gate_up.")) for name in names) or any(
+            weight.name == "ffn_up.weight" and len(weight.shape) > 1 and weight.shape[1] == 2 * layer.feed_forward for weight in weights
+        )
+        dense = layer.feed_forward * (3 if gated else 1)
+        experts = [weight for weight in weights if weight.is_expert and len(weight.shape) > 1]
+        if not experts:
+            found.append(dense)
+            continue
         used = shape.experts_used
         inner = max((weight.shape[1] for weight in experts if weight.name.startswith(("ffn_up_exps", "ffn_gate_exps"))), default=0)
         inner = max(inner, max((weight.shape[1] // 2 for weight in experts if weight.name.startswith("ffn_gate_up_exps")), default=0))
         split = any(weight.name.startswith("ffn_gate") for weight in experts)
-        middle = graph.of(inner * used)
-        outputs = graph.of(shape.embedding * used)
-        shared = max((weight.shape[1] for weight in _part(shape, blocks) if weight.name in ("ffn_up_shexp.weight", "ffn_gate_shexp.weight")), default=0)
-        found_experts = max(middle * (3 if split else 1) + (0 if split else outputs), 2 * outputs + graph.width)
+        outputs = shape.embedding * used
+        wide = max(inner * used * (3 if split else 1) + (0 if split else outputs), 2 * outputs + shape.embedding)
+        shared = max((weight.shape[1] for weight in weights if weight.name in ("ffn_up_shexp.weight", "ffn_gate_shexp.weight")), default=0)
         if shared:
-            found_experts = max(found_experts + graph.width, graph.of(shared) * 3 + 2 * graph.width)
-        if not any(weight.name.startswith(("ffn_up.", "ffn_down.")) for weight in _part(shape, blocks)):
-            found = 0
-        found = max(found, found_experts)
-    return found
+            wide = max(wide + shape.embedding, shared * 3 + 2 * shape.embedding)
+        if not any(name.startswith(("ffn_up.", "ffn_down.")) for name in names):
+            dense = 0
+        found.append(max(dense, wide))
+    return tuple(found)
 
 
-def _part(shape: ModelShape, blocks: Sequence[int]) -> list[Weight]:
-    wanted = set(blocks)
-    return [weight for weight in shape.weights if weight.layer in wanted]
-
-
-def _fused(shape: ModelShape, weight: Weight) -> bool:
-    """Gate and up in one matrix."""
-    width = max((layer.feed_forward for layer in shape.layers), default=0)
-    return len(weight.shape) > 1 and weight.shape[1] == 2 * width
+@lru_cache(maxsize=64)
+def largest_matrices(shape: ModelShape) -> tuple[tuple[int, int], ...]:
+    """The largest matrix of each block, and the largest of its experts."""
+    found = []
+    for weights in shape.by_block:
+        dense = max((weight.size_bytes for weight in weights if not weight.is_expert and len(weight.shape) > 1), default=0)
+        found.append((dense, max((weight.size_bytes for weight in weights if weight.is_expert), default=0)))
+    return tuple(found)
 
 
 def _attention(graph: _Graph, layer: Layer) -> int:
@@ -178,9 +195,9 @@ def _attention(graph: _Graph, layer: Layer) -> int:
     found = 3 * queries - 2 * graph.width
     cells = graph.rows if not shape.caches else graph.window if layer.window and graph.window else graph.cells
     if load.flash:
-        if graph.era.dequantises and shape.caches:
+        if graph.era.dequantises and load.padding == "cuda" and shape.caches:
             for name, width in ((load.type_k, layer.key_width), (load.type_v, 0 if shape.is_mla else layer.value_width)):
-                if name not in ("f16", "bf16"):
+                if name != "f16":
                     found += _F16 * cells * width
     else:
         found += _F32 * graph.rows * cells * layer.heads + graph.of(layer.key_width + layer.value_width)
@@ -200,7 +217,7 @@ def _recurrent(graph: _Graph) -> int:
         # Projections, the convolution's input and output, the result, and the new state
         return graph.of(2 * inner + 2 * groups * state) + 2 * graph.of(mixed) + graph.of(inner) + _F32 * state * inner * max(1, graph.load.parallel)
     if shape.number("wkv.head_size"):
-        return 8 * graph.width
+        return 16 * graph.width
     return 4 * graph.width
 
 
@@ -236,13 +253,9 @@ def _output_bytes(shape: ModelShape) -> int:
 
 def _staged(shape: ModelShape, blocks: Sequence[int]) -> int:
     """Weights in host memory come over one by one for large batches: the largest, and for dense ones the next already."""
-    largest = experts = 0
-    for weight in _part(shape, blocks):
-        if weight.is_expert:
-            experts = max(experts, weight.size_bytes)
-        elif len(weight.shape) > 1:
-            largest = max(largest, weight.size_bytes)
-    return experts * 105 // 100 if experts else 2 * largest
+    largest = largest_matrices(shape)
+    experts = max((largest[index][1] for index in blocks), default=0)
+    return experts * 105 // 100 if experts else 2 * max((largest[index][0] for index in blocks), default=0)
 
 
 def _host(graph: _Graph, pipeline: bool) -> int:

@@ -194,9 +194,9 @@ def context_cells(load: Load) -> tuple[int, int]:
     return padded(context // load.parallel, KV_PAD) or KV_PAD, load.parallel
 
 
-def window_cells(shape: ModelShape, load: Load, ubatch: int) -> int:
+def window_cells(shape: ModelShape, load: Load, era: Era, ubatch: int) -> int:
     cells, streams = context_cells(load)
-    if load.swa_full:
+    if load.swa_full or not era.windows:
         return cells
     sequences = load.parallel if streams == 1 else 1
     return padded(min(cells, shape.window_size * sequences + ubatch), WINDOW_PAD)
@@ -209,11 +209,11 @@ def kv_bytes(shape: ModelShape, load: Load, era: Era, index: int) -> int:
         return 0
     cells, streams = context_cells(load)
     if layer.window and shape.window_size:
-        cells = window_cells(shape, load, effective_ubatch(shape, load))
+        cells = window_cells(shape, load, era, effective_ubatch(shape, load))
     value_width = layer.value_width
     if not load.flash:
         # Without flash attention V is transposed, and padded to the widest layer
-        value_width = max((entry.value_width for entry in shape.layers), default=0)
+        value_width = shape.widest_value
     if shape.is_mla and era.mla_without_values:
         value_width = 0
     return cells * streams * (row_bytes(load.type_k, layer.key_width) + row_bytes(load.type_v, value_width))
@@ -231,8 +231,35 @@ def state_bytes(shape: ModelShape, load: Load, index: int) -> int:
 
 
 def effective_ubatch(shape: ModelShape, load: Load) -> int:
-    """A batch is never larger than the context, where the model reads from left to right."""
-    return min(load.ubatch, padded(load.context, KV_PAD)) if shape.causal else load.ubatch
+    """A batch is never larger than the context."""
+    return min(load.ubatch, padded(load.context, KV_PAD))
+
+
+# NVIDIA's kernels of flash attention: lengths of keys and values, and of how many a number of heads must be a multiple for each key
+FLASH = {(40, 40): 1, (64, 64): 1, (72, 72): 1, (80, 80): 1, (96, 96): 1, (112, 112): 1, (128, 128): 1, (256, 256): 1}
+FLASH_GROUPED = {(192, 128): 8, (320, 256): 32, (512, 512): 2, (576, 512): 2}
+
+
+def flash_works(shape: ModelShape) -> bool:
+    """Whether flash attention runs on the GPU in all layers. Where it does not, llama.cpp would compute attention on the CPU."""
+    for layer in shape.layers:
+        if not layer.attends and shape.caches:
+            continue
+        lengths = (layer.key_length, layer.value_length)
+        grouped = FLASH_GROUPED.get(lengths)
+        if grouped is not None:
+            ratio = layer.heads // layer.heads_kv if layer.heads_kv else 0
+            if ratio < grouped or ratio % grouped:
+                return False
+        elif lengths not in FLASH:
+            return False
+    return True
+
+
+def quantisable(shape: ModelShape, type_k: str, type_v: str) -> bool:
+    """Whether the blocks of the types divide what one head keeps; the server stops where they do not."""
+    blocks = [TENSOR_TYPES[TYPE_IDS[name.lower()]][1] for name in (type_k, type_v)]
+    return all(layer.key_length % blocks[0] == 0 and layer.value_length % blocks[1] == 0 for layer in shape.layers if layer.attends)
 
 
 def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use, ...], Use]:
@@ -242,8 +269,13 @@ def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use
     gpus = len(load.counts)
     kv, state = [0] * gpus, [0] * gpus
     cpu_kv = cpu_state = 0
+    seen: dict[tuple[int, int, bool, bool], int] = {}
     for index, device in enumerate(where.blocks):
-        keys, states = kv_bytes(shape, load, era, index), state_bytes(shape, load, index)
+        layer = shape.layers[index]
+        kind = (layer.key_width, layer.value_width, layer.attends, layer.window)
+        if kind not in seen:
+            seen[kind] = kv_bytes(shape, load, era, index)
+        keys, states = seen[kind], state_bytes(shape, load, index)
         if device < 0 or load.kv_on_host:
             cpu_kv += keys
             cpu_state += states
@@ -253,7 +285,7 @@ def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use
     cells, _streams = context_cells(load)
     rows = effective_ubatch(shape, load)
     windowed = any(layer.attends and layer.window for layer in shape.layers)
-    window = window_cells(shape, load, rows) if windowed and shape.window_size else 0
+    window = window_cells(shape, load, era, rows) if windowed and shape.window_size else 0
     compute, cpu_compute = fit_compute.buffers(shape, load, era, where, cells, window, rows)
     counted = [sum(1 for device in where.blocks if device == number) + (1 if where.output == number else 0) for number in range(gpus)]
     on_gpus = tuple(Use(gpu_weights[n], kv[n], state[n], compute[n], counted[n]) for n in range(gpus))

@@ -143,6 +143,17 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
             )
         )
         flash = True
+    works = memory.flash_works(shape)
+    if flash and not works:
+        findings.append(
+            Finding(
+                "warning",
+                f"{wish.service}.settings.flash_attention",
+                0,
+                f"NVIDIA's backend has no flash attention for the heads of {shape.name or shape.architecture}, so attention would run on the CPU",
+                "Leave it out, and the plan switches it off.",
+            )
+        )
     split = read.split("tensor_split")
     parallel = read.number("parallel") or 1
     low_vram = settings.get("low_vram") is True
@@ -156,7 +167,7 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
         cpu_moe=read.number("n_cpu_moe", 0),
         parallel=parallel,
         unified=bool(settings.get("kv_unified", found.unified)),
-        flash=flash is not False,
+        flash=works if flash is None else flash,
         type_k=type_k,
         type_v=type_v,
         kv_on_host=settings.get("no_kv_offloading") is True,
@@ -358,10 +369,10 @@ def _variants(asked: _Asked, policy: Policy, floor: int) -> list[memory.Load]:
     if asked.low_vram and asked.flash and "q8_0" not in kinds:
         kinds.append("q8_0")
     batch = asked.batch or (LOW_BATCH if asked.low_vram else BATCH)
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for kind in kinds:
         pair = (asked.type_k or kind, asked.type_v or kind)
-        if pair not in pairs:
+        if pair not in pairs and (memory.quantisable(asked.shape, *pair) or kind == kinds[0]):
             pairs.append(pair)
     base = memory.Load(
         context=floor,
@@ -375,6 +386,7 @@ def _variants(asked: _Asked, policy: Policy, floor: int) -> list[memory.Load]:
         swa_full=asked.swa_full,
         all_outputs=asked.all_outputs,
         cpu_moe=asked.cpu_moe or 0,
+        padding="cuda" if all(gpu.vendor in ("nvidia", "amd") for gpu in asked.gpus) else "",
     )
     if asked.all_outputs and asked.batch is None:
         base = replace(base, ubatch=max(batch, floor))
@@ -390,7 +402,7 @@ def _orders(rooms: Sequence[Room], asked: _Asked) -> list[Optional[int]]:
         return [0]
     if asked.split is not None:
         return [None]
-    singles: list[Optional[int]] = sorted(range(len(rooms)), key=lambda number: (-rooms[number].free, number))
+    singles = sorted(range(len(rooms)), key=lambda number: (-rooms[number].free, number))
     return [*singles, None]
 
 

@@ -83,12 +83,12 @@ class Layer:
         return self.heads_kv * self.value_length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelShape:
-    """The tensors and the keys of a model's header. Everything else is derived from them."""
+    """The tensors and the keys of a model's header. Everything else is derived from them, once for each object."""
 
     architecture: str
-    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     weights: tuple[Weight, ...] = ()
     vocabulary: int = 0
     name: str = ""
@@ -166,12 +166,12 @@ class ModelShape:
             return tuple(numbers[index] if index < len(numbers) else default for index in range(self.block_count))
         return (self.number(key, default),) * self.block_count
 
-    @property
+    @cached_property
     def known(self) -> bool:
         """Whether this collection knows how llama.cpp uses memory for it."""
         return self.architecture in data_arch.KNOWN and not self.has_indexer and not self.unknown_types
 
-    @property
+    @cached_property
     def has_indexer(self) -> bool:
         """Sparse attention with an index: caches of another kind."""
         return self.architecture in data_arch.UNPREDICTED or any(".indexer." in key for key in self.metadata)
@@ -181,7 +181,7 @@ class ModelShape:
         """All blocks, those that predict further tokens (MTP) included."""
         return min(self.number("block_count"), MAX_LAYERS)
 
-    @property
+    @cached_property
     def layer_count(self) -> int:
         return self.block_count - min(self.number("nextn_predict_layers"), self.block_count)
 
@@ -189,7 +189,7 @@ class ModelShape:
     def context_length(self) -> int:
         return self.number("context_length")
 
-    @property
+    @cached_property
     def embedding(self) -> int:
         return self.number("embedding_length")
 
@@ -197,15 +197,24 @@ class ModelShape:
     def experts(self) -> int:
         return self.number("expert_count")
 
-    @property
+    @cached_property
     def experts_used(self) -> int:
         return max(self.per_layer("expert_used_count"), default=0)
 
-    @property
+    @cached_property
     def is_mixture(self) -> bool:
         return any(weight.is_expert for weight in self.weights)
 
-    @property
+    @cached_property
+    def by_block(self) -> tuple[tuple[Weight, ...], ...]:
+        """The tensors of each block."""
+        found: list[list[Weight]] = [[] for dummy in range(self.block_count)]
+        for weight in self.weights:
+            if 0 <= weight.layer < self.block_count:
+                found[weight.layer].append(weight)
+        return tuple(tuple(entry) for entry in found)
+
+    @cached_property
     def window_size(self) -> int:
         rule = data_arch.window(self.architecture, self.layer_count)
         if rule is None:
@@ -221,7 +230,7 @@ class ModelShape:
     def _hybrid_window(self) -> bool:
         return self.architecture in ("lfm2", "lfm2moe")
 
-    @property
+    @cached_property
     def is_mla(self) -> bool:
         """Multi-head latent attention whose cache holds the compressed form alone."""
         return bool(self.number("attention.key_length_mla") and self.number("attention.value_length_mla"))
@@ -234,9 +243,11 @@ class ModelShape:
     def causal(self) -> bool:
         return self.metadata.get(f"{self.architecture}.attention.causal", self.caches) is not False
 
-    @property
+    @cached_property
     def tied(self) -> bool:
         """No output matrix of its own: the embeddings are held twice, on the CPU for reading and with the output layer."""
+        if self.architecture in data_arch.NO_OUTPUT:
+            return False
         return not any(weight.name == "output.weight" and weight.layer < 0 for weight in self.weights)
 
     @property
@@ -319,7 +330,11 @@ class ModelShape:
             return tuple((index + 1) % interval != 0 for index in range(self.block_count))
         return (False,) * self.block_count
 
-    @property
+    @cached_property
+    def widest_value(self) -> int:
+        return max((layer.value_width for layer in self.layers), default=0)
+
+    @cached_property
     def state_width(self) -> tuple[int, int]:
         """Numbers (f32) that a recurrent layer keeps for each sequence: of its convolution, and of its state."""
         head_size = self.number("wkv.head_size")

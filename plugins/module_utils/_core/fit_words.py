@@ -160,6 +160,9 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], offload: str, holds
             " Set extra_mib to plan it here with a margin of yours."
         )
     free = sum(max(0, room.free) for room in rooms) // MIB
+    if not holds and asked.layers is None and asked.cpu_moe is None:
+        wanted = sum(need.total(number) for number in range(len(rooms))) // MIB
+        return f"Not one layer fits: {free} MiB are free for it, and computing large batches on the GPU needs {wanted} MiB by itself. Give the service no GPU (gpus: [])."
     if not holds:
         wanted = sum(need.total(number) for number in range(len(rooms))) // MIB
         return f"The settings asked for need {wanted} MiB on the GPU, and {free} MiB are free for it: it would run out of memory."

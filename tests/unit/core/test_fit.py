@@ -1,0 +1,443 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Plans: what is chosen, what is explained, and what must never happen whatever the numbers are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Optional
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.aikit.fleet.plugins.module_utils._core import container, data_era, fit_memory
+from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
+from ansible_collections.aikit.fleet.plugins.module_utils._core.fit import Fit, Gpu, Host, ModelShape, Policy, Wish, plan, to_llama_env, to_localai
+from ansible_collections.aikit.fleet.tests.unit.shapes import SHAPES, shape
+
+LLAMA, TIED, MOE, WINDOW, HYBRID = "Llama 3.1 8B", "Llama 3.2 1B", "Qwen3 30B A3B", "Gemma 3 12B", "Falcon H1 7B"
+NEW = "llama_cpp 0.7.0"
+
+
+def gpu(total: int, free: Optional[int] = None, index: int = 0, **more: Any) -> Gpu:
+    return Gpu(index, "NVIDIA Test", total, total if free is None else free, "8.9", uuid=f"GPU-{index}", **more)
+
+
+def one(model: str, total: int, wishes: Optional[dict[str, Any]] = None, policy: Policy = Policy(), version: str = NEW, **more: Any) -> Fit:
+    return plan([Wish("a", shape(model), wishes or {}, **more)], [gpu(total)], policy, version)[0]
+
+
+# What is chosen
+
+
+def test_everything_fits() -> None:
+    found = one(LLAMA, 24564, {"context_size": 8192})
+    assert found.settings == {
+        "gpu_layers": 33,
+        "context_size": 8192,
+        "batch": 512,
+        "flash_attention": "on",
+        "cache_type_k": "f16",
+        "cache_type_v": "f16",
+        "no_kv_offloading": False,
+        "n_cpu_moe": 0,
+        "parallel": 1,
+        "tensor_split": "",
+    }
+    assert (found.offload, found.fits, found.layers_offloaded, found.layers_total) == ("full", True, 33, 33)
+    assert found.confidence == "exact"
+    share = found.breakdown[0]
+    # llama.cpp's own lines for this file: 4155.99, 1024.00 and 124.01 MiB
+    assert (round(share.weights_mib, 2), share.kv_mib, round(share.compute_mib, 1)) == (4155.99, 1024.0, 124.0)
+    assert share.margin_mib == pytest.approx(0.03 * 24564)
+    assert share.needed_mib + share.margin_mib <= share.available_mib
+
+
+def test_the_context_takes_what_is_left() -> None:
+    found = one(LLAMA, 8192)
+    assert found.offload == "full" and 4096 <= found.settings["context_size"] < 131072
+    assert found.settings["context_size"] % 256 == 0
+    assert "context is" in found.reason
+    # One step more would not fit
+    more = one(LLAMA, 8192, {"context_size": found.settings["context_size"] + 256})
+    assert more.offload == "partial"
+
+
+def test_the_context_ends_where_the_model_or_the_policy_says() -> None:
+    assert one(TIED, 81559).settings["context_size"] == 131072
+    assert one(TIED, 81559, policy=Policy(context_max=16384)).settings["context_size"] == 16384
+
+
+def test_a_wanted_context_is_kept_and_layers_make_room() -> None:
+    found = one(LLAMA, 8192, {"context_size": 65536})
+    assert found.settings["context_size"] == 65536
+    assert found.offload == "partial" and 0 < found.settings["gpu_layers"] < 33
+    assert f"{found.settings['gpu_layers']} of 33 layers fit" in found.reason
+
+
+def test_a_quantised_cache_where_the_policy_allows_it() -> None:
+    plain, quantised = one(LLAMA, 8192), one(LLAMA, 8192, policy=Policy(kv_types=("f16", "q8_0")))
+    assert quantised.settings["cache_type_k"] == quantised.settings["cache_type_v"] == "q8_0"
+    assert quantised.settings["context_size"] > plain.settings["context_size"]
+    # Not where f16 is enough
+    assert one(LLAMA, 81559, policy=Policy(kv_types=("f16", "q8_0"))).settings["cache_type_k"] == "f16"
+
+
+def test_heads_that_blocks_do_not_divide_are_not_quantised() -> None:
+    found = one("Pythia 2.8B", 4096, {"context_size": 2048}, Policy(kv_types=("f16", "q8_0")))
+    assert found.settings["cache_type_k"] == "f16"
+
+
+def test_experts_go_to_the_host_before_layers() -> None:
+    found = one(MOE, 12288)
+    assert found.settings["gpu_layers"] == 49 and 0 < found.settings["n_cpu_moe"] < 48
+    assert found.offload == "partial" and "experts" in found.reason
+    fewer = one(MOE, 12288, {"n_cpu_moe": found.settings["n_cpu_moe"] - 1, "context_size": found.settings["context_size"]})
+    assert fewer.settings["gpu_layers"] < 49
+
+
+def test_a_server_without_experts_on_the_host_gets_layers() -> None:
+    found = one(MOE, 12288, version="localai v3.12.1")
+    assert found.settings["n_cpu_moe"] == 0 and 0 < found.settings["gpu_layers"] < 49
+
+
+def test_nothing_fits() -> None:
+    found = one(LLAMA, 600)
+    assert (found.offload, found.settings["gpu_layers"], found.layers_offloaded) == ("none", 0, 0)
+    assert "Not one layer fits" in found.reason and "gpus: []" in found.reason and not found.fits
+    roomier = one("Mistral Small 22B", 1500)
+    assert roomier.settings["gpu_layers"] == 0 or roomier.offload == "partial"
+
+
+def test_the_cpu_is_asked_for() -> None:
+    found = plan([Wish("a", shape(LLAMA), {}, gpus=())], [gpu(24564)], server_version=NEW)[0]
+    assert found.offload == "none" and found.reason == "The service gets no GPU." and found.fits
+    assert [share.device for share in found.breakdown] == ["CPU"]
+
+
+def test_layers_that_are_asked_for_are_kept_even_where_they_do_not_fit() -> None:
+    fitting = one(LLAMA, 8192, {"gpu_layers": 10, "context_size": 4096})
+    assert fitting.settings["gpu_layers"] == 10 and fitting.fits
+    found = one(LLAMA, 4096, {"gpu_layers": "all", "context_size": 4096})
+    assert found.settings["gpu_layers"] == 33 and not found.fits and "run out of memory" in found.reason
+
+
+def test_slots() -> None:
+    shared = one(LLAMA, 24564, {"parallel": 4, "context_size": 16384})
+    assert shared.breakdown[0].kv_mib == 2048.0
+    windows = [one(WINDOW, 24564, {"parallel": slots, "context_size": 16384}).breakdown[0].kv_mib for slots in (1, 4)]
+    assert windows[1] > windows[0]
+
+
+def test_recurrent_layers_keep_a_state_and_no_cache() -> None:
+    found = one(HYBRID, 24564, {"context_size": 8192})
+    share = found.breakdown[0]
+    assert (share.kv_mib, share.state_mib) == (352.0, pytest.approx(133.80, abs=0.01))
+
+
+# Several GPUs
+
+
+def test_one_gpu_is_enough() -> None:
+    gpus = [gpu(12288, 6000, 0), gpu(24564, None, 1)]
+    found = plan([Wish("a", shape(LLAMA), {"context_size": 8192})], gpus, server_version=NEW)[0]
+    assert found.settings["tensor_split"] == "0,33"
+    assert [share.layers for share in found.breakdown] == [0, 33, 0]
+    # CUDA opens the other one all the same
+    assert found.breakdown[0].context_mib == 330 and found.breakdown[0].needed_mib == 330
+
+
+def test_two_gpus_share_a_model() -> None:
+    gpus = [gpu(8192, None, 0), gpu(6144, None, 1)]
+    found = plan([Wish("a", shape("Mistral Small 22B"), {"context_size": 4096})], gpus, server_version=NEW)[0]
+    counts = [int(part) for part in found.settings["tensor_split"].split(",")]
+    assert sum(counts) == found.settings["gpu_layers"] == sum(share.layers for share in found.breakdown[:2])
+    assert [share.layers for share in found.breakdown[:2]] == counts and all(counts)
+
+
+def test_gpus_by_number_and_uuid() -> None:
+    gpus = [gpu(24564, None, 0), gpu(24564, None, 1)]
+    for name in ("1", "GPU-1"):
+        found = plan([Wish("a", shape(LLAMA), {}, gpus=(name,))], gpus, server_version=NEW)[0]
+        assert [share.index for share in found.breakdown] == [1, None] and found.settings["tensor_split"] == ""
+    with pytest.raises(AikitError, match="there is no GPU 7 here"):
+        plan([Wish("a", shape(LLAMA), {}, gpus=("7",))], gpus)
+
+
+def test_an_asked_split_is_kept() -> None:
+    gpus = [gpu(24564, None, 0), gpu(24564, None, 1)]
+    found = plan([Wish("a", shape(LLAMA), {"tensor_split": "1,3", "context_size": 8192})], gpus, server_version=NEW)[0]
+    assert [share.layers for share in found.breakdown] == [9, 24, 0]
+    with pytest.raises(AikitError, match="tensor_split names 3 GPUs"):
+        plan([Wish("a", shape(LLAMA), {"tensor_split": "1,3,1"})], gpus)
+
+
+# All services of a host
+
+
+def test_services_take_in_order_and_leave_room_for_all() -> None:
+    wishes = [Wish("first", shape(LLAMA)), Wish("second", shape("Qwen2.5 7B")), Wish("third", shape(TIED))]
+    found = plan(wishes, [gpu(24564)], server_version=NEW)
+    assert [entry.service for entry in found] == ["first", "second", "third"]
+    assert [entry.offload for entry in found] == ["full"] * 3
+    needed = sum(entry.breakdown[0].needed_mib for entry in found)
+    assert needed + found[0].breakdown[0].margin_mib <= 24564
+    # What is left lengthened the first one's context first
+    assert found[0].settings["context_size"] > found[2].settings["context_size"]
+
+
+def test_the_last_service_gets_what_is_left() -> None:
+    wishes = [Wish(name, shape(LLAMA), {"context_size": 8192}) for name in ("first", "second")]
+    found = plan(wishes, [gpu(10240)], server_version=NEW)
+    assert (found[0].offload, found[1].offload) == ("full", "partial")
+
+
+def test_services_have_names_of_their_own() -> None:
+    with pytest.raises(AikitError, match="Two services are named a"):
+        plan([Wish("a", shape(LLAMA)), Wish("a", shape(LLAMA))], [gpu(24564)])
+
+
+def test_a_second_run_gives_the_same_plan() -> None:
+    wishes = [Wish("first", shape(LLAMA)), Wish("second", shape("Qwen2.5 7B"))]
+    before = plan(wishes, [gpu(24564)], server_version=NEW)
+    held = int(sum(entry.breakdown[0].needed_mib for entry in before))
+    after = plan(wishes, [gpu(24564, 24564 - held, ours_mib=held)], server_version=NEW)
+    assert [entry.settings for entry in after] == [entry.settings for entry in before]
+    assert one(LLAMA, 24564).settings == one(LLAMA, 24564).settings
+
+
+def test_an_out_of_memory_error_makes_the_next_plan_smaller() -> None:
+    steps = [one(LLAMA, 8192, step_down=number) for number in range(4)]
+    contexts = [entry.settings["context_size"] for entry in steps if entry.offload == "full"]
+    assert contexts == sorted(contexts, reverse=True) and len(set(contexts)) == len(contexts)
+    margins = [entry.breakdown[0].margin_mib for entry in steps]
+    assert margins == sorted(margins) and margins[1] == margins[0] + 512
+
+
+# What is explained
+
+
+def findings(found: Fit) -> dict[str, str]:
+    return {finding.path: finding.message for finding in found.findings}
+
+
+def test_f16_and_copied_layers_are_explained() -> None:
+    found = findings(one(LLAMA, 24564, {"f16": True, "gpu_layers": 35}))
+    assert "does nothing" in found["a.settings.f16"]
+    assert "35 is the number of AIKit's examples" in found["a.settings.gpu_layers"] and "all of its 33" in found["a.settings.gpu_layers"]
+    assert "leaves 22 of its 57 layers on the CPU" in findings(one("Mistral Small 22B", 24564, {"gpu_layers": 35}))["a.settings.gpu_layers"]
+    assert findings(one(LLAMA, 24564, {"gpu_layers": "auto"})) == {}
+
+
+def test_low_vram_is_honoured() -> None:
+    plain, low = one(LLAMA, 8192, {"context_size": 32768}), one(LLAMA, 8192, {"context_size": 32768, "low_vram": True})
+    assert plain.offload == "partial"
+    assert low.settings["batch"] == 128 and low.settings["gpu_layers"] == 33
+    assert low.settings["cache_type_k"] == "q8_0" or low.settings["no_kv_offloading"]
+    assert "low_vram" in next(iter(findings(low)))
+    # A quantised cache is not taken where a smaller batch is enough
+    assert one(LLAMA, 24564, {"context_size": 8192, "low_vram": True}).settings["cache_type_k"] == "f16"
+
+
+def test_a_quantised_cache_needs_flash_attention() -> None:
+    found = one(LLAMA, 24564, {"flash_attention": "off", "cache_type_v": "q8_0"})
+    assert found.findings[0].level == "error" and found.settings["flash_attention"] == "on"
+    off = one(LLAMA, 24564, {"flash_attention": "off", "context_size": 8192}, Policy(kv_types=("q8_0", "f16")))
+    assert (off.settings["flash_attention"], off.settings["cache_type_v"]) == ("off", "f16")
+
+
+def test_flash_attention_is_off_where_the_gpu_has_no_kernel() -> None:
+    assert one("MiniCPM3 4B", 24564, {"context_size": 4096}).settings["flash_attention"] == "off"
+    found = findings(one("MiniCPM3 4B", 24564, {"context_size": 4096, "flash_attention": "on"}))
+    assert "on the CPU" in found["a.settings.flash_attention"]
+
+
+def test_an_unknown_architecture() -> None:
+    known = shape(LLAMA)
+    strange = ModelShape("marvin", {key.replace("llama.", "marvin."): value for key, value in known.metadata.items()}, known.weights, known.vocabulary, "Marvin")
+    wish = Wish("a", strange, {"context_size": 8192})
+    found = plan([wish], [gpu(24564)], server_version=NEW)[0]
+    assert found.confidence == "estimated" and "marvin is not known" in found.reason
+    sure = one(LLAMA, 24564, {"context_size": 8192})
+    assert found.breakdown[0].compute_mib == pytest.approx(1.5 * sure.breakdown[0].compute_mib, rel=0.01)
+    left = plan([wish], [gpu(24564)], Policy(unknown="server"), NEW)[0]
+    assert left.delegated and left.settings["gpu_layers"] == "auto" and left.fits
+    assert to_localai(left.settings)["gpu_layers"] == -1
+    assert to_llama_env(left.settings)["LLAMA_ARG_FIT"] == "on"
+
+
+def test_an_index_for_sparse_attention_is_left_to_the_server() -> None:
+    known = shape(LLAMA)
+    sparse = replace(known, metadata={**known.metadata, "llama.attention.indexer.top_k": 2048})
+    assert plan([Wish("a", sparse)], [gpu(24564)], server_version=NEW)[0].delegated
+    measured = plan([Wish("a", sparse, {"context_size": 8192}, extra_mib=4000)], [gpu(24564)], server_version=NEW)[0]
+    assert not measured.delegated and measured.confidence == "estimated" and measured.breakdown[0].context_mib == 4330
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("gpu_layers", "many"), ("context_size", 0), ("context_size", True), ("cache_type_k", "q9"), ("flash_attention", "perhaps"), ("tensor_split", "a,b"), ("tensor_split", "0,0")],
+)
+def test_words_that_are_none(key: str, value: Any) -> None:
+    with pytest.raises(AikitError) as caught:
+        one(LLAMA, 24564, {key: value})
+    assert f"a: settings.{key} is" in caught.value.message and caught.value.hint
+
+
+def test_an_image_encoder_is_no_model() -> None:
+    with pytest.raises(AikitError, match="has no layers to place"):
+        plan([Wish("a", ModelShape("clip", {}))], [gpu(24564)])
+
+
+# The host
+
+
+def test_an_image_encoder_lies_on_the_first_gpu() -> None:
+    encoder = ModelShape("clip", {}, shape(TIED).weights)
+    found = one(LLAMA, 24564, {"context_size": 8192}, mmproj=encoder)
+    held = sum(weight.size_bytes for weight in encoder.weights) / 2**20
+    assert found.breakdown[0].mmproj_mib == pytest.approx(1.35 * held, rel=0.02)
+    on_cpu = one(LLAMA, 24564, {"context_size": 8192, "mmproj_offload": False}, mmproj=encoder)
+    assert on_cpu.breakdown[0].mmproj_mib == 0 and on_cpu.breakdown[1].weights_mib > held
+
+
+def test_the_hosts_memory_is_checked() -> None:
+    wish = Wish("a", shape(MOE), {"context_size": 8192})
+    small = plan([wish], [gpu(8192)], server_version=NEW, host=Host(8192, 6000))[0]
+    assert small.fits and small.findings[-1].level == "warning" and "read from disk" in small.findings[-1].message
+    locked = replace(wish, settings={**wish.settings, "mmap": False})
+    refused = plan([locked], [gpu(8192)], server_version=NEW, host=Host(8192, 6000))[0]
+    assert not refused.fits and refused.findings[-1].level == "error"
+    assert not plan([wish], [gpu(8192)], server_version=NEW, host=Host(65536, 60000))[0].findings
+
+
+def test_unified_memory_is_the_hosts() -> None:
+    spark = gpu(124610, 120000, unified_memory=True)
+    found = plan([Wish("a", shape(LLAMA))], [spark], server_version=NEW, host=Host(124610, 30000))[0]
+    assert found.breakdown[0].margin_mib == pytest.approx(0.03 * 124610)
+    assert found.breakdown[0].needed_mib <= 30000
+    mac = Gpu(0, "Apple M2", 16384, 14000, "", True, vendor="apple")
+    assert plan([Wish("a", shape(LLAMA))], [mac], server_version=NEW)[0].breakdown[0].available_mib <= 16384 * 0.66
+
+
+# Servers
+
+
+def test_eras() -> None:
+    old, new = data_era.era("llama_cpp b4896"), data_era.era(NEW)
+    assert not old.output_first and new.output_first
+    assert data_era.era("localai v4.7.1").outputs_per_slot and not data_era.era("localai v3.12.1").outputs_per_slot
+    assert data_era.era("localai v3.12.1").output_first and not data_era.era("localai v3.12.1").unified
+    assert data_era.era("") == data_era.era("llama_cpp 99.0") == data_era.NEWEST
+    assert data_era.era("localai v9.0") == data_era.era("localai v4.7.1")
+
+
+def test_logits_of_a_whole_batch_in_older_servers() -> None:
+    older, newer = (one(LLAMA, 24564, {"context_size": 8192}, version=version) for version in ("localai v3.12.1", "localai v4.7.1"))
+    assert older.breakdown[0].compute_mib - newer.breakdown[0].compute_mib > 100
+
+
+def test_the_output_layer_comes_first_in_newer_servers() -> None:
+    model = shape(LLAMA)
+    load = fit_memory.Load(4096, 10, (10,))
+    old, new = (fit_memory.place(model, load, data_era.era(version)) for version in ("llama_cpp b4896", NEW))
+    assert (old.output, old.blocks.count(0)) == (-1, 10)
+    assert (new.output, new.blocks.count(0)) == (0, 9)
+
+
+def test_renderers_agree_with_what_containers_get() -> None:
+    found = one(MOE, 12288).settings
+    env, written = to_llama_env(found), container.llama_settings(found)
+    for variable, value in written.items():
+        if variable not in ("LLAMA_ARG_BATCH", "LLAMA_ARG_TENSOR_SPLIT"):
+            assert env[variable] == value, variable
+    assert env["LLAMA_ARG_FIT"] == "off" and env["LLAMA_ARG_UBATCH"] == "512" and env["LLAMA_ARG_BATCH"] == "2048"
+    model = to_localai(found)
+    overridden = container.localai_override([{"name": "m"}], found)[0]
+    assert model["gpu_layers"] == overridden["gpu_layers"] and model["parameters"] == overridden["parameters"]
+    assert set(model["options"]) <= set(overridden["options"])
+
+
+# Whatever the numbers are
+
+NAMES = st.sampled_from(sorted(SHAPES))
+MEMORY = st.integers(min_value=300, max_value=90000)
+SOME = settings(max_examples=60, deadline=None)
+
+
+def sound(found: Fit) -> None:
+    for share in found.breakdown:
+        if share.index is not None and found.fits and not found.delegated and share.needed_mib:
+            assert share.needed_mib + share.margin_mib <= share.available_mib + 0.01
+    assert found.layers_offloaded == sum(share.layers for share in found.breakdown if share.index is not None)
+    assert sum(share.layers for share in found.breakdown) == found.layers_total
+    if found.settings.get("cache_type_v", "f16") not in ("f16", "f32", "bf16"):
+        assert found.settings["flash_attention"] == "on"
+
+
+@SOME
+@given(name=NAMES, total=MEMORY, free=st.floats(0.05, 1), slots=st.integers(1, 4), types=st.sampled_from([("f16",), ("f16", "q8_0"), ("q8_0",)]), low=st.booleans())
+def test_no_plan_takes_more_than_there_is(name: str, total: int, free: float, slots: int, types: tuple[str, ...], low: bool) -> None:
+    wish = Wish("a", shape(name), {"parallel": slots, "low_vram": low})
+    found = plan([wish], [gpu(total, int(total * free))], Policy(kv_types=types), NEW)[0]
+    if found.offload != "none":
+        assert found.fits
+    sound(found)
+
+
+@SOME
+@given(name=NAMES, total=MEMORY, more=st.integers(0, 20000))
+def test_more_memory_is_never_worse(name: str, total: int, more: int) -> None:
+    small, large = (plan([Wish("a", shape(name))], [gpu(90000, 90000 - size)], server_version=NEW)[0] for size in (90000 - min(total, 69000), 90000 - min(total, 69000) - more if more < total else 0))
+    if large.breakdown[0].available_mib < small.breakdown[0].available_mib:
+        small, large = large, small
+
+    def rank(found: Fit) -> tuple[int, int, int]:
+        return found.layers_offloaded, -found.settings["n_cpu_moe"], found.settings["context_size"]
+
+    assert rank(large) >= rank(small)
+
+
+@settings(max_examples=15, deadline=None)
+@given(names=st.lists(NAMES, min_size=1, max_size=4), sizes=st.lists(MEMORY, min_size=1, max_size=3))
+def test_hosts_are_never_given_away_twice(names: list[str], sizes: list[int]) -> None:
+    gpus = [gpu(size, None, index) for index, size in enumerate(sizes)]
+    wishes = [Wish(f"s{number}", shape(name)) for number, name in enumerate(names)]
+    found = plan(wishes, gpus, server_version=NEW)
+    assert found == plan(wishes, gpus, server_version=NEW)
+    for index, size in enumerate(sizes):
+        taken = sum(share.needed_mib for entry in found for share in entry.breakdown if share.index == index and entry.fits and entry.offload != "none")
+        assert taken <= size
+    for entry in found:
+        sound(entry)
+
+
+@SOME
+@given(name=NAMES, context=st.integers(1, 500).map(lambda number: number * 256), layers=st.integers(0, 100), slots=st.integers(1, 4), flash=st.booleans())
+def test_memory_grows_with_what_is_asked_for(name: str, context: int, layers: int, slots: int, flash: bool) -> None:
+    model = shape(name)
+    layers = min(layers, model.block_count + 1)
+    load = fit_memory.Load(context, layers, (layers,), slots, flash=flash)
+    (used,), cpu = fit_memory.measure(model, load)
+    (longer,), _cpu = fit_memory.measure(model, replace(load, context=context + 4096))
+    assert longer.kv >= used.kv and longer.compute >= used.compute and longer.weights == used.weights
+    (whole,), _cpu = fit_memory.measure(model, replace(load, gpu_layers=model.block_count + 1, counts=(model.block_count + 1,)))
+    assert whole.weights >= used.weights and whole.kv >= used.kv
+    assert min(used.weights, used.kv, used.state, used.compute, cpu.weights, cpu.kv, cpu.compute) >= 0
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_shapes_travel(name: str) -> None:
+    model = shape(name)
+    again = ModelShape.from_dict(model.as_dict())
+    assert again.as_dict() == model.as_dict()
+    assert sorted((weight.layer, weight.name) for weight in again.weights) == sorted((weight.layer, weight.name) for weight in model.weights)
+
+
+def test_a_shape_that_is_none() -> None:
+    for wrong in (None, {}, {"metadata": {}, "tensors": 5}, {"metadata": {}, "tensors": [["a", 0]]}, {"metadata": {}, "tensors": [["a", 0, [1], "0-99999"]]}):
+        with pytest.raises(AikitError, match="no shape of a model"):
+            ModelShape.from_dict(wrong)
