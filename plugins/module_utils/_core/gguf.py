@@ -723,5 +723,7 @@ def _padded(position: int, alignment: int) -> int:
 
 def _shown(text: str) -> str:
     """A name out of the file, fit for an error message: short, one line, printable."""
+    if len(text) <= 80 and text.isprintable() and '"' not in text:
+        return f'"{text}"'
     clean = "".join(char if char.isprintable() and char != '"' else "?" for char in text[:80])
     return f'"{clean}{"..." if len(text) > 80 else ""}"'
