@@ -52,7 +52,7 @@ options:
     default: {}
   policy:
     description:
-      - How a plan decides; the options of M(aikit.fleet.gpu_fit#module) of the same name.
+      - How a plan decides; the options of M(aikit.fleet.gpu_fit) of the same name.
     type: dict
     default: {}
   servers:
