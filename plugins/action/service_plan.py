@@ -16,9 +16,10 @@ from ansible.plugins.action import ActionBase
 from ansible.template import is_trusted_as_template
 from ansible.utils.vars import load_extra_vars
 
-from ..module_utils._core import aikitfile, services, variables
+from ..module_utils._core import aikitfile, services, variables, wish
 from ..module_utils._core.errors import Finding
 from ..plugin_utils import yaml_source
+from ..plugin_utils.plain import plain
 
 COLLECTION = Path(__file__).resolve().parents[2]
 SERVICES = "inference_services"
@@ -50,7 +51,7 @@ class ActionModule(ActionBase):
             wanted = self._own(SERVICES, task_vars, findings)
         defaults = arguments["defaults"] if "defaults" in self._task.args else self._own(DEFAULTS, task_vars, findings)
         project_dir = self._project_dir(arguments["project_dir"], task_vars)
-        resolved, remarks = services.resolve(_plain(wanted), _plain(defaults))
+        resolved, remarks = services.resolve(plain(wanted), plain(defaults))
         findings += [("", remark) for remark in remarks]
         plans = []
         for service in resolved:
@@ -64,6 +65,7 @@ class ActionModule(ActionBase):
         result.update(
             changed=False,
             services=plans,
+            uses_gpus=any(plan["state"] == "present" and wish.uses_gpu(plan) for plan in plans),
             wants_gpus=any(plan["gpus"] and plan["state"] == "present" for plan in plans),
             project_dir=project_dir,
             findings=[finding.as_dict() for _name, finding in findings],
@@ -82,7 +84,7 @@ class ActionModule(ActionBase):
             findings += [("", finding) for finding in found]
             return None
         try:
-            return _plain(self._templar.template(raw))
+            return plain(self._templar.template(raw))
         except AnsibleError as exc:
             hint = "If that is a template of LocalAI, mark the definition: !unsafe."
             findings.append(("", Finding("error", name, 0, f"cannot be templated: {exc}", hint)))
@@ -119,6 +121,7 @@ def _plan(
 ) -> tuple[dict[str, Any], list[tuple[str, Finding]]]:
     """The service as a plan, and the findings about its aikitfile with the name of the file."""
     findings: list[tuple[str, Finding]] = []
+    document = None
     found: dict[str, Any] = {"runtime": "", "parsed": {}, "models": [], "aikitfile_sha256": "", "context": "", "src": ""}
     if service.built and service.state == "present":
         source, path = _source(service, project_dir, findings)
@@ -133,7 +136,8 @@ def _plan(
                 found["aikitfile_sha256"] = document.sha256
                 found["models"] = [{"name": model.name, "source": model.source, "sha256": model.sha256 or ""} for model in document.models]
                 findings += [("", remark) for remark in services.conflicts(services.complete(service, document.runtime), document.runtime)]
-    return {**services.complete(service, found["runtime"]).as_dict(), **found}, findings
+    completed = services.complete(service, found["runtime"])
+    return {**completed.as_dict(), **found, "wish": wish.wish(completed, document)}, findings
 
 
 def _source(
@@ -177,20 +181,3 @@ def _known_variables() -> dict[str, set[str]]:
             options |= set((entry or {}).get("options") or ())
         known[path.parent.parent.name] = options
     return known
-
-
-def _plain(value: Any) -> Any:
-    """Ansible's tagged and lazy values as plain ones. Keys that are no text stay, so that they can be named in an error."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    return value

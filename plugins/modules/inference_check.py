@@ -110,6 +110,12 @@ options:
       - RV(evidence) of an earlier check. It is used when the log no longer holds the load and O(container) is still the same run of the same container.
     type: dict
     default: {}
+  planned:
+    description:
+      - A plan of GPU memory, C(fit) of a service as M(aikit.fleet.service_fit) returns it. Its amounts are compared with the buffers of the log.
+      - What is off by more than 5 percent is a warning, and fails nothing.
+    type: dict
+    default: {}
 notes:
   - The rules behind the verdicts are described with filter P(aikit.fleet.offload_evidence#filter).
   - Where C(nvidia-smi) is on the host, the GPU memory that the container's processes hold is added to the evidence. It turns V(unverified) into
@@ -215,6 +221,31 @@ evidence:
       description: When this run of the container began.
       type: str
       sample: "2026-11-22T21:40:00.123456789Z"
+planned:
+  description:
+    - The amounts of O(planned) beside those of the log, for each GPU of the plan. Empty where the log shows no buffer on a GPU.
+    - C(percent) is how much more the server took than was planned; null where nothing was.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - device: CUDA0
+      index: 0
+      weights: {planned_mib: 4403.49, actual_mib: 4403.49, percent: 0.0}
+      kv: {planned_mib: 1024.0, actual_mib: 1024.0, percent: 0.0}
+      compute: {planned_mib: 258.5, actual_mib: 264.0, percent: 2.13}
+      total: {planned_mib: 5685.99, actual_mib: 5691.49, percent: 0.1}
+findings:
+  description: Where the server took other amounts than planned.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - level: warning
+      path: CUDA0
+      line: 0
+      message: "the server took other amounts than planned: compute 530 MiB where 258 were planned (+105.0 %)"
+      hint: "A plan that is too low can run out of memory: raise margin_mib of inference_fit_policy, and report the model and the version of the server."
 answer:
   description: The text of the completion.
   returned: always
@@ -303,6 +334,7 @@ ARGUMENT_SPEC = {
     "timeout_seconds": {"type": "float", "default": 300},
     "log": {"type": "str"},
     "evidence": {"type": "dict", "default": {}},
+    "planned": {"type": "dict", "default": {}},
 }
 
 
@@ -331,6 +363,7 @@ def work(module):
         result = inference.prove(
             client, watched, params["model"] or "", params["prompt"], params["max_tokens"], params["timeout_seconds"], log, params["evidence"]
         )
+        result = inference.beside_plan(result, params["planned"])
     except AikitError as exc:
         raise AikitError(exc.message, exc.hint, **report(Plan(), passed=False, **inference.complete(exc.data))) from exc
     problems, hint = check.unmet(check.expectation(params["expect"]), result)

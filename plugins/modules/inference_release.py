@@ -45,6 +45,7 @@ options:
       observe: Change nothing, return what is there.
       prepare: Decide what O(spec) needs, and make room for its container.
       commit: Make the container of O(spec) current; remove the one before and outdated images.
+      step_down: Remember that the plan of O(spec) ran out of memory, so that the next plan is smaller.
       restore: Take the new container away and start the old one again.
       rollback: Change nothing, return the release to go back to as RV(release).
       stop: Stop the container.
@@ -53,7 +54,7 @@ options:
   spec:
     description:
       - The container as filter P(aikit.fleet.container_spec#filter) describes it.
-      - Required for V(prepare) and V(commit).
+      - Required for V(prepare), V(commit) and V(step_down).
     type: dict
   ports:
     description:
@@ -72,6 +73,11 @@ options:
           - Port number.
         type: int
         required: true
+  reason:
+    description:
+      - For V(step_down), what the server said. Its first line is kept.
+    type: str
+    default: ""
   verdict:
     description:
       - For V(commit), the verdict of the proof.
@@ -152,6 +158,11 @@ start_container:
 proof_due:
   description: Whether the container of O(spec) was never proven on this host.
   returned: when O(step=prepare)
+  type: bool
+  sample: true
+stepped:
+  description: Whether a smaller plan is to be made. False when the service was not planned, or is at its last step.
+  returned: when O(step=step_down)
   type: bool
   sample: true
 restored:
@@ -258,7 +269,7 @@ ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "step": {
         "type": "str",
-        "choices": ["observe", "prepare", "commit", "restore", "rollback", "stop", "absent"],
+        "choices": ["observe", "prepare", "commit", "step_down", "restore", "rollback", "stop", "absent"],
         "default": "observe",
     },
     "spec": {"type": "dict"},
@@ -268,6 +279,7 @@ ARGUMENT_SPEC = {
         "default": [],
         "options": {"bind_address": {"type": "str", "default": "127.0.0.1"}, "port": {"type": "int", "required": True}},
     },
+    "reason": {"type": "str", "default": ""},
     "verdict": {"type": "str", "default": ""},
     "evidence": {"type": "dict", "default": {}},
     "leaving": {"type": "list", "elements": "str", "default": []},
@@ -287,7 +299,7 @@ def work(module):
     if not module.check_mode:
         service.apply(steps)
     return report(
-        release.plan(observed, steps),
+        release.plan(observed, steps, params["spec"] if params["step"] == "prepare" else None),
         container=release.describe(observed.container),
         previous_container=release.describe(observed.previous),
         state=dict(observed.state),
@@ -316,6 +328,11 @@ def commit(service, observed, params, check_mode):
     return service.commit_steps(observed, record, params["keep_images"]), {}
 
 
+def step_down(service, observed, params, check_mode):
+    steps = release.step_down(observed, params["spec"], params["reason"])
+    return steps, {"stepped": bool(steps)}
+
+
 def restore(service, observed, params, check_mode):
     steps, restored = release.restore(observed)
     return steps, {"restored": restored, "logs": service.last_lines(service.name) if observed.container else []}
@@ -327,27 +344,20 @@ def rollback(service, observed, params, check_mode):
     return (), {"release": target["release"]}
 
 
-def stop(service, observed, params, check_mode):
-    return release.stop(observed), {}
-
-
-def absent(service, observed, params, check_mode):
-    return service.absent_steps(observed, params["remove_images"]), {}
-
-
 STEPS = {
     "observe": observe,
     "prepare": prepare,
     "commit": commit,
+    "step_down": step_down,
     "restore": restore,
     "rollback": rollback,
-    "stop": stop,
-    "absent": absent,
+    "stop": lambda service, observed, params, check_mode: (release.stop(observed), {}),
+    "absent": lambda service, observed, params, check_mode: (service.absent_steps(observed, params["remove_images"]), {}),
 }
 
 
 def main():
-    run_module(work, argument_spec=ARGUMENT_SPEC, required_if=[("step", "prepare", ["spec"]), ("step", "commit", ["spec"])])
+    run_module(work, argument_spec=ARGUMENT_SPEC, required_if=[("step", step, ["spec"]) for step in ("prepare", "commit", "step_down")])
 
 
 if __name__ == "__main__":

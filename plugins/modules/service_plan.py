@@ -163,6 +163,24 @@ services:
       type: dict
       sample:
         verdict: [proven]
+    default_verdict:
+      description: Whether C(expect.verdict) was not given. A plan of the host's GPU memory may then say better what to expect.
+      type: bool
+      sample: true
+    wish:
+      description:
+        - What the service leaves to a plan of the host's GPU memory (C(auto)), the C(settings) that are decided, C(files) and C(mmproj) of its
+          model, and the C(problem) that stands in the way of a plan.
+      type: dict
+      sample:
+        auto: [gpu_layers, context_size]
+        settings: {gpu_layers: auto, context_size: auto, flash_attention: "on"}
+        files:
+          - name: llama
+            source: https://models.example/llama.gguf
+            sha256: a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+        mmproj: []
+        problem: ""
     environment:
       description: Further environment variables.
       type: dict
@@ -185,6 +203,11 @@ services:
       sample: 600
 wants_gpus:
   description: Whether any service that shall be present asks for GPUs.
+  returned: always
+  type: bool
+  sample: true
+uses_gpus:
+  description: Whether any service that shall be present computes on GPUs, so that their memory is planned. A Vulkan build may without asking for one.
   returned: always
   type: bool
   sample: true

@@ -22,6 +22,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from . import cdi
 from .errors import AikitError, Finding
+from .fit_words import to_llama_env, to_localai
 from .localai import is_llama
 
 SERVICE_LABEL = "io.aikit.fleet.service"
@@ -130,7 +131,8 @@ def container_spec(
         if gpu.count:
             env.update(_localai_gpu_env(image))
             container.update(_localai_gpu_start(image))
-        text = json.dumps(localai_override(config or (), service.get("settings") or {}), indent=2, ensure_ascii=False) + "\n"
+        plan = (service.get("settings") or {}) if _planned(service) else {}
+        text = json.dumps(localai_override(config or (), service.get("settings") or {}, plan), indent=2, ensure_ascii=False) + "\n"
         if config:
             # Named by content, so that the configuration of the container that is kept stays as it was
             path = posixpath.join(directory, f"config-{_digest(text)[:12]}.yaml")
@@ -156,6 +158,9 @@ def container_spec(
             "start_period": f"{service.get('timeout_seconds') or 600}s",
         }
     env.update(_gpu_env(gpu, image, _backends(image)))
+    if _planned(service) and gpu.count > 1:
+        # A plan counts GPUs as the driver does, by their address; CUDA would put the fastest first
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     env.update(service.get("environment") or {})
     api_key_file = ""
     if api_key:
@@ -199,6 +204,7 @@ def container_spec(
         },
         "settings": dict(service.get("settings") or {}),
         "expect": dict(service.get("expect") or {}),
+        **({"fit": dict(service["fit"])} if service.get("fit") else {}),
         "url": service["url"],
         "ports": [{"bind_address": service["bind_address"], "port": service["port"]}],
         "findings": [finding.as_dict() for finding in findings],
@@ -272,8 +278,8 @@ def llama_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return env
 
 
-def localai_override(config: Sequence[Any], settings: Mapping[str, Any]) -> list[Any]:
-    """LocalAI's configuration with ``settings`` in it, and made to log what proves the offload.
+def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: Mapping[str, Any] = {}) -> list[Any]:
+    """LocalAI's configuration with ``settings`` in it, and made to log what proves the offload. ``plan`` are settings that a plan made.
 
     Its llama.cpp backend prints no offload line below verbosity 4 since May 2026; earlier ones ignore the option.
     """
@@ -282,18 +288,34 @@ def localai_override(config: Sequence[Any], settings: Mapping[str, Any]) -> list
         if not isinstance(model, Mapping) or not is_llama(model.get("backend")):
             result.append(model)
             continue
-        changed = dict(model)
+        changed = _with_plan(model, plan) if plan else dict(model)
         for key in LOCALAI_KEYS:
             if settings.get(key) is not None and (settings[key] != "auto" or key == "flash_attention"):
                 # LocalAI's gpu_layers is a number; more than the model has means all
                 changed[key] = 99999999 if settings[key] == "all" else settings[key]
         if settings.get("batch") is not None:
-            changed["parameters"] = {**(model.get("parameters") or {}), "batch": settings["batch"]}
+            changed["parameters"] = {**(changed.get("parameters") or {}), "batch": settings["batch"]}
         extra = {key: settings[key] for key in LOCALAI_OPTIONS if settings.get(key) not in (None, "auto")}
-        kept = [word for word in model.get("options") or () if str(word).partition(":")[0] not in (*extra, "verbosity", "-lv")]
+        kept = [word for word in changed.get("options") or () if str(word).partition(":")[0] not in (*extra, "verbosity", "-lv")]
         changed["options"] = [*kept, *(f"{key}:{value}" for key, value in sorted(extra.items())), "verbosity:4"]
         result.append(changed)
     return result
+
+
+def _with_plan(model: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A model of LocalAI's configuration with what a plan decided."""
+    decided = to_localai(plan)
+    words = {str(option).partition(":")[0] for option in decided["options"]}
+    return {
+        **model,
+        **decided,
+        "parameters": {**(model.get("parameters") or {}), **decided["parameters"]},
+        "options": [*(word for word in model.get("options") or () if str(word).partition(":")[0] not in words), *decided["options"]],
+    }
+
+
+def _planned(service: Mapping[str, Any]) -> bool:
+    return bool((service.get("fit") or {}).get("planned"))
 
 
 def published_port(bind_address: str, port: int) -> str:
@@ -334,7 +356,8 @@ def _llama_env(service: Mapping[str, Any], image: Mapping[str, Any], gpu: GpuReq
     inside = image.get("env") or {}
     needed = {"LLAMA_ARG_HOST": "0.0.0.0", "LLAMA_ARG_PORT": str(CONTAINER_PORT), "LLAMA_ARG_LOG_VERBOSITY": "4"}
     env = {key: value for key, value in needed.items() if inside.get(key) != value}
-    env.update(llama_settings(service.get("settings") or {}))
+    settings = service.get("settings") or {}
+    env.update({**llama_settings(settings), **to_llama_env(settings)} if _planned(service) else llama_settings(settings))
     if gpu.count:
         device = _device_name(service["name"], image, backends)
         # Named devices make the server end with "invalid device" where it would fall back to the CPU in silence

@@ -76,6 +76,9 @@ def service_checks(service: Mapping[str, Any], observed: Mapping[str, Any], chec
         ok = bool(check.get("passed"))
         detail = _proof(check) if ok else str(check.get("msg") or "was not asked")
         checks.append(_check(f"{name}: proof", ok, detail, str(check.get("hint") or "Run aikit.fleet.deploy.")))
+        if check.get("planned"):
+            # Off the plan is worth a look, and no failure: the service answers
+            checks.append(_check(f"{name}: memory", True, "; ".join(_memory(row) for row in check["planned"]), ""))
     return checks
 
 
@@ -176,6 +179,12 @@ def _origin(service: Mapping[str, Any]) -> str:
 def _proof(check: Mapping[str, Any]) -> str:
     speed = check.get("tokens_per_second")
     return f"{check['verdict']}" + (f", {speed:.1f} tokens/s" if isinstance(speed, (int, float)) else "")
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    total = row["total"]
+    percent = "" if total["percent"] is None else f" ({total['percent']:+.1f} %)"
+    return f"{row['device']} {total['actual_mib']:.0f} MiB, planned {total['planned_mib']:.0f}{percent}"
 
 
 def _check(name: str, ok: bool, detail: str, hint: str) -> dict[str, Any]:

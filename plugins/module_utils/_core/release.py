@@ -45,6 +45,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
 
+from . import service_fit
 from .container import SERVICE_LABEL, SPEC_LABEL, cache_volume
 from .engine import ContainerState, ImageState
 from .errors import AikitError
@@ -57,7 +58,7 @@ PREVIOUS_SUFFIX = "--previous"
 OUR_IMAGES = "io.aikit.fleet."
 
 # A record is the same when these are; evidence and speed differ from run to run, and the first proof is kept
-IDENTITY = ("spec", "id", "digest", "image", "settings", "verdict", "container_id", "started_at")
+IDENTITY = ("spec", "id", "digest", "image", "settings", "verdict", "container_id", "started_at", "planned_from")
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,9 @@ def _pending(
 def make_record(spec: Mapping[str, Any], verdict: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
     """What the state file keeps of a release. ``release`` is all that a rollback needs to start it again."""
     image = spec["image"]
+    fit = spec.get("fit") or {}
     return {
+        **({"planned_from": {**(fit.get("inputs") or {}), "step_down": fit.get("step_down", 0)}} if fit else {}),
         "image": image.get("ref", ""),
         "id": image["id"],
         "digest": image.get("digest", ""),
@@ -285,12 +288,17 @@ def committed(observed: Observed, record: Mapping[str, Any], keep_images: int) -
         retired.insert(0, _image_of(previous))
         previous = None
     kept = {record.get("id"), (previous or {}).get("id")}
+    step = observed.state.get("step_down")
+    if step and int(((record.get("release") or {}).get("fit") or {}).get("step_down") or 0) != step.get("count"):
+        # Learned on a model, GPU or driver that are not those of this release any more
+        step = None
     unique = {image["id"]: image for image in reversed(retired) if image.get("id") and image["id"] not in kept}
     return {
         **observed.state,
         "current": record,
         "previous": previous,
         "pending": None,
+        **({"step_down": step} if "step_down" in observed.state else {}),
         "retired": list(reversed(list(unique.values()))),
     }
 
@@ -337,7 +345,8 @@ def commit(
 
 def would_commit(observed: Observed, record: Mapping[str, Any]) -> tuple[Step, ...]:
     """For check mode, where the container of ``record`` was never started: whether a commit would change anything."""
-    same = (observed.state.get("current") or {}).get("spec") == record["spec"]
+    current = observed.state.get("current") or {}
+    same = current.get("spec") == record["spec"] and current.get("planned_from") == record.get("planned_from")
     if same and observed.pending is None and observed.previous is None:
         return ()
     return (_write(observed, {**observed.state, "current": dict(record), "pending": None}),)
@@ -376,6 +385,23 @@ def restore(observed: Observed) -> tuple[tuple[Step, ...], bool]:
             steps.append(_write(observed, state))
         return tuple(steps), pending is not None
     return ((Step("stop", observed.name),) if _stoppable(current) else ()), False
+
+
+# --- out of memory -----------------------------------------------------------------------------------------------
+
+
+def step_down(observed: Observed, spec: Mapping[str, Any], reason: str) -> tuple[Step, ...]:
+    """Remember that the plan of ``spec`` ran out of memory, so that the next one is smaller. Nothing when no smaller one makes sense.
+
+    :param reason: what the server said; its first line is kept.
+    """
+    _check_ours(observed)
+    reason = (reason.strip().splitlines() or [""])[0]
+    entry = service_fit.step_down(observed.state, spec.get("fit") or {}, reason)
+    if not entry or entry == observed.state.get("step_down"):
+        return ()
+    detail = f"step {entry['count']} down: {reason}"
+    return (Step("write", observed.name, state={**observed.state, "step_down": entry}, detail=detail),)
 
 
 # --- rollback, stop, absent --------------------------------------------------------------------------------------
@@ -459,8 +485,11 @@ def volumes(name: str) -> tuple[str, ...]:
     return (cache_volume(name),)
 
 
-def plan(observed: Observed, steps: Sequence[Step]) -> Plan:
-    """The steps as what people read: containers and the summary of the state before and after."""
+def plan(observed: Observed, steps: Sequence[Step], spec: Optional[Mapping[str, Any]] = None) -> Plan:
+    """The steps as what people read: containers and the summary of the state before and after.
+
+    :param spec: the container that is prepared: its settings stand beside those of the current release.
+    """
     before = _summary(observed.container, observed.previous, observed.state)
     state = observed.state
     found: dict[str, Optional[str]] = {observed.name: before["container"], observed.previous_name: before["previous_container"]}
@@ -472,8 +501,8 @@ def plan(observed: Observed, steps: Sequence[Step]) -> Plan:
         elif step.verb == "remove":
             found[step.target] = None
         elif step.verb in ("stop", "start") and found.get(step.target):
-            spec = str(found[step.target]).partition(" ")[0]
-            found[step.target] = f"{spec} {'running' if step.verb == 'start' else 'stopped'}"
+            short = str(found[step.target]).partition(" ")[0]
+            found[step.target] = f"{short} {'running' if step.verb == 'start' else 'stopped'}"
         elif step.verb == "delete" and step.target.endswith(".json"):
             state = empty_state(observed.name)
     after = {
@@ -481,6 +510,9 @@ def plan(observed: Observed, steps: Sequence[Step]) -> Plan:
         "container": found[observed.name],
         "previous_container": found[observed.previous_name],
     }
+    if spec and steps:
+        before["settings"] = dict((observed.state.get("current") or {}).get("settings") or {})
+        after["settings"] = dict(spec.get("settings") or {})
     return Plan(tuple(step.action() for step in steps), before, after)
 
 

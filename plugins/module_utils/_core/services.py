@@ -85,6 +85,8 @@ class Service:
     memory: str = ""
     cpus: float = 0.0
     timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS
+    # Whether expect.verdict is ours and not the user's: a plan may know better then
+    default_verdict: bool = False
     index: int = 0
 
     @property
@@ -107,6 +109,7 @@ class Service:
             "gpus": list(self.gpus or ()),
             "built": self.built,
             "has_api_key": bool(self.api_key),
+            "default_verdict": self.default_verdict,
             "url": url(self.bind_address, self.port),
         }
 
@@ -182,7 +185,8 @@ def complete(service: Service, runtime: str) -> Service:
         else:
             # Without a GPU, a Vulkan build computes on the CPU, or in software when Mesa's driver is let in
             expect["verdict"] = ["cpu", "software"] if variant == "vulkan" else ["cpu"]
-    return replace(service, gpus=gpus, base_variant=variant, server=server, expect=expect)
+    default = service.expect.get("verdict") is None
+    return replace(service, gpus=gpus, base_variant=variant, server=server, expect=expect, default_verdict=default)
 
 
 def conflicts(service: Service, runtime: str) -> tuple[Finding, ...]:
@@ -607,6 +611,7 @@ SETTINGS: Mapping[str, Check] = {
     "cache_type_k": _choice(CACHE_TYPES),
     "cache_type_v": _choice(CACHE_TYPES),
     "no_kv_offloading": _boolean,
+    "low_vram": _boolean,
     "n_cpu_moe": _integer(0),
     "parallel": _integer(1, None, ("auto",)),
     "tensor_split": _tensor_split,

@@ -15,7 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 import traceback
-from typing import Any, Iterable, Mapping, Optional, Protocol
+from typing import Any, Callable, Iterable, Mapping, Optional, Protocol
 
 from .._core.engine import ContainerState, ImageState, Room, docker_roots, find_image, parse_container, parse_image, podman_roots, uses_containerd_store
 from .._core.errors import AikitError
@@ -37,6 +37,10 @@ FILE_MAX_BYTES = 1024 * 1024
 _PULL_HINT = "The host itself must reach the registry, trust its certificate, and have a login where it wants one."
 
 
+# Reads the start of a file that may be huge: gets a function that reads the next bytes, and the size of the file
+Head = Callable[[Callable[[int], bytes], int], Any]
+
+
 class Engine(Protocol):
     """What the modules ask of an engine. Every method raises :class:`AikitError` when the engine refuses."""
 
@@ -51,6 +55,8 @@ class Engine(Protocol):
     def images(self) -> list[ImageState]: ...
 
     def image_file(self, ref: str, path: str) -> Optional[bytes]: ...
+
+    def image_head(self, ref: str, path: str, read: Head) -> Any: ...
 
     def load(self, chunks: Iterable[bytes]) -> None: ...
 
@@ -155,6 +161,19 @@ class DockerEngine:
         try:
             chunks, _stat = self._client.get_archive(created["Id"], path)
             return _only_file(_Chunks(chunks), path, ref)
+        except NotFound:
+            return None
+        except (DockerException, OSError) as exc:
+            raise AikitError(f"Docker could not read {path} of {ref}: {_reason(exc)}") from exc
+        finally:
+            self.remove(created["Id"])
+
+    def image_head(self, ref: str, path: str, read: Head) -> Any:
+        """What ``read`` makes of a file of an image, from a container that never starts; None when it is not there."""
+        created = self._call(f"create a container of {ref}", self._client.create_container, ref, command=["true"])
+        try:
+            chunks, _stat = self._client.get_archive(created["Id"], path)
+            return _head(_Chunks(chunks), path, ref, read)
         except NotFound:
             return None
         except (DockerException, OSError) as exc:
@@ -309,6 +328,20 @@ class PodmanEngine:
         finally:
             self.remove(container)
 
+    def image_head(self, ref: str, path: str, read: Head) -> Any:
+        container = self._run("create", ref, "true").split()[-1]
+        try:
+            with subprocess.Popen(
+                ["podman", "cp", f"{container}:{path}", "-"], env=_command_env(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ) as process:
+                try:
+                    return _head(process.stdout, path, ref, read)
+                finally:
+                    # The rest of a model of 40 GB nobody reads
+                    process.kill()
+        finally:
+            self.remove(container)
+
     def load(self, chunks: Iterable[bytes]) -> None:
         with tempfile.TemporaryFile() as errors:
             with subprocess.Popen(
@@ -443,6 +476,22 @@ def _only_file(archive: Any, path: str, ref: str) -> Optional[bytes]:
                 )
             handle = reader.extractfile(member)
             return None if handle is None else handle.read()
+    except tarfile.ReadError:
+        return None
+
+
+def _head(archive: Any, path: str, ref: str, read: Head) -> Any:
+    """What ``read`` makes of the one file in a tar archive that is read as it comes; None for an empty archive."""
+    try:
+        with tarfile.open(fileobj=archive, mode="r|") as reader:
+            member = reader.next()
+            if member is None:
+                return None
+            handle = reader.extractfile(member) if member.isreg() else None
+            if handle is None:
+                kind = f"a link to {member.linkname}" if member.issym() else "no regular file"
+                raise AikitError(f"{path} of {ref} is {kind}.", "Give the path of the file itself.")
+            return read(handle.read, member.size)
     except tarfile.ReadError:
         return None
 

@@ -12,7 +12,7 @@ import subprocess
 import time
 from typing import Any, Callable, Mapping, Optional
 
-from .._core import check
+from .._core import check, planned
 from .._core.container import api_key_of
 from .._core.engine import ContainerState
 from .._core.errors import AikitError
@@ -256,5 +256,13 @@ def result(
         "prompt_tokens": answer.prompt_tokens if answer else None,
         "completion_tokens": answer.completion_tokens if answer else None,
         "finish_reason": answer.finish_reason if answer else "",
+        "planned": [],
+        "findings": [],
         **run,
     }
+
+
+def beside_plan(found: Mapping[str, Any], fit: Mapping[str, Any]) -> dict[str, Any]:
+    """``found`` with the plan's amounts beside those of the log."""
+    rows = planned.compare(fit, found["evidence"]["buffers"])
+    return {**found, "planned": rows, "findings": [finding.as_dict() for finding in planned.findings(rows)]}

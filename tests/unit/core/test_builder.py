@@ -46,8 +46,6 @@ def test_auto_for_localai(case, platforms):
     if case[:3] == (V21, "cuda", "llama-cpp") and platforms == ("linux/arm64",):
         # AIKit makes the CPU's image there, and installs nothing
         expected, word = "direct", "no command"
-    if expected == "direct" and len(platforms) > 1:
-        expected, word = "buildkit", "one platform at a time"
     wish = Wish("localai", version, runtime, backend, models, platforms)
     choice = builder.choose("auto", wish)
     assert choice.builder == expected and word in choice.reason

@@ -312,8 +312,10 @@ def test_auto_is_left_to_image_and_server():
 def test_every_setting_has_a_meaning_for_both_servers(root):
     from ansible_collections.aikit.fleet.plugins.module_utils._core.services import SETTINGS
 
-    assert set(SETTINGS) == {*container.LLAMA_SETTINGS, "no_kv_offloading"}
-    assert set(SETTINGS) == {*container.LOCALAI_KEYS, *container.LOCALAI_OPTIONS, "batch"}
+    # A wish, and no setting of any server
+    settings = set(SETTINGS) - {"low_vram"}
+    assert settings == {*container.LLAMA_SETTINGS, "no_kv_offloading"}
+    assert settings == {*container.LOCALAI_KEYS, *container.LOCALAI_OPTIONS, "batch"}
 
 
 def test_every_variable_for_llama_server_is_one_that_it_knows(fixtures):
@@ -439,3 +441,77 @@ def test_limits_and_addresses():
 def test_the_users_environment_has_the_last_word():
     found = container_spec(service(environment={"LLAMA_ARG_THREADS": "1"}, settings={"threads": 4}), llama_image(), NO_GPU)
     assert found["container"]["env"] == {"LLAMA_ARG_THREADS": "1"}
+
+
+# --- settings that a plan made ---------------------------------------------------------------------------------------
+
+PLANNED = {
+    "gpu_layers": 33,
+    "context_size": 21760,
+    "batch": 512,
+    "flash_attention": "on",
+    "cache_type_k": "f16",
+    "cache_type_v": "f16",
+    "no_kv_offloading": False,
+    "parallel": 1,
+    "threads": 8,
+}
+
+
+def planned(settings=PLANNED, **changes):
+    return service(settings=settings, fit={"planned": True, "offload": "full", "breakdown": [], "inputs": {"model": "m"}}, **changes)
+
+
+def test_a_plan_reaches_llama_server_as_variables(fixtures):
+    found = container_spec(planned(gpus=["0"]), llama_image("cuda"), TWO_BY_CDI)
+    env = found["container"]["env"]
+    assert env == {
+        "LLAMA_ARG_BATCH": "2048",
+        "LLAMA_ARG_CACHE_TYPE_K": "f16",
+        "LLAMA_ARG_CACHE_TYPE_V": "f16",
+        "LLAMA_ARG_CTX_SIZE": "21760",
+        "LLAMA_ARG_DEVICE": "CUDA0",
+        "LLAMA_ARG_FIT": "off",
+        "LLAMA_ARG_FLASH_ATTN": "on",
+        "LLAMA_ARG_KV_OFFLOAD": "1",
+        "LLAMA_ARG_N_GPU_LAYERS": "33",
+        "LLAMA_ARG_N_PARALLEL": "1",
+        "LLAMA_ARG_THREADS": "8",
+        "LLAMA_ARG_UBATCH": "512",
+    }
+    known = (fixtures / "llama-server-0.7.0-help.txt").read_text(encoding="utf-8")
+    assert [name for name in env if f"(env: {name})" not in known] == []
+    assert found["fit"]["planned"] and found["settings"] == PLANNED
+
+
+def test_a_plan_for_several_gpus_counts_them_as_the_driver_does():
+    several = {**PLANNED, "tensor_split": "20,13"}
+    env = container_spec(planned(several, gpus=["all"]), llama_image("cuda"), TWO_BY_CDI)["container"]["env"]
+    assert (env["LLAMA_ARG_TENSOR_SPLIT"], env["CUDA_DEVICE_ORDER"]) == ("20,13", "PCI_BUS_ID")
+    assert "CUDA_DEVICE_ORDER" not in container_spec(service(gpus=["all"]), llama_image("cuda"), TWO_BY_CDI)["container"]["env"]
+
+
+def test_what_a_plan_was_made_from_does_not_replace_a_container():
+    one = planned()
+    other = {**one, "fit": {**one["fit"], "reason": "another", "inputs": {"model": "m", "server": "llama_cpp 0.7.0"}}}
+    assert container_spec(one, llama_image(), NO_GPU)["spec"] == container_spec(other, llama_image(), NO_GPU)["spec"]
+    smaller = planned({**PLANNED, "context_size": 8192})
+    assert container_spec(one, llama_image(), NO_GPU)["spec"] != container_spec(smaller, llama_image(), NO_GPU)["spec"]
+
+
+def test_a_plan_reaches_localai_in_its_configuration():
+    config = [{"name": "a", "backend": "llama-cpp", "parameters": {"model": "m", "batch": 9}, "options": ["parallel:4", "use_jinja"], "gpu_layers": 35}]
+    found = container_spec(planned({**PLANNED, "n_cpu_moe": 3}, gpus=["0"]), localai_image(), TWO_BY_CDI, config=config)
+    (model,) = json.loads(found["files"][0]["content"])
+    assert model["parameters"] == {"model": "m", "batch": 512}
+    assert sorted(model["options"]) == ["n_cpu_moe:3", "parallel:1", "use_jinja", "verbosity:4"]
+    expected_keys = {"gpu_layers": 33, "context_size": 21760, "flash_attention": "on", "cache_type_k": "f16", "cache_type_v": "f16", "no_kv_offloading": False}
+    assert {key: model[key] for key in expected_keys} == expected_keys and "tensor_split" not in model
+
+
+def test_what_a_plan_hands_over_to_llama_cpp():
+    handed = {"gpu_layers": "auto", "context_size": 4096, "batch": 512, "flash_attention": "on", "parallel": 1}
+    env = container_spec(planned(handed), llama_image(), NO_GPU)["container"]["env"]
+    assert (env["LLAMA_ARG_N_GPU_LAYERS"], env["LLAMA_ARG_FIT"]) == ("auto", "on")
+    (model,) = container.localai_override([{"name": "a"}], handed, handed)
+    assert model["gpu_layers"] == -1 and model["context_size"] == 4096

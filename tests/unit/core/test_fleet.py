@@ -185,3 +185,9 @@ def test_the_checks_for_programs():
 )
 def test_where_an_image_is_in_a_registry(name, digest, reference):
     assert fleet.registry_reference(name, digest) == reference
+
+
+def test_the_doctor_puts_the_plan_beside_what_was_taken():
+    row = {"device": "CUDA0", "total": {"planned_mib": 5686.0, "actual_mib": 5691.5, "percent": 0.1}}
+    checks = fleet.service_checks({"name": "llama", "state": "present"}, RUNNING, {"passed": True, "verdict": "proven", "planned": [row]})
+    assert checks[-1] == {"name": "llama: memory", "ok": True, "detail": "CUDA0 5692 MiB, planned 5686 (+0.1 %)", "hint": ""}

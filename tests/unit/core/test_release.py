@@ -765,3 +765,54 @@ def test_there_and_back_again():
     target = release.rollback_target(host.observe())
     assert host.deploy(target["spec"]) and host.specs == {"llama": ("old", True)}
     assert release.rollback_target(host.observe())["spec"] == "new"
+
+
+# --- plans of GPU memory ---------------------------------------------------------------------------------------------
+
+
+FIT = {"planned": True, "step_down": 0, "settings": {"gpu_layers": 33, "context_size": 8192}, "inputs": {"model": "m", "gpus": "GPU-1:12288"}}
+
+
+def with_fit(name, fit):
+    return {"spec": name, "image": {"id": "sha256:1", "ref": "i:1"}, "settings": dict(fit.get("settings") or {}), "fit": fit}
+
+
+def test_a_record_says_what_its_plan_was_made_from():
+    record = release.make_record(with_fit("A", FIT), "proven", {})
+    assert record["planned_from"] == {"model": "m", "gpus": "GPU-1:12288", "step_down": 0} and record["release"]["fit"] == FIT
+    assert "planned_from" not in release.make_record(with_fit("A", {}), "proven", {})
+
+
+def test_a_plan_made_from_something_else_is_written_down_though_nothing_else_changed():
+    old = {**release.make_record(with_fit("A", FIT), "proven", {}), "container_id": "id-A", "started_at": "2026-01-01T00:00:00Z"}
+    state = {**release.empty_state("llama"), "current": old}
+    seen = release.Observed("llama", container("A"), None, state)
+    assert release.committed(seen, release.make_record(with_fit("A", FIT), "proven", {}), 1) == state
+    other = {**FIT, "inputs": {**FIT["inputs"], "driver": "590"}}
+    assert release.committed(seen, release.make_record(with_fit("A", other), "proven", {}), 1)["current"]["planned_from"]["driver"] == "590"
+    assert release.would_commit(seen, release.make_record(with_fit("A", FIT), "proven", {})) == ()
+    assert release.would_commit(seen, release.make_record(with_fit("A", other), "proven", {}))
+
+
+def test_an_error_of_memory_is_remembered_once_and_forgotten_with_what_it_was_learned_on():
+    state = release.empty_state("llama")
+    seen = release.Observed("llama", container("A"), None, state)
+    (step,) = release.step_down(seen, with_fit("A", FIT), "cudaMalloc failed: out of memory\nmore words")
+    entry = step.state["step_down"]
+    assert (entry["count"], entry["reason"], entry["settings"]) == (1, "cudaMalloc failed: out of memory", FIT["settings"])
+    assert step.action().describe() == "write state of llama (step 1 down: cudaMalloc failed: out of memory)"
+    assert release.step_down(seen, with_fit("A", {}), "out of memory") == ()
+    stepped = {**FIT, "step_down": 1}
+    proven = release.Observed("llama", container("B"), None, step.state)
+    assert release.committed(proven, release.make_record(with_fit("B", stepped), "proven", {}), 1)["step_down"] == entry
+    # A plan that did not need it: another model, or one that was asked for anew
+    assert release.committed(proven, release.make_record(with_fit("B", FIT), "proven", {}), 1)["step_down"] is None
+
+
+def test_a_difference_shows_the_settings():
+    state = {**release.empty_state("llama"), "current": {"spec": "A", "settings": {"context_size": 8192}}}
+    seen = release.Observed("llama", container("A"), None, state)
+    decision = release.prepare(seen, "B", {"id": "sha256:1"})
+    plan = release.plan(seen, decision.steps, with_fit("B", FIT))
+    assert plan.before["settings"] == {"context_size": 8192} and plan.after["settings"] == FIT["settings"]
+    assert "settings" not in release.plan(seen, (), with_fit("B", FIT)).before

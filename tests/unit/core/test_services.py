@@ -45,6 +45,7 @@ def test_the_shortest_service_gets_every_default():
         "timeout_seconds": 600,
         "built": True,
         "has_api_key": False,
+        "default_verdict": True,
         "url": "http://127.0.0.1:8080",
     }
 

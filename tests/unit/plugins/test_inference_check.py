@@ -570,3 +570,15 @@ def test_a_wrong_expectation(capsys, server, expect):
 
 def test_no_tokens_at_all(capsys, server):
     assert "at least 1 token" in run(capsys, url=server.url, max_tokens=0)[1]["msg"]
+
+
+def test_a_plan_is_put_beside_the_log(capsys, server, monkeypatch):
+    """The captured log has 65.16 MiB of weights, KV caches of 12 and 37.5, and 23.52 for computing."""
+    monkeypatch.setattr(inference_check, "open_engine", lambda name: FakeEngine(log="captured/vulkan-full"))
+    share = {"device": "GPU 0", "index": 0, "weights_mib": 65.16, "kv_mib": 49.5, "state_mib": 0.0, "compute_mib": 23.52}
+    _code, found = run(capsys, url=server.url, container="llama", planned={"breakdown": [share], "visible": [0]})
+    assert found["planned"][0]["total"] == {"planned_mib": 138.18, "actual_mib": 138.18, "percent": 0.0} and found["findings"] == []
+    _code, off = run(capsys, url=server.url, container="llama", planned={"breakdown": [{**share, "kv_mib": 25.0}]})
+    assert off["passed"] and off["planned"][0]["kv"]["percent"] == 98.0
+    assert "kv 50 MiB where 25 were planned" in off["findings"][0]["message"]
+    assert run(capsys, url=server.url, container="llama")[1]["planned"] == []

@@ -1,0 +1,587 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The services of a host and the plan of its GPU memory: what a plan is made from, when an earlier one stays, what it means for the proof.
+
+A plan that a release was proven with stays as long as it still fits and what it was made from (:data:`INPUTS`) is the same. So a
+desktop that opens a window, or a driver that counts a few MiB differently, changes nothing; and memory that another program takes
+shrinks a plan only when there is no longer room for it. It grows again when it is asked to (``replan``), not by itself: a service
+should not be replaced because somebody's notebook ended.
+
+An out-of-memory error while a model loads makes the plan one step smaller. The step is remembered with what it was learned on, and
+is forgotten with it: another model, GPU, driver, server, wish or policy starts anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
+
+from . import fit, planned
+from .errors import AikitError, Finding
+from .fit import Fit, Gpu, Host, ModelShape, Policy, Wish
+from .services import suggestion
+from .wish import files_of, image_key, key_of, uses_gpu
+
+# What a plan is made from. One that is not known yet (the server, before its image is there) is not compared
+INPUTS = ("model", "projector", "wish", "gpus", "driver", "server", "policy")
+# More out-of-memory errors than this, and something else is wrong
+MAX_STEPS = 8
+
+Planner = Callable[..., Sequence[Fit]]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One service. ``state``: ``planned`` (settings come from the plan), ``counted`` (it has its own; the plan says whether they fit),
+    ``server`` (left to the server: ``reason`` says why), or ``later`` (``reason`` says what must be there first)."""
+
+    name: str
+    state: str
+    reason: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    verdict: Optional[tuple[str, ...]] = None
+    fit: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    kept: bool = False
+    note: str = ""
+    findings: tuple[Finding, ...] = ()
+    before: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    fits: Optional[bool] = None
+
+    def as_dict(self) -> dict[str, Any]:
+        found = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("findings", "settings", "fit", "before", "verdict")}
+        return {
+            **found,
+            "settings": dict(self.settings),
+            "verdict": list(self.verdict or ()),
+            "fit": dict(self.fit),
+            "before": dict(self.before),
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The plan of a host. ``known`` is false while something that it needs is not there yet; ``reason`` says what."""
+
+    known: bool
+    reason: str = ""
+    services: tuple[Planned, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is known not to fit."""
+        return all(service.fits is not False for service in self.services)
+
+
+def policy_of(options: Optional[Mapping[str, Any]]) -> Policy:
+    """``inference_fit_policy`` as users write it."""
+    known = {item.name: item for item in fields(Policy)}
+    values: dict[str, Any] = {}
+    for key, value in (options or {}).items():
+        if key not in known:
+            hint = suggestion(str(key), known) or f"Known: {', '.join(sorted(known))}."
+            raise AikitError(f"inference_fit_policy.{key} is no setting of a plan.", hint)
+        default = getattr(Policy(), key)
+        if value is None:
+            continue
+        values[key] = _policy_value(key, value, default)
+    return Policy(**values)
+
+
+def plan_host(
+    services: Sequence[Mapping[str, Any]],
+    shapes: Mapping[str, Mapping[str, Any]],
+    gpu_info: Optional[Mapping[str, Any]],
+    memory: Optional[Mapping[str, Any]],
+    policy: Policy,
+    servers: Mapping[str, str] = {},
+    replan: bool = False,
+    final: bool = False,
+    alone: bool = False,
+    planner: Optional[Planner] = None,
+) -> Outcome:
+    """Settings for the services of one host.
+
+    :param services: ``services`` of service_plan's result.
+    :param shapes: models by the keys of :func:`wish.key_of`: ``{shape}`` or ``{error}``.
+    :param gpu_info: result of gpu_info; None where the host could not be asked.
+    :param memory: result of inference_memory; None likewise.
+    :param servers: by image, what serves in it ("llama_cpp 0.7.0"), as far as it is known.
+    :param replan: make a new plan, whatever earlier ones and earlier errors said.
+    :param final: nothing comes later: what is not known now is left to the server.
+    :param alone: each service as if it were the only one.
+    """
+    if alone:
+        parts = [
+            plan_host([service], shapes, gpu_info, memory, policy, servers, replan, final, planner=planner)
+            for service in services
+            if service.get("state") == "present"
+        ]
+        reason = next((part.reason for part in parts if part.reason), "")
+        every = tuple(entry for part in parts for entry in part.services)
+        return Outcome(all(part.known for part in parts), reason, every, tuple(finding for part in parts for finding in part.findings))
+    wanted = [service for service in services if service.get("state") == "present" and service.get("wish") is not None]
+    left = tuple(_left(service, "it computes on the CPU") for service in wanted if not uses_gpu(service) and service["wish"]["auto"])
+    candidates = [service for service in wanted if uses_gpu(service)]
+    if not candidates:
+        return Outcome(True, "", left)
+    found, why = host_gpus(gpu_info, any(service.get("gpus") for service in candidates))
+    if found and memory and "services" not in memory:
+        # Without it, what our own containers hold would count as taken
+        found, why = (), f"after provisioning: {str(memory.get('msg') or 'the services of the host could not be looked at').strip()}"
+    if not found:
+        later = tuple(_without_gpus(service, why) for service in candidates)
+        return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later))
+    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers, replan, final, planner or fit.plan).plan(left)
+
+
+def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tuple[Gpu, ...], str]:
+    """The GPUs whose memory is known, or why none is. MIG instances stand in the place of the GPU that they are parts of."""
+    if not gpu_info or "gpus" not in gpu_info:
+        message = str((gpu_info or {}).get("msg") or "").strip()
+        return (), f"after provisioning: the host's GPUs could not be looked at{f' ({message})' if message else ''}"
+    state = (gpu_info.get("driver") or {}).get("state")
+    mine = [gpu for gpu in gpu_info["gpus"] if not nvidia or gpu.get("vendor") == "nvidia"]
+    if not mine:
+        return (), "no NVIDIA GPU was found on the host" if nvidia else "no GPU was found on the host"
+    result: list[Gpu] = []
+    for gpu in mine:
+        result += _gpu(gpu)
+    if result:
+        return tuple(result), ""
+    if nvidia and state not in ("loaded", "wsl"):
+        return (), f"after provisioning: the NVIDIA driver is {str(state).replace('_', ' ')}, so the memory of the GPUs is not known"
+    return (), "the driver does not tell the memory of the GPUs"
+
+
+def settings_of(service: Mapping[str, Any], found: Optional[Mapping[str, Any]]) -> dict[str, Any]:
+    """The service with what the plan decided, for filter container_spec. Without a plan, or with one for later, nothing changes."""
+    if not found or found.get("state") not in ("planned", "counted"):
+        return dict(service)
+    result = {**service, "fit": dict(found["fit"])}
+    if found["state"] == "planned":
+        result["settings"] = dict(found["settings"])
+    if found.get("verdict") and service.get("default_verdict"):
+        result["expect"] = {**(service.get("expect") or {}), "verdict": list(found["verdict"])}
+    return result
+
+
+def same_inputs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two plans were made from the same things, as far as both know them."""
+    return bool(one) and all(one[key] == other[key] for key in INPUTS if one.get(key) and other.get(key))
+
+
+def steps(memory: Mapping[str, Any], inputs: Mapping[str, Any]) -> int:
+    """How many steps down an earlier error of memory asks for."""
+    step = memory.get("step_down") or {}
+    return int(step.get("count") or 0) if same_inputs(step.get("inputs") or {}, inputs) else 0
+
+
+def step_down(state: Mapping[str, Any], planned_fit: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """The entry of the state file after a load ran out of memory with ``planned_fit``; empty when no further step makes sense."""
+    inputs = planned_fit.get("inputs") or {}
+    before = state.get("step_down") or {}
+    count = int(planned_fit.get("step_down") or 0) + 1
+    if not inputs or count > MAX_STEPS:
+        return {}
+    reasons = [str(entry) for entry in before.get("reasons") or ()] if same_inputs(before.get("inputs") or {}, inputs) else []
+    # The settings that ran out, as the plan had them: a step has to lead to others
+    tried = dict(planned_fit.get("settings") or {})
+    return {"count": count, "reason": reason, "reasons": [*reasons, reason][-MAX_STEPS:], "inputs": dict(inputs), "settings": tried}
+
+
+# --- one host ----------------------------------------------------------------------------------------------------
+
+
+class _Host:
+    def __init__(
+        self,
+        services: Sequence[Mapping[str, Any]],
+        shapes: Mapping[str, Mapping[str, Any]],
+        gpu_info: Mapping[str, Any],
+        gpus: Sequence[Gpu],
+        memory: Mapping[str, Any],
+        policy: Policy,
+        servers: Mapping[str, str],
+        replan: bool,
+        final: bool,
+        planner: Planner,
+    ) -> None:
+        self.services = services
+        self.shapes = shapes
+        self.driver = str((gpu_info.get("driver") or {}).get("version") or "")
+        self.gpus = gpus
+        self.memory = {entry["name"]: entry for entry in memory.get("services") or ()}
+        self.policy = policy
+        self.servers = servers
+        self.replan = replan
+        self.final = final
+        self.planner = planner
+
+    def plan(self, left: tuple[Planned, ...]) -> Outcome:
+        wishes: dict[str, Wish] = {}
+        inputs: dict[str, dict[str, Any]] = {}
+        aside: dict[str, Planned] = {}
+        for service in self.services:
+            name = service["name"]
+            try:
+                wish = self._wish(service)
+                inputs[name] = self._inputs(service, wish)
+                down = 0 if self.replan else steps(self.memory.get(name) or {}, inputs[name])
+                wishes[name] = replace(wish, step_down=down)
+            except AikitError as exc:
+                aside[name] = _unplannable(service, exc, self.final)
+        self._set_aside_what_cannot(wishes, aside)
+        pinned = {} if self.replan else {name: kept for name in wishes for kept in [self._recorded(name, wishes[name], inputs[name])] if kept}
+        gpus = self._with_ours(set(aside))
+        fits = self._solve(wishes, gpus, pinned)
+        while True:
+            worse = next((name for name in pinned if not _still_fits(fits[name], pinned[name])), "")
+            if not worse:
+                break
+            del pinned[worse]
+            fits = self._solve(wishes, gpus, pinned)
+        fresh = self._solve(wishes, gpus, {}) if pinned else fits
+        result = []
+        for service in self.services:
+            name = service["name"]
+            if name in aside:
+                result.append(aside[name])
+                continue
+            down = 0 if self.replan else steps(self.memory.get(name) or {}, inputs[name])
+            result.append(self._outcome(service, fits[name], inputs[name], down, pinned.get(name) or {}, fresh[name]))
+        waits = [entry for entry in result if entry.state == "later"]
+        reason = waits[0].reason if waits else ""
+        findings = [finding for entry in result for finding in entry.findings]
+        if any(entry.state == "planned" for entry in result):
+            findings += [_uncounted(entry) for entry in result if entry.state == "server" and not entry.findings]
+        return Outcome(not waits, reason, (*left, *result), tuple(findings))
+
+    def _set_aside_what_cannot(self, wishes: dict[str, Wish], aside: dict[str, Planned]) -> None:
+        """One service that a planner refuses must not take the plan from the others."""
+        for service in self.services:
+            name = service["name"]
+            if name in wishes:
+                try:
+                    self._plan({name: wishes[name]}, self.gpus, {})
+                except AikitError as exc:
+                    del wishes[name]
+                    aside[name] = _unplannable(service, exc, True)
+
+    def _step_further(self, name: str, wishes: dict[str, Wish], found: Fit) -> bool:
+        """A step that leads to the very settings that ran out of memory is none."""
+        wish = wishes[name]
+        tried = ((self.memory.get(name) or {}).get("step_down") or {}).get("settings") or {}
+        if not wish.step_down or not tried or wish.step_down >= 4 * MAX_STEPS or _explicit(found.settings) != _explicit(tried):
+            return False
+        wishes[name] = replace(wish, step_down=wish.step_down + 1)
+        return True
+
+    def _solve(self, wishes: dict[str, Wish], gpus: Sequence[Gpu], pinned: Mapping[str, Mapping[str, Any]]) -> dict[str, Fit]:
+        fits = self._plan(wishes, gpus, pinned)
+        while any([self._step_further(name, wishes, fits[name]) for name in wishes if name not in pinned]):
+            fits = self._plan(wishes, gpus, pinned)
+        return fits
+
+    def _plan(self, wishes: Mapping[str, Wish], gpus: Sequence[Gpu], pinned: Mapping[str, Mapping[str, Any]]) -> dict[str, Fit]:
+        asked = [
+            # The steps are in these settings already
+            replace(wish, settings={**wish.settings, **_explicit(pinned[name]["settings"])}, step_down=0) if name in pinned else wish
+            for name, wish in wishes.items()
+        ]
+        return {found.service: found for found in self.planner(asked, gpus, self.policy)} if asked else {}
+
+    def _wish(self, service: Mapping[str, Any]) -> Wish:
+        asked = service["wish"]
+        if asked["problem"]:
+            raise AikitError(asked["problem"])
+        lists = files_of(service)
+        if not lists:
+            # A pre-made image: its models are read where it is
+            keys = [image_key(str(service["image"]), path) for path in asked.get("paths") or ()]
+            if not keys:
+                raise _Later("its image was not read yet")
+        else:
+            keys = [key_of(files, service.get("context") or "") for files in lists]
+        shape = self._shape(keys[0])
+        projector = self._shape(keys[1]) if len(keys) > 1 else None
+        settings = dict(asked["settings"])
+        if settings.get("context_size") == -1:
+            # LocalAI's word for all that the model was trained for
+            settings["context_size"] = shape.context_length or "auto"
+        version = self.servers.get(service["image"]) or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
+        gpus = tuple(service.get("gpus") or ("all",))
+        return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""))
+
+    def _shape(self, key: str) -> ModelShape:
+        found = self.shapes.get(key) or {}
+        if not found.get("shape"):
+            raise _Later(str(found.get("error") or "the header of its model was not read yet"))
+        return ModelShape.from_dict(found["shape"])
+
+    def _chosen(self, gpus: Sequence[str]) -> tuple[str, ...]:
+        """Indexes of the GPUs that the service's container sees, as ``gpus`` of a wish."""
+        if "all" in gpus:
+            divided = [gpu for gpu in self.gpus if gpu.uuid.startswith("MIG-")]
+            # A CUDA process that sees instances uses the first
+            found = [gpu for gpu in self.gpus if gpu not in divided] or divided[:1]
+        else:
+            found = [gpu for gpu in self.gpus if str(gpu.index) in gpus or (gpu.uuid and gpu.uuid in gpus) or _instance(gpu) in gpus]
+            known = {str(gpu.index) for gpu in self.gpus} | {gpu.uuid for gpu in self.gpus} | {_instance(gpu) for gpu in self.gpus}
+            missing = [name for name in gpus if name not in known]
+            if missing:
+                there = ", ".join(_instance(gpu) or str(gpu.index) for gpu in self.gpus)
+                raise AikitError(f"it asks for GPU {', '.join(missing)}, and the host has {there}")
+        return tuple(str(gpu.index) for gpu in found)
+
+    def _inputs(self, service: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
+        mine = [gpu for gpu in self.gpus if str(gpu.index) in wish.gpus]
+        return {
+            "model": _digest(wish.model.as_dict()),
+            "projector": _digest(wish.mmproj.as_dict()) if wish.mmproj else "none",
+            "wish": _digest(dict(wish.settings)),
+            "gpus": " ".join(f"{gpu.uuid or gpu.index}:{gpu.total_mib}" for gpu in mine),
+            "driver": self.driver,
+            "server": self.servers.get(service["image"], ""),
+            "policy": _digest({item.name: getattr(self.policy, item.name) for item in fields(self.policy)}),
+        }
+
+    def _recorded(self, name: str, wish: Wish, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The plan that the service runs with, if it was made from the same."""
+        old = (self.memory.get(name) or {}).get("fit") or {}
+        usable = old.get("planned") and old.get("settings") and not old.get("delegated") and int(old.get("step_down") or 0) == wish.step_down
+        return old if usable and same_inputs(old.get("inputs") or {}, inputs) else {}
+
+    def _with_ours(self, aside: set[str]) -> tuple[Gpu, ...]:
+        """The GPUs with what our containers hold of them. What is held by a service that cannot be planned stays taken."""
+        held: dict[int, float] = {}
+        for name, entry in self.memory.items():
+            if name in aside:
+                continue
+            visible = [int(index) for index in (entry.get("fit") or {}).get("visible") or [gpu.index for gpu in self.gpus]]
+            for part in entry.get("held") or ():
+                index = self._index(part, visible)
+                if index is not None:
+                    held[index] = held.get(index, 0.0) + float(part["mib"])
+        return tuple(replace(gpu, ours_mib=int(held.get(gpu.index, 0.0))) for gpu in self.gpus)
+
+    def _index(self, part: Mapping[str, Any], visible: Sequence[int]) -> Optional[int]:
+        if "uuid" in part:
+            return next((gpu.index for gpu in self.gpus if gpu.uuid == part["uuid"]), None)
+        if "position" in part:
+            position = int(part["position"])
+            return visible[position] if position < len(visible) else None
+        return int(part["index"])
+
+    def _outcome(
+        self, service: Mapping[str, Any], found: Fit, inputs: Mapping[str, Any], down: int, kept: Mapping[str, Any], fresh: Fit
+    ) -> Planned:
+        name, asked = service["name"], service["wish"]
+        memory = self.memory.get(name) or {}
+        record = self._record(service, found, inputs, down, kept)
+        before = {key: memory["settings"][key] for key in sorted(memory.get("settings") or {})}
+        findings = list(_named(service, found.findings))
+        room = _room(found)
+        reason = str(record["reason"])
+        if not asked["auto"]:
+            if room:
+                message = f"its settings need more memory than there is: {room}"
+                hint = "Set gpu_layers and context_size to auto, take smaller ones, or give it another GPU."
+                findings.append(Finding("warning", name, 0, message, hint))
+            return Planned(name, "counted", reason, {}, None, record, False, "", tuple(findings), before, not room)
+        own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in asked["auto"] and key != "low_vram"}
+        settings = {**_served(record["settings"]), **own}
+        verdict = expected(found)
+        fits = (found.fits or bool(kept)) and not room and found.offload != "none"
+        shown = service.get("gpus") or service.get("runtime") == "applesilicon"
+        given = (service.get("expect") or {}).get("verdict") or ()
+        problem = _unacceptable(name, found, verdict if service.get("default_verdict") and shown else given, room, found.fits or bool(kept))
+        if problem:
+            findings.append(problem)
+        note = _growth(found, fresh) if kept else ""
+        return Planned(name, "planned", reason, settings, verdict if shown else None, record, bool(kept), note, tuple(findings), before, fits)
+
+    def _record(self, service: Mapping[str, Any], found: Fit, inputs: Mapping[str, Any], down: int, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """What the state file keeps of a plan."""
+        if kept:
+            known = {key: value for key, value in inputs.items() if value}
+            return {**kept, "inputs": {**kept["inputs"], **known}}
+        record = {key: value for key, value in found.as_dict().items() if key != "findings"}
+        record.update(
+            planned=bool(service["wish"]["auto"]),
+            step_down=down, inputs=dict(inputs), visible=sorted(int(index) for index in self._chosen(tuple(service.get("gpus") or ("all",))))
+        )
+        if down:
+            record["step_reason"] = str(((self.memory.get(service["name"]) or {}).get("step_down") or {}).get("reason") or "")
+        return record
+
+
+# --- small decisions ---------------------------------------------------------------------------------------------
+
+
+class _Later(AikitError):
+    """Something that is there after a later stage."""
+
+
+def expected(found: Fit) -> tuple[str, ...]:
+    """The verdicts that a plan lets expect."""
+    if found.offload == "none":
+        return ()
+    return ("proven",) if found.offload == "full" else ("partial", "proven")
+
+
+def _explicit(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _served(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server is told: not what means nothing to it."""
+    return {key: value for key, value in _explicit(settings).items() if not (key == "tensor_split" and not value) and not (key == "n_cpu_moe" and not value)}
+
+
+def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, fits: bool) -> Optional[Finding]:
+    """What has to be said before 40 GB travel: the proof would fail."""
+    where = name
+    sure = found.confidence != "estimated" and not found.delegated
+    hint = "Take a smaller model or fewer bits, give it another GPU, or let expect.verdict accept less."
+    if found.offload == "none" and not set(acceptable) & {"cpu", "software", "unverified"}:
+        instead = "Take a smaller model, give it another GPU, set gpus: [] for the CPU, or let expect.verdict accept cpu."
+        return Finding("error", where, 0, f"nothing of {name} fits on its GPUs: {found.reason}", instead)
+    if room or not fits:
+        return Finding("error", where, 0, f"{name} does not fit on this host: {room or found.reason}", hint)
+    if found.offload == "partial" and acceptable and not set(acceptable) & {"partial", "software", "unverified"}:
+        return Finding(
+            "error" if sure else "warning",
+            where,
+            0,
+            f"{name} must be {' or '.join(acceptable)}, and only {found.layers_offloaded} of {found.layers_total} layers fit: {found.reason}",
+            hint,
+        )
+    return None
+
+
+def _room(found: Fit) -> str:
+    """Where more is needed than is there, without any margin."""
+    lacks = []
+    for share in found.breakdown:
+        if share.index is not None and share.available_mib and share.needed_mib > share.available_mib:
+            lacks.append(f"{share.device} needs {share.needed_mib:.0f} MiB and has {share.available_mib:.0f}")
+    return "; ".join(lacks)
+
+
+def _still_fits(found: Fit, recorded: Mapping[str, Any]) -> bool:
+    """Whether a plan of earlier has room; the margin is what it may have lost since."""
+    return not _room(found) and found.offload == recorded.get("offload")
+
+
+def _growth(kept: Fit, fresh: Fit) -> str:
+    """What a new plan would give, where it is more than a little."""
+    if fresh.layers_offloaded > kept.layers_offloaded:
+        return f"a new plan would put {fresh.layers_offloaded} of {fresh.layers_total} layers on the GPU instead of {kept.layers_offloaded}; inference_replan=true makes one"
+    new, old = fresh.settings.get("context_size"), kept.settings.get("context_size")
+    if isinstance(new, int) and isinstance(old, int) and new > 1.25 * old:
+        return f"a new plan would give a context of {new} instead of {old}; inference_replan=true makes one"
+    return ""
+
+
+def _left(service: Mapping[str, Any], reason: str) -> Planned:
+    return Planned(service["name"], "server", f"auto is left to the server: {reason}")
+
+
+def _without_gpus(service: Mapping[str, Any], why: str) -> Planned:
+    auto = service["wish"]["auto"]
+    if not service.get("gpus"):
+        # A Vulkan build finds its device by itself, also where nothing on the host tells of it
+        return _left(service, why) if auto else Planned(service["name"], "server", why)
+    return Planned(service["name"], "later", why)
+
+
+def _unplannable(service: Mapping[str, Any], problem: AikitError, final: bool) -> Planned:
+    if isinstance(problem, _Later) and not final:
+        return Planned(service["name"], "later", problem.message)
+    auto = service["wish"]["auto"]
+    findings: tuple[Finding, ...] = ()
+    if auto:
+        hint = "Set them to numbers, or let expect.verdict accept what the server makes of it."
+        findings = (Finding("warning", service["name"], 0, f"{' and '.join(auto)} are left to the server: {problem.message}", hint),)
+    return Planned(service["name"], "server", problem.message, findings=findings)
+
+
+def _uncounted(entry: Planned) -> Finding:
+    hint = "If it does not run yet, the others may be given memory that it needs: list it first, or give it a GPU of its own."
+    return Finding("warning", entry.name, 0, f"what it needs is not counted: {entry.reason}", hint)
+
+
+def _named(service: Mapping[str, Any], found: Iterable[Finding]) -> Iterable[Finding]:
+    for finding in found:
+        path = finding.path if finding.path.startswith(service["name"]) else f"{service['name']}: {finding.path}" if finding.path else service["name"]
+        yield replace(finding, path=path)
+
+
+def _gpu(gpu: Mapping[str, Any]) -> list[Gpu]:
+    mig = gpu.get("mig") or {}
+    index = gpu.get("index")
+    if index is None:
+        return []
+    capability, vendor = str(gpu.get("compute_capability") or ""), str(gpu.get("vendor") or "nvidia")
+    if mig.get("current") == "enabled":
+        # A number of its own, beyond those of whole GPUs
+        return [
+            Gpu(
+                1000 * (int(index) + 1) + int(device["index"]),
+                f"{gpu.get('name')} MIG {device.get('profile') or device['index']}",
+                int(device["memory_total_mib"]),
+                int(device["memory_total_mib"]),
+                capability,
+                uuid=str(device.get("uuid") or ""),
+                vendor=vendor,
+            )
+            for device in mig.get("devices") or ()
+            if device.get("memory_total_mib")
+        ]
+    if gpu.get("memory_total_mib") is None:
+        return []
+    free = gpu.get("memory_free_mib")
+    return [
+        Gpu(
+            int(index),
+            str(gpu.get("name") or ""),
+            int(gpu["memory_total_mib"]),
+            int(gpu["memory_total_mib"] if free is None else free),
+            capability,
+            bool(gpu.get("unified_memory")),
+            uuid=str(gpu.get("uuid") or ""),
+            vendor=vendor,
+        )
+    ]
+
+
+def _instance(gpu: Gpu) -> str:
+    """``0:1`` for the second instance of GPU 0."""
+    return f"{gpu.index // 1000 - 1}:{gpu.index % 1000}" if gpu.uuid.startswith("MIG-") else ""
+
+
+def _policy_value(key: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(entry, str) for entry in value):
+            raise AikitError(f"inference_fit_policy.{key} must be a list of texts, not {value!r}.")
+        return tuple(value)
+    if isinstance(default, str):
+        return str(value)
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value) if isinstance(default, float) else int(value)
+        except ValueError:
+            number = None
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or number < 0:
+        raise AikitError(f"inference_fit_policy.{key} must be a number from 0, not {value!r}.")
+    return float(number) if isinstance(default, float) else int(number)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode("utf-8")).hexdigest()[:16]

@@ -1,0 +1,48 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Read what services hold of a host's GPUs. Nothing is changed, and a host without an engine or a driver holds nothing."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+from .._core import release, service_memory
+from .._core.engine import ContainerState
+from .._core.errors import AikitError
+from . import host
+from .engine import Engine, open_engine
+from .gpu_probe import Programs, Run
+from .tree import Tree
+
+SMI_TIMEOUT_SECONDS = 15.0
+
+
+def observe(
+    names: Sequence[str], engine: str, state_dir: str, root: str, run: Optional[Run] = None, opened: Callable[[str], Engine] = open_engine
+) -> dict[str, Any]:
+    """The result of module inference_memory."""
+    apps = _compute_apps(root, run)
+    try:
+        found: Optional[Engine] = opened(engine)
+        problem = ""
+    except AikitError as exc:
+        # A host that was not provisioned yet: a fact, and no error
+        found, problem = None, exc.message
+    services = []
+    for name in names:
+        state = release.parse_state(host.read_text(host.state_path(state_dir, name)), name, host.state_path(state_dir, name))
+        container: Optional[ContainerState] = found.container(name) if found else None
+        processes = found.processes(name) if found and container is not None and container.running else []
+        services.append(service_memory.remembered(name, state, container, processes, apps))
+    return {"services": services, "engine": found.name if found else "", "problem": problem}
+
+
+def _compute_apps(root: str, run: Optional[Run]) -> Mapping[tuple[str, int], Optional[float]]:
+    tree = Tree(root)
+    # nvidia-smi loads the driver where it is not loaded; to look must change nothing
+    if tree.data("proc/driver/nvidia/version") is None and not tree.exists("dev/dxg"):
+        return {}
+    output = Programs(tree, run).output(["nvidia-smi", *service_memory.SMI_APPS], SMI_TIMEOUT_SECONDS)
+    return service_memory.compute_apps(output.text) if output.status == 0 else {}

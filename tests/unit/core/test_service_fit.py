@@ -1,0 +1,385 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The services of a host under one plan: what stays, what changes it, what is learned. The planner is the real one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from ansible_collections.aikit.fleet.plugins.module_utils._core import plan_report, service_fit, wish
+from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
+from ansible_collections.aikit.fleet.plugins.module_utils._core.fit import Policy
+
+Q4_0, F32, Q6_K = 2, 0, 14
+# Llama 3.1 8B, as its header has it
+LLAMA = {
+    "metadata": {
+        "general.architecture": "llama",
+        "general.name": "Llama 3.1 8B",
+        "llama.block_count": 32,
+        "llama.context_length": 131072,
+        "llama.embedding_length": 4096,
+        "llama.feed_forward_length": 14336,
+        "llama.attention.head_count": 32,
+        "llama.attention.head_count_kv": 8,
+    },
+    "vocabulary": 128256,
+    "tensors": [
+        ["token_embd.weight", Q4_0, [4096, 128256], ""],
+        ["output_norm.weight", F32, [4096], ""],
+        ["output.weight", Q6_K, [4096, 128256], ""],
+        ["attn_q.weight", Q4_0, [4096, 4096], "0-31"],
+        ["attn_k.weight", Q4_0, [4096, 1024], "0-31"],
+        ["attn_v.weight", Q4_0, [4096, 1024], "0-31"],
+        ["attn_output.weight", Q4_0, [4096, 4096], "0-31"],
+        ["ffn_gate.weight", Q4_0, [4096, 14336], "0-31"],
+        ["ffn_up.weight", Q4_0, [4096, 14336], "0-31"],
+        ["ffn_down.weight", Q4_0, [14336, 4096], "0-31"],
+        ["attn_norm.weight", F32, [4096], "0-31"],
+        ["ffn_norm.weight", F32, [4096], "0-31"],
+    ],
+}
+FILE = {"name": "llama", "source": "https://models.example/llama.gguf", "sha256": "a" * 64}
+KEY = wish.key_of([FILE], "")
+SHAPES = {KEY: {"shape": LLAMA}}
+UUID = "GPU-1"
+
+
+def service(name="llama", auto=("gpu_layers", "context_size"), settings=None, **more):
+    asked = {**(settings or {}), **{key: "auto" for key in auto}}
+    return {
+        "name": name,
+        "state": "present",
+        "image": f"localhost/aikit/{name}:latest",
+        "built": True,
+        "gpus": ["all"],
+        "runtime": "cuda",
+        "base_variant": "cuda",
+        "server": "llama_cpp",
+        "settings": dict(asked),
+        "expect": {"verdict": ["proven"]},
+        "default_verdict": True,
+        "context": "",
+        "wish": {"auto": list(auto), "settings": dict(asked), "files": [FILE], "mmproj": [], "problem": ""},
+        **more,
+    }
+
+
+def gpu(total=12288, free=None, index=0, uuid=UUID, **more):
+    return {
+        "index": index,
+        "vendor": "nvidia",
+        "name": "NVIDIA RTX",
+        "uuid": uuid,
+        "memory_total_mib": total,
+        "memory_free_mib": total - 300 if free is None else free,
+        "compute_capability": "8.9",
+        "unified_memory": False,
+        "mig": None,
+        **more,
+    }
+
+
+def info(*gpus, state="loaded", version="580.1"):
+    return {"gpus": list(gpus), "driver": {"state": state, "version": version}}
+
+
+def memory(*entries):
+    return {"services": list(entries)}
+
+
+def ran(planned, held=None, step=None):
+    """What a host tells of a service that was started with ``planned``."""
+    need = [share["needed_mib"] for share in planned.fit["breakdown"] if share["index"] == 0]
+    return {
+        "name": planned.name,
+        "running": True,
+        "held": [{"uuid": UUID, "mib": sum(need) if held is None else held}],
+        "source": "driver",
+        "fit": copy.deepcopy(dict(planned.fit)),
+        "settings": dict(planned.settings),
+        "step_down": step or {},
+    }
+
+
+def plan(services, gpus, remembered=None, shapes=SHAPES, policy=Policy(), **more):
+    return service_fit.plan_host(services, shapes, gpus, remembered, policy, **more)
+
+
+def one(*args, **more):
+    found = plan(*args, **more)
+    (entry,) = found.services
+    return entry
+
+
+def test_all_of_it_fits_and_must_be_proven():
+    found = one([service()], info(gpu(24576)))
+    assert (found.state, found.fits, found.verdict) == ("planned", True, ("proven",))
+    assert found.settings["gpu_layers"] == 33 and found.settings["context_size"] > 8192
+    assert found.fit["visible"] == [0] and found.fit["planned"] and found.findings == ()
+    # One GPU, no experts: nothing to tell a server
+    assert not {"tensor_split", "n_cpu_moe"} & set(found.settings) and {"tensor_split", "n_cpu_moe"} <= set(found.fit["settings"])
+
+
+def test_a_part_of_it_fits_and_partial_will_do():
+    found = one([service()], info(gpu(4096)))
+    assert found.fit["offload"] == "partial" and found.verdict == ("partial", "proven") and found.fits
+    assert 0 < found.settings["gpu_layers"] < 33
+
+
+def test_nothing_of_it_fits():
+    found = plan([service()], info(gpu(1024)))
+    (finding,) = [finding for finding in found.findings if finding.level == "error"]
+    assert not found.fits and finding.message.startswith("nothing of llama fits on its GPUs")
+    tolerant = service(default_verdict=False, expect={"verdict": ["cpu"]})
+    accepted = plan([tolerant], info(gpu(1400)))
+    assert accepted.services[0].fit["offload"] == "none" and not [finding for finding in accepted.findings if finding.level == "error"]
+    # Not even for what a server takes that only opens the GPU
+    assert plan([tolerant], info(gpu(1024))).findings[0].message.startswith("llama does not fit on this host")
+
+
+def test_a_verdict_that_the_plan_cannot_meet_is_told_before_anything_travels():
+    found = plan([service(default_verdict=False)], info(gpu(4096)))
+    (finding,) = found.findings
+    assert finding.level == "error" and "must be proven, and only" in finding.message
+
+
+def test_what_the_user_set_wins_and_the_plan_works_around_it():
+    mine = {"context_size": 6000, "cache_type_k": "q8_0", "cache_type_v": "q8_0"}
+    found = one([service(auto=("gpu_layers",), settings=mine)], info(gpu()))
+    assert {key: found.settings[key] for key in mine} == mine and found.settings["gpu_layers"] == 33
+
+
+def test_a_second_run_gives_the_same_plan():
+    first = one([service()], info(gpu()))
+    held = first.fit["breakdown"][0]["needed_mib"]
+    # The driver counts a little differently than the plan did
+    for off in (-40, 0, 40):
+        again = one([service()], info(gpu(free=int(12288 - 300 - held - off))), memory(ran(first, held + off)))
+        assert again.kept and again.settings == first.settings and again.fit == first.fit and again.note == ""
+
+
+def test_without_what_we_hold_the_plan_would_shrink():
+    """The trap: what is free on a host that serves already is what is left beside our own container."""
+    first = one([service()], info(gpu()))
+    held = first.fit["breakdown"][0]["needed_mib"]
+    forgotten = one([service()], info(gpu(free=int(12288 - 300 - held))), memory())
+    assert forgotten.fit["offload"] != "full"
+
+
+def test_foreign_memory_shrinks_a_plan_only_when_there_is_no_room():
+    first = one([service()], info(gpu()))
+    held = first.fit["breakdown"][0]["needed_mib"]
+    margin = first.fit["breakdown"][0]["margin_mib"]
+    into_the_margin = one([service()], info(gpu(free=int(12288 - 300 - held - 0.8 * margin))), memory(ran(first)))
+    assert into_the_margin.kept and into_the_margin.settings == first.settings and into_the_margin.fits
+    gone = one([service()], info(gpu(free=int(12288 - 300 - held - 2 * margin))), memory(ran(first)))
+    assert not gone.kept and gone.fits and gone.settings["context_size"] < first.settings["context_size"]
+
+
+def test_a_plan_does_not_grow_by_itself():
+    small = one([service()], info(gpu(free=7000)))
+    again = one([service()], info(gpu(free=12288 - 300 - int(small.fit["breakdown"][0]["needed_mib"]))), memory(ran(small)))
+    assert again.kept and again.settings == small.settings and "inference_replan=true" in again.note
+    asked = one([service()], info(gpu()), memory(ran(small, 0.0)), replan=True)
+    assert not asked.kept and asked.settings["context_size"] > small.settings["context_size"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gpus": info(gpu(), version="590.2")},
+        {"gpus": info(gpu(uuid="GPU-2"))},
+        {"services": [service(settings={"parallel": 2})]},
+        {"policy": Policy(context_max=16384)},
+        {"shapes": {KEY: {"shape": {**LLAMA, "metadata": {**LLAMA["metadata"], "general.name": "another"}}}}},
+        {"servers": {"localhost/aikit/llama:latest": "llama_cpp b8120"}},
+    ],
+)
+def test_another_model_gpu_driver_server_wish_or_policy_makes_a_new_plan(change):
+    before = {"services": [service()], "gpus": info(gpu()), "servers": {"localhost/aikit/llama:latest": "llama_cpp 0.7.0"}}
+    first = one(**before)
+    step = service_fit.step_down({}, first.fit, "out of memory")
+    same = one(**before, remembered=memory(ran(first, step=None)))
+    assert same.kept
+    other = one(**{**before, **change}, remembered=memory(ran(first, step=step)))
+    # The step is forgotten with what it was learned on
+    assert not other.kept and other.fit["step_down"] == 0
+
+
+def test_a_server_that_is_not_known_yet_leaves_the_plan_alone():
+    first = one([service()], info(gpu()), servers={"localhost/aikit/llama:latest": "llama_cpp 0.7.0"})
+    again = one([service()], info(gpu(free=100)), memory(ran(first)))
+    assert again.kept and again.fit["inputs"]["server"] == "llama_cpp 0.7.0"
+
+
+def test_one_step_down_after_an_error_of_memory():
+    first = one([service()], info(gpu()))
+    step = service_fit.step_down({}, first.fit, "cudaMalloc failed: out of memory")
+    assert (step["count"], step["reason"]) == (1, "cudaMalloc failed: out of memory")
+    smaller = one([service()], info(gpu()), memory({**ran(first, 0.0), "step_down": step}))
+    assert smaller.settings["context_size"] < first.settings["context_size"] and not smaller.kept
+    assert smaller.fit["step_down"] == 1 and smaller.fit["step_reason"].startswith("cudaMalloc")
+    # Proven with it, it stays
+    again = one([service()], info(gpu(free=100)), memory(ran(smaller, step=step)))
+    assert again.kept and again.settings == smaller.settings and again.fit == smaller.fit
+    # And can be forgotten
+    assert one([service()], info(gpu()), memory(ran(smaller, 0.0, step)), replan=True).settings == first.settings
+
+
+def test_a_second_error_is_a_second_step_and_there_is_an_end():
+    first = one([service()], info(gpu()))
+    step = service_fit.step_down({}, first.fit, "once")
+    second = one([service()], info(gpu()), memory({**ran(first, 0.0), "step_down": step}))
+    state = {"step_down": step}
+    further = service_fit.step_down(state, second.fit, "twice")
+    assert (further["count"], further["reasons"]) == (2, ["once", "twice"])
+    third = one([service()], info(gpu()), memory({**ran(second, 0.0), "step_down": further}))
+    assert third.settings["context_size"] < second.settings["context_size"]
+    assert service_fit.step_down(state, {**second.fit, "step_down": service_fit.MAX_STEPS}, "again") == {}
+    assert service_fit.step_down(state, {}, "never planned") == {}
+
+
+def test_a_step_leads_to_other_settings():
+    """With the context fixed and room to spare, a larger margin alone would give the same plan again."""
+    fixed = service(auto=("gpu_layers",), settings={"context_size": 4096})
+    first = one([fixed], info(gpu()))
+    step = service_fit.step_down({}, first.fit, "out of memory")
+    smaller = one([fixed], info(gpu()), memory({**ran(first, 0.0), "step_down": step}))
+    assert smaller.settings != first.settings and smaller.settings["gpu_layers"] < first.settings["gpu_layers"]
+    assert one([fixed], info(gpu(free=100)), memory(ran(smaller, step=step))).kept
+
+
+def test_services_of_a_host_are_planned_together():
+    found = plan([service("one"), service("two")], info(gpu(16384)))
+    needed = [sum(share["needed_mib"] for share in entry.fit["breakdown"] if share["index"] is not None) for entry in found.services]
+    assert found.fits and sum(needed) < 16384 and [entry.fit["offload"] for entry in found.services] == ["full", "full"]
+
+
+def test_a_service_that_has_its_settings_is_counted():
+    fixed = service("fixed", auto=(), settings={"gpu_layers": "all", "context_size": 8192})
+    alone = plan([service()], info(gpu()))
+    beside = plan([fixed, service()], info(gpu()))
+    counted, planned = beside.services
+    assert (counted.state, counted.settings, counted.verdict) == ("counted", {}, None)
+    assert planned.settings["context_size"] < alone.services[0].settings["context_size"]
+
+
+def test_settings_that_need_more_than_there_is_are_a_warning():
+    found = plan([service(auto=(), settings={"gpu_layers": 33, "context_size": 131072})], info(gpu()))
+    (finding,) = found.findings
+    assert not found.fits and finding.level == "warning" and "more memory than there is: GPU 0 (NVIDIA RTX) needs" in finding.message
+
+
+def test_findings_of_the_planner_come_through():
+    asked = service(auto=("context_size",), settings={"f16": True, "gpu_layers": 35})
+    found = plan([asked], info(gpu()))
+    assert {finding.path for finding in found.findings} == {"llama.settings.f16"} or "35" in str(found.findings)
+    assert any("f16 does nothing" in finding.message for finding in found.findings)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words"),
+    [
+        (None, "after provisioning: the host's GPUs could not be looked at"),
+        ({"failed": True, "msg": "ssh says no"}, "could not be looked at (ssh says no)"),
+        (info(gpu(memory_total_mib=None), state="absent", version=""), "after provisioning: the NVIDIA driver is absent"),
+        (info(gpu(memory_total_mib=None), state="installed_not_loaded", version=""), "installed not loaded"),
+        (info(), "no NVIDIA GPU was found"),
+    ],
+)
+def test_a_host_that_cannot_be_planned_yet(gpus, words):
+    found = plan([service()], gpus)
+    assert not found.known and words in found.reason and found.fits
+    assert found.services[0].state == "later" and service_fit.settings_of(service(), found.services[0].as_dict()) == service()
+
+
+def test_a_model_that_was_not_read_yet():
+    shapes = {KEY: {"error": "the header of m is read when the model has been fetched"}}
+    found = plan([service()], info(gpu()), shapes=shapes)
+    assert not found.known and "when the model has been fetched" in found.reason
+    last = plan([service()], info(gpu()), shapes=shapes, final=True)
+    assert last.known and last.services[0].state == "server"
+    assert last.findings[0].message.startswith("gpu_layers and context_size are left to the server")
+
+
+def test_what_an_unknown_service_holds_is_not_given_away():
+    strange = service("strange", wish={"auto": [], "settings": {}, "files": [], "mmproj": [], "problem": "it serves 2 models"})
+    held = {"name": "strange", "running": True, "held": [{"uuid": UUID, "mib": 5000}], "source": "driver", "fit": {}, "settings": {}, "step_down": {}}
+    found = plan([strange, service()], info(gpu(free=6900)), memory(held))
+    assert found.services[1].fit["breakdown"][0]["available_mib"] == 6900
+    assert "what it needs is not counted: it serves 2 models" in found.findings[-1].message
+
+
+def test_memory_that_leaves_with_a_service_is_there_for_the_others():
+    gone = {**service("gone"), "state": "absent"}
+    held = {"name": "gone", "running": True, "held": [{"uuid": UUID, "mib": 5000}], "source": "driver", "fit": {}, "settings": {}, "step_down": {}}
+    found = plan([gone, service()], info(gpu(free=6900)), memory(held))
+    assert found.services[0].fit["breakdown"][0]["available_mib"] == 11900
+
+
+def test_a_service_on_the_cpu_is_left_alone():
+    found = one([service(gpus=[], runtime="", base_variant="cpu")], info(gpu()))
+    assert found.state == "server" and found.fits is None
+
+
+def test_a_vulkan_build_is_planned_where_a_gpu_is_known_and_keeps_its_expectation():
+    vulkan = service(gpus=[], runtime="", base_variant="vulkan", expect={"verdict": ["cpu", "software"]})
+    found = one([vulkan], info(gpu()))
+    assert (found.state, found.verdict) == ("planned", None)
+    assert one([vulkan], info()).state == "server"
+
+
+def test_gpus_by_index_by_uuid_and_instances():
+    two = info(gpu(), gpu(index=1, uuid="GPU-2"))
+    assert one([service(gpus=["1"])], two).fit["visible"] == [1]
+    assert one([service(gpus=["GPU-2"])], two).fit["visible"] == [1]
+    assert one([service()], two).fit["visible"] == [0, 1]
+    missing = plan([service(gpus=["5"])], two)
+    assert "it asks for GPU 5, and the host has 0, 1" in missing.findings[0].message
+    instances = [{"index": 1, "profile": "3g.20gb", "uuid": "MIG-a", "memory_total_mib": 19968}, {"index": 2, "profile": "1g", "uuid": "MIG-b", "memory_total_mib": 4864}]
+    divided = info(gpu(40960, mig={"current": "enabled", "devices": instances}))
+    for asked in (["MIG-a"], ["0:1"], ["all"]):
+        found = one([service(gpus=asked)], divided)
+        assert found.fit["breakdown"][0]["available_mib"] == 19968 and "MIG 3g.20gb" in found.fit["breakdown"][0]["device"]
+
+
+def test_what_the_role_gets():
+    found = one([service()], info(gpu(4096))).as_dict()
+    served = service_fit.settings_of(service(), found)
+    assert served["settings"]["gpu_layers"] == found["settings"]["gpu_layers"] and served["expect"] == {"verdict": ["partial", "proven"]}
+    own = service(default_verdict=False, expect={"verdict": ["partial"], "min_tokens_per_second": 5})
+    assert service_fit.settings_of(own, found)["expect"] == own["expect"]
+    counted = one([service(auto=())], info(gpu())).as_dict()
+    assert service_fit.settings_of(service(auto=(), settings={"threads": 2}), counted)["settings"] == {"threads": 2}
+
+
+def test_the_policy_is_checked():
+    assert service_fit.policy_of({"margin_mib": "1024", "kv_types": ["f16", "q8_0"], "margin_percent": 5}) == Policy(1024, 5.0, kv_types=("f16", "q8_0"))
+    for options, words in (({"margin": 1}, "Did you mean margin_mib?"), ({"margin_mib": "much"}, "must be a number"), ({"kv_types": "f16"}, "list of texts")):
+        with pytest.raises(AikitError) as caught:
+            service_fit.policy_of(options)
+        assert words in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_table_and_a_document():
+    hosts = {"h1": {"services": {entry.name: entry.as_dict() for entry in plan([service()], info(gpu())).services}, "fits": True, "known": True}}
+    hosts["h2"] = {"services": {entry.name: entry.as_dict() for entry in plan([service()], None).services}, "fits": True, "known": False, "reason": "why"}
+    hosts["h3"] = {"services": {entry.name: entry.as_dict() for entry in plan([service()], info(gpu(1024))).services}, "fits": False, "known": True}
+    text = plan_report.plan_lines(hosts)
+    assert text[2].split()[:4] == ["h1", "llama", "full", "33/33"] and text[3].split()[:3] == ["h2", "llama", "later"] and text[4].split()[2] == "NO"
+    document = plan_report.document(hosts)
+    assert (document["fits"], document["known"]) == (False, False) and document["hosts"]["h1"]["services"]["llama"]["settings"]["gpu_layers"] == 33
+    assert [text.split(":")[0] for text in document["misfits"]] == ["llama on h2 is not known to fit yet", "llama on h3 does not fit"]
+
+
+def test_changes_are_shown_setting_by_setting():
+    first = one([service()], info(gpu()))
+    assert any(line.startswith("  gpu_layers: 33") for line in plan_report.lines({"llama": first.as_dict()}))
+    before = {"gpu_layers": 20, "context_size": first.settings["context_size"]}
+    entry = {**ran(first, 0.0), "settings": before, "fit": {}}
+    lines = plan_report.lines({"llama": one([service()], info(gpu()), memory(entry)).as_dict()})
+    assert "  gpu_layers: 20 -> 33" in lines and not any(line.startswith("  context_size") for line in lines)

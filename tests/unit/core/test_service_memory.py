@@ -1,0 +1,64 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who holds how much of which GPU, by the driver, by the log, by the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from ansible_collections.aikit.fleet.plugins.module_utils._core import service_memory
+from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ContainerState
+
+RUNNING = ContainerState(
+    name="llama", id="c1", image_id="i", status="running", running=True, started_at="t1", labels={"io.aikit.fleet.spec": "s1"}
+)
+SHARE = {"index": 2, "needed_mib": 1500.0, "context_mib": 330.0}
+CURRENT = {
+    "spec": "s1",
+    "settings": {"gpu_layers": 33},
+    "evidence": {"container_id": "c1", "started_at": "t1", "buffers": [{"name": "CUDA0", "kind": "model", "size_mib": 1000.0, "place": "gpu"}]},
+    "release": {"fit": {"breakdown": [SHARE, {"index": None, "needed_mib": 9.0}], "settings": {}}},
+}
+
+
+def test_the_drivers_list():
+    text = "GPU-a, 10, 100\nGPU-a, 10, 50\nGPU-b, 11, 7 MiB\nGPU-b, 12, [N/A]\nGPU-b, 13, [Not Found]\nnonsense\n, , \n"
+    assert service_memory.compute_apps(text) == {("GPU-a", 10): 150.0, ("GPU-b", 11): 7.0, ("GPU-b", 12): None, ("GPU-b", 13): None}
+
+
+@pytest.mark.parametrize(
+    ("container", "apps", "current", "amounts", "source"),
+    [
+        (None, {("GPU-a", 1): 5.0}, CURRENT, [], ""),
+        (dataclasses.replace(RUNNING, running=False), {("GPU-a", 1): 5.0}, CURRENT, [], ""),
+        (RUNNING, {("GPU-a", 1): 5.0, ("GPU-b", 2): 7.0, ("GPU-b", 99): 70.0}, CURRENT, [{"uuid": "GPU-a", "mib": 5.0}, {"uuid": "GPU-b", "mib": 7.0}], "driver"),
+        # The driver cannot tell how much: the buffers of this run, and what lies outside of them
+        (RUNNING, {("GPU-a", 1): None}, CURRENT, [{"position": 0, "mib": 1330.0}], "log"),
+        (RUNNING, {}, CURRENT, [{"position": 0, "mib": 1330.0}], "log"),
+        # The evidence is of an earlier run
+        (dataclasses.replace(RUNNING, started_at="t2"), {}, CURRENT, [{"index": 2, "mib": 1500.0}], "plan"),
+        # Nothing is known of another container
+        (dataclasses.replace(RUNNING, id="c2", labels={"io.aikit.fleet.spec": "s2"}), {}, CURRENT, [], ""),
+        (RUNNING, {}, {}, [], ""),
+    ],
+)
+def test_who_says_it(container, apps, current, amounts, source):
+    assert service_memory.held(container, [1, 2], apps, current) == (amounts, source)
+
+
+def test_what_a_planner_gets():
+    step = {"count": 1, "reason": "r", "inputs": {}}
+    found = service_memory.remembered("llama", {"current": CURRENT, "step_down": step}, RUNNING, [], {})
+    assert found["fit"] == CURRENT["release"]["fit"] and found["settings"] == {"gpu_layers": 33} and found["step_down"] == step and found["running"]
+    assert service_memory.remembered("new", {}, None, [], {}) == {
+        "name": "new",
+        "running": False,
+        "held": [],
+        "source": "",
+        "fit": {},
+        "settings": {},
+        "step_down": {},
+    }

@@ -1,0 +1,78 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The module on a host with an engine and a driver, and on one with neither."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ContainerState
+from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
+from ansible_collections.aikit.fleet.plugins.module_utils._io import service_memory
+from ansible_collections.aikit.fleet.plugins.modules import inference_memory
+
+
+class FakeEngine:
+    name = "docker"
+
+    def container(self, name):
+        return ContainerState(name=name, id="c1", image_id="i", status="running", running=True, started_at="t1") if name == "llama" else None
+
+    def processes(self, name):
+        return [42]
+
+
+def tree(folder, loaded=True):
+    """A root of a host; nvidia-smi there answers as it is asked, and counts how often."""
+    program = folder / "usr/bin/nvidia-smi"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\necho "$*" >>{folder}/asked\necho "GPU-a, 42, 6104"\n')
+    program.chmod(0o755)
+    if loaded:
+        (folder / "proc/driver/nvidia").mkdir(parents=True)
+        (folder / "proc/driver/nvidia/version").write_text("NVRM version: 580\n")
+    return folder
+
+
+def call(capsys, **arguments):
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        inference_memory.main()
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_is_held_and_what_was_planned(capsys, monkeypatch, tmp_path):
+    root, state = tree(tmp_path / "root"), tmp_path / "state"
+    state.mkdir()
+    current = {"spec": "s1", "settings": {"gpu_layers": 33}, "release": {"fit": {"offload": "full"}}}
+    (state / "llama.json").write_text(json.dumps({"schema": 1, "service": "llama", "current": current}))
+    monkeypatch.setattr(inference_memory, "observe", lambda *args: service_memory.observe(*args, opened=lambda name: FakeEngine()))
+    found = call(capsys, services=["llama", "new"], state_dir=str(state), root=str(root), engine="docker")
+    assert found["changed"] is False and found["engine"] == "docker" and found["problem"] == ""
+    llama, new = found["services"]
+    assert (llama["held"], llama["source"], llama["fit"]) == ([{"uuid": "GPU-a", "mib": 6104.0}], "driver", {"offload": "full"})
+    assert new == {"name": "new", "running": False, "held": [], "source": "", "fit": {}, "settings": {}, "step_down": {}}
+    assert (root / "asked").read_text().split() == ["--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits"]
+
+
+def test_a_host_without_engine_and_driver_holds_nothing(capsys, monkeypatch, tmp_path):
+    root = tree(tmp_path, loaded=False)
+
+    def nobody(name):
+        raise AikitError("No container engine answers on this host.")
+
+    monkeypatch.setattr(inference_memory, "observe", lambda *args: service_memory.observe(*args, opened=nobody))
+    found = call(capsys, services=["llama"], state_dir=str(tmp_path / "none"), root=str(root), _ansible_check_mode=True)
+    assert not found.get("failed") and found["engine"] == "" and "No container engine" in found["problem"]
+    assert found["services"][0]["held"] == []
+    # It would load the driver
+    assert not (root / "asked").exists()
+
+
+def test_a_broken_state_file_is_an_error(capsys, monkeypatch, tmp_path):
+    (tmp_path / "llama.json").write_text("{")
+    monkeypatch.setattr(inference_memory, "observe", lambda *args: service_memory.observe(*args, opened=lambda name: FakeEngine()))
+    assert "is no state file" in call(capsys, services=["llama"], state_dir=str(tmp_path), root=str(tmp_path))["msg"]
