@@ -82,7 +82,19 @@ def test_a_service_is_proven_on_a_host_that_had_no_driver(fleet):
 def test_it_is_proven_after_a_restart_of_the_host(fleet):
     before = started(fleet)
     fleet.host.reboot()
-    support.wait(lambda: fleet.host.run("docker", "exec", "llama", "/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/readyz"), AssertionError, 60)
+    ask = ("docker", "exec", "llama", "/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/readyz")
+    try:
+        support.wait(lambda: fleet.host.run(*ask), AssertionError, 180)
+    except AssertionError as error:
+        raise AssertionError(
+            "\n".join(
+                [
+                    str(error),
+                    fleet.host.run("docker", "inspect", "-f", "{{json .State}} {{.RestartCount}}", "llama", check=False),
+                    fleet.host.sh("ls -l /var/run/cdi; journalctl -b --no-pager -u docker -u nvidia-cdi-refresh | tail -30", check=False),
+                ]
+            )
+        ) from error
     assert started(fleet).startswith("true") and started(fleet) != before
     run = fleet("doctor")
     wrong = sorted(name for name, ok in checks(run).items() if not ok)
