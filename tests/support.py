@@ -174,7 +174,7 @@ class Project:
         (self.path / "inventory.yml").write_text(json.dumps(inventory))
 
     def service(self, name: str, port: int, **more: Any) -> dict[str, Any]:
-        entry = {"name": name, "src": "aikitfiles/gemma.yaml", "context": str(MODEL_DIR), "port": port, **more}
+        entry = {"name": name, "src": "aikitfiles/gemma.yaml", "context": str(MODEL_DIR), "port": port, "server": "llama_cpp", **more}
         self.services = [other for other in self.services if other["name"] != name] + [entry]
         self.write()
         return entry

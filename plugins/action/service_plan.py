@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         findings += [("", remark) for remark in remarks]
         plans = []
         for service in resolved:
-            plan, told = _plan(service, project_dir, arguments["aikit_version"])
+            plan, told = _plan(service, project_dir, service.aikit_version or arguments["aikit_version"])
             plans.append(plan)
             findings += told
         _raise(findings, task_vars.get("inventory_hostname", "this host"))

@@ -74,13 +74,16 @@ options:
   server:
     description:
       - The program that serves the model.
+      - With V(localai) the image has the files, the environment and the command of AIKit's own, release by release (O(aikit_version)).
+        Its parts come from the registries that AIKit takes them from, see O(localai) and O(registry_mirrors).
     type: str
     choices:
-      llama_cpp: llama.cpp's own server, under the settings of the aikitfile. Needs O(base).
-      localai: LocalAI, as AIKit's own images have it.
-    required: true
+      localai: LocalAI, as in every image of AIKit.
+      llama_cpp: llama.cpp's own server, under the settings of the aikitfile. Needs O(base), and no registry.
+    default: localai
   base:
     description:
+      - For server V(llama_cpp), which needs it. For V(localai) the reference of an image to take in place of AIKit's base, which is rarely needed.
       - Path of the base on the build host, as role C(aikit.fleet.llama_cpp_base) makes it. Its description stands beside it, with C(.json) added.
       - Or the name of an image in a registry, by tag or digest, that has llama.cpp's server, for example C(ghcr.io/ggml-org/llama.cpp:server-cuda).
         Its layers stay as they are. They are fetched only where they are needed; a registry that has them, or can take them over from another
@@ -88,6 +91,24 @@ options:
       - Or an image in an OCI layout on the build host, as C(oci:FOLDER) or C(oci:FOLDER:NAME).
       - Or a mapping of platforms to any of these, for an image of several platforms.
     type: raw
+  localai:
+    description:
+      - What to take in place of the parts that O(aikit_version) stands for. Only for server V(localai).
+    type: dict
+    suboptions:
+      version:
+        description:
+          - Version of LocalAI's program, as in the tags of its artifact.
+        type: str
+      backend_version:
+        description:
+          - Version of LocalAI's llama-cpp backends, as in their tags.
+        type: str
+      sources:
+        description:
+          - References by part, best with a digest. The parts are C(base), C(local-ai), C(cpu-llama-cpp), C(cuda12-llama-cpp) and C(gpu-vulkan-llama-cpp).
+          - C(local-ai) is an artifact with one file of that name, the others are images.
+        type: dict
   base_server:
     description:
       - What is in a O(base) that is an image. What is not said here is looked for in its config and in the files of its layers, of which
@@ -97,7 +118,7 @@ options:
     type: dict
   platforms:
     description:
-      - Platforms the image is for. Without it, that of the base.
+      - Platforms the image is for. Without it, that of the base; with server V(localai) that of the build host, or V(linux/arm64) for C(applesilicon).
       - With several, the image is an index; the layers of the models are the same for all platforms, and are sent and kept once.
         A O(base) in a registry or a layout must have them all.
       - O(load) takes the image for the platform of the build host. What reads no indexes finds the first platform in an O(archive).
@@ -252,6 +273,16 @@ EXAMPLES = r"""
     base: ~/.cache/aikit-fleet/bases/sid-cpu-amd64.tar
     load: [docker]
 
+- name: Build AIKit's own image, with everything that it takes from registries read from one of yours
+  aikit.fleet.aikit_image:
+    name: localhost/gemma-localai:1
+    src: aikitfiles/gemma.yaml
+    aikit_version: main
+    registry_mirrors:
+      ghcr.io: registry.example:5000/ghcr
+      quay.io: registry.example:5000/quay
+    load: [docker]
+
 - name: Write an archive for hosts that reach no registry
   aikit.fleet.aikit_image:
     name: localhost/gemma:1
@@ -373,11 +404,35 @@ image:
       sample:
         LLAMA_ARG_ALIAS: gemma
         LLAMA_ARG_MODEL: /models/gemma-3-270m-q4_k_m.gguf
+    entrypoint:
+      description: The program that a container of the image starts.
+      type: list
+      elements: str
+      sample: [local-ai]
+    command:
+      description: The arguments of that program.
+      type: list
+      elements: str
+      sample: [--config-file=/config.yaml]
+    config:
+      description: The text of C(/config.yaml) in an image with LocalAI.
+      returned: with O(server=localai), where the aikitfile has a config
+      type: str
+      sample: |
+        - name: gemma
+          parameters:
+            model: gemma-3-270m-q4_k_m.gguf
     labels:
-      description: The labels of the image.
+      description: The labels of the image. Images with LocalAI have none, as AIKit's own.
       type: dict
       sample:
         io.aikit.fleet.server: llama_cpp
+    annotations:
+      description: The annotations of the manifest, which a registry tells. With O(server=localai) each source stands there by its digest.
+      type: dict
+      sample:
+        io.aikit.fleet.server: localai
+        io.aikit.fleet.inputs: '{"base":"ghcr.io/kaito-project/aikit/base:latest@sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b"}'
 findings:
   description: Remarks on the aikitfile and on settings that cannot be translated.
   returned: always
@@ -468,8 +523,9 @@ ARGUMENT_SPEC = {
     "definition": {"type": "dict"},
     "context": {"type": "path"},
     "builder": {"type": "str", "choices": ["auto", "direct", "buildkit"], "default": "auto"},
-    "server": {"type": "str", "choices": ["llama_cpp", "localai"], "required": True},
+    "server": {"type": "str", "choices": ["localai", "llama_cpp"], "default": "localai"},
     "base": {"type": "raw"},
+    "localai": {"type": "dict", "options": {"version": {"type": "str"}, "backend_version": {"type": "str"}, "sources": {"type": "dict"}}},
     "base_server": {"type": "dict"},
     "platforms": {"type": "list", "elements": "str", "default": []},
     "aikit_version": {"type": "str", "default": "0.21.0"},

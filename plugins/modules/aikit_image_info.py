@@ -97,9 +97,11 @@ images:
         digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
       labels:
         io.aikit.fleet.server: llama_cpp
+      annotations: {}
       env:
         LLAMA_ARG_ALIAS: gemma
       entrypoint: [/usr/bin/llama-server]
+      command: []
       architecture: amd64
       platform: linux/amd64
       index_digest: ""
@@ -112,7 +114,7 @@ config:
       backend: llama
 """
 
-from ..module_utils._core.image import info
+from ..module_utils._core.image import built_here, info
 from ..module_utils._core.plan import Plan, report
 from ..module_utils._io import image_info
 from ..module_utils._io.engine import open_engine
@@ -146,7 +148,7 @@ def in_engine(engine, name, path):
         state = engine.image(name)
         states = [] if state is None else [state]
     else:
-        states = [state for state in engine.images() if "io.aikit.fleet.server" in state.labels]
+        states = [state for state in engine.images() if "io.aikit.fleet.server" in state.labels or built_here(state)]
     raw = engine.image_file(name, path) if states and path else None
     return [{**info(state, name), "index_digest": ""} for state in states], (raw or b"").decode("utf-8", "replace")
 

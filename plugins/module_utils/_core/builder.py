@@ -67,8 +67,6 @@ def why_not_direct(wish: Wish) -> str:
     if wish.runtime == "cuda" and wish.platforms and not any("amd64" in platform for platform in wish.platforms):
         # For arm64 AIKit makes the CPU's image, although runtime is cuda
         commands = ""
-    if not commands and len(set(wish.platforms)) > 1:
-        return "the direct builder makes an image of LocalAI for one platform at a time"
     return f"with runtime {wish.runtime} AIKit {data_aikit.describe(wish.version)} runs commands inside the image ({commands})" if commands else ""
 
 
@@ -106,9 +104,8 @@ def given_options(options: Mapping[str, object], names: Sequence[str] = BUILDKIT
 
 
 def release(aikit_version: str) -> Version:
-    """The release that an option ``aikit_version`` means; what is newer than all known ones counts as the main branch."""
-    found = data_aikit.parse_version(aikit_version) or data_aikit.NEWEST_RELEASE
-    return data_aikit.MAIN if found > data_aikit.NEWEST_RELEASE else found
+    """The release that an option ``aikit_version`` means."""
+    return data_aikit.parse_version(aikit_version) or data_aikit.NEWEST_RELEASE
 
 
 def decide(server: str, asked: str, aikitfile: Aikitfile, aikit_version: str, platforms: Sequence[str], options: Mapping[str, object]) -> Choice:

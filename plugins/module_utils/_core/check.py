@@ -15,8 +15,8 @@ from .offload import Evidence
 
 LOG_LINES = 20
 _QUOTE_LIMIT = 160
-# A GPU context alone, without any weights, takes up to about 1 GiB
-_HELD_UNKNOWN_MIB = 2048.0
+# With all weights and the KV cache in host memory llama.cpp still held 1.1 GiB of compute buffers beside its context of about 0.5 GiB
+_HELD_WITHOUT_LAYERS_MIB = 2048.0
 _HELD_SHARE = 0.8
 
 _EXIT_HINTS = {
@@ -359,9 +359,9 @@ def compute_apps(text: str) -> dict[int, float]:
 def corroborate(found: Evidence, held: Mapping[int, float], processes: Iterable[int], size_bytes: int) -> tuple[Evidence, str]:
     """Add what the driver says of the container's processes, and return it with a name for this source.
 
-    Memory that is held proves the offload only where the log is silent (``unverified``), and only when it is as much as the
-    model needs: 80 % of its file, or 2 GiB where the size of the file is not known. It never lifts any other verdict, since a
-    context and its buffers take GPU memory too.
+    Memory that is held proves the offload only where the log is silent (``unverified``), where the size of the model is known,
+    and where it is more than a server without a single layer on the GPU takes there (context, compute buffers) and 80 % of the
+    model together. It never lifts any other verdict.
     """
     mine = {pid: held[pid] for pid in processes if pid in held}
     if not held and found.verdict != "unverified":
@@ -371,10 +371,14 @@ def corroborate(found: Evidence, held: Mapping[int, float], processes: Iterable[
         return (_add_reason(found, words), "") if found.verdict in ("unverified", "cpu") else (found, "")
     total = sum(mine.values())
     words = f"The GPU driver says that the container's processes hold {total:.0f} MiB of GPU memory."
-    needed = _HELD_SHARE * size_bytes / 1048576 if size_bytes else _HELD_UNKNOWN_MIB
-    if found.verdict == "unverified" and total >= needed:
-        upgraded = _add_reason(found, f"{words} The model needs {size_bytes / 1048576:.0f} MiB." if size_bytes else words)
-        return Evidence("proven", upgraded.reasons, found.layers_offloaded, found.layers_total, found.devices, found.buffers), "nvidia-smi"
+    size = size_bytes / 1048576
+    if found.verdict == "unverified":
+        if size and total >= _HELD_SHARE * size + _HELD_WITHOUT_LAYERS_MIB:
+            upgraded = _add_reason(found, f"{words} The model needs {size:.0f} MiB.")
+            return Evidence("proven", upgraded.reasons, found.layers_offloaded, found.layers_total, found.devices, found.buffers), "nvidia-smi"
+        taken = f"a context and its buffers take up to {_HELD_WITHOUT_LAYERS_MIB:.0f} MiB without any layer"
+        known = f"the model has {size:.0f} MiB, and {taken}" if size else f"the server does not tell the size of the model, and {taken}"
+        words = f"{words} That does not prove where the weights are: {known}."
     return _add_reason(found, words), "nvidia-smi"
 
 

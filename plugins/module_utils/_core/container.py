@@ -42,6 +42,14 @@ LOCALAI_ENV_TARGET = "/etc/localai.env"
 LOCALAI_CONFIG_TARGET = "/config.yaml"
 CACHE_TARGET = "/cache"
 
+# LocalAI cannot be told to do without a CPU: it drops device names that llama.cpp does not know, and loads its CPU backend
+# where it finds no GPU. So nothing starts before the driver lists one.
+LOCALAI_GPU_CHECK = (
+    "if ! said=$(nvidia-smi --list-gpus 2>&1); then "
+    'echo "aikit.fleet: this service was given GPUs, and the driver lists none: ${said}. LocalAI would use the CPU, so it is not started." >&2; exit 69; fi; '
+    'exec "$@"'
+)
+
 # settings → llama-server's environment
 LLAMA_SETTINGS = {
     "gpu_layers": "LLAMA_ARG_N_GPU_LAYERS",
@@ -119,6 +127,9 @@ def container_spec(
             mounts.append(_volume(cache_volume(name), CACHE_TARGET, name))
     else:
         env.update(_localai_env(config))
+        if gpu.count:
+            env.update(_localai_gpu_env(image))
+            container.update(_localai_gpu_start(image))
         text = json.dumps(localai_override(config or (), service.get("settings") or {}), indent=2, ensure_ascii=False) + "\n"
         if config:
             # Named by content, so that the configuration of the container that is kept stays as it was
@@ -179,7 +190,13 @@ def container_spec(
         "api_key_file": api_key_file,
         "volumes": [mount["source"] for mount in mounts if mount["type"] == "volume"],
         "gpu": {"method": gpu.method, "count": gpu.count},
-        "image": {"ref": image.get("ref", ""), "id": image["id"], "digest": image.get("digest", "")},
+        "image": {
+            "ref": image.get("ref", ""),
+            "id": image["id"],
+            "digest": image.get("digest", ""),
+            # Such an image may be removed when nobody needs it any more
+            **({"built": True} if service.get("built") and server == "localai" else {}),
+        },
         "settings": dict(service.get("settings") or {}),
         "expect": dict(service.get("expect") or {}),
         "url": service["url"],
@@ -344,6 +361,22 @@ def _localai_env(config: Optional[Sequence[Any]]) -> dict[str, str]:
         # Loads at start, so the evidence is there before the first request
         env["LOCALAI_LOAD_TO_MEMORY"] = ",".join(names)
     return env
+
+
+def _localai_gpu_env(image: Mapping[str, Any]) -> dict[str, str]:
+    """LocalAI takes its CPU backend on GPUs with up to 4 GiB, and where it cannot read how much there is."""
+    cuda = image.get("runtime") == "cuda" and image.get("architecture", "amd64") in ("", "amd64")
+    return {"LOCALAI_FORCE_META_BACKEND_CAPABILITY": "nvidia"} if cuda else {}
+
+
+def _localai_gpu_start(image: Mapping[str, Any]) -> dict[str, Any]:
+    """The image's own command behind a look at the GPUs, at every start: the first, after a crash, after a reboot."""
+    words = [str(word) for word in image.get("entrypoint") or ("local-ai",)]
+    started: dict[str, Any] = {"entrypoint": ["bash", "-c", LOCALAI_GPU_CHECK, "aikit.fleet", *words]}
+    if image.get("command"):
+        # With an entrypoint of ours the engine would drop the image's command
+        started["command"] = [str(word) for word in image["command"]]
+    return started
 
 
 def _gpu_env(gpu: GpuRequest, image: Mapping[str, Any], backends: Sequence[str]) -> dict[str, str]:

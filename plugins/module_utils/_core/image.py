@@ -35,8 +35,12 @@ AIKITFILE_PATH = "aikit/aikitfile.yaml"
 CONFIG_PATH = "aikit/config.yaml"
 USER = "65532:65532"
 PORT = 8080
+# The default name of an image that is built for a service begins so
+BUILT_HERE = "localhost/aikit/"
 # Labels that are annotations of the manifest as well: who looks for an image in a registry reads no config
 ANNOTATIONS = frozenset(("io.aikit.fleet.aikitfile.sha256", "io.aikit.fleet.base.packages", "io.aikit.fleet.models"))
+# Those that differ from platform to platform
+PLATFORM_ANNOTATIONS = ("org.opencontainers.image.base.", "io.aikit.fleet.base.packages", "io.aikit.fleet.inputs")
 # Directories that a base has; a directory entry of ours would reset their mode
 BASE_DIRECTORIES = frozenset(("", "etc", "usr", "usr/share", "var", "opt", "tmp", "run", "cache"))
 
@@ -127,6 +131,12 @@ class Image:
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     platform: str = "linux/amd64"
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the image says of itself: in labels, or in annotations of its manifest where it must have no labels."""
+        return {**self.annotations, **self.labels}
 
     @property
     def size_bytes(self) -> int:
@@ -192,7 +202,7 @@ def release(images: Sequence[Image]) -> Release:
         "mediaType": MEDIA_INDEX,
         "manifests": [image.descriptor.as_dict() for image in images],
         # What differs from platform to platform stands in the manifests
-        "annotations": {key: value for key, value in annotations.items() if not key.startswith("org.opencontainers.image.base.") and "base.packages" not in key},
+        "annotations": {key: value for key, value in annotations.items() if not key.startswith(PLATFORM_ANNOTATIONS)},
     }
     return Release(tuple(images), canonical(index), MEDIA_INDEX)
 
@@ -333,10 +343,10 @@ def _kept(base: ImageBase, layer: Descriptor, diff_id: str, blob_path: Callable[
     )
 
 
-def model_parts(model: ModelFile, seen: set[str]) -> tuple[Segment, ...]:
+def model_parts(model: ModelFile, seen: set[str], mode: int = 0o444) -> tuple[Segment, ...]:
     """The layer of one model; ``seen`` are the folders that earlier layers have, and is added to."""
     entries = _parents(model.image_path, seen)
-    entries.append(Entry(model.image_path, 0o444, (FileRef(model.path, model.size_bytes),)))
+    entries.append(Entry(model.image_path, mode, (FileRef(model.path, model.size_bytes),)))
     return segments(entries)
 
 
@@ -384,9 +394,10 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
         config=config,
         manifest=manifest,
         layers=layers,
-        labels=plan.config["Labels"],
+        labels=plan.config.get("Labels", {}),
         env=dict(pair.split("=", 1) for pair in plan.config["Env"]),
         platform="/".join(part for part in ("linux", plan.architecture, plan.variant) if part),
+        annotations=plan.annotations,
     )
 
 
@@ -452,13 +463,14 @@ def result(whole: Release, reused: Collection[str], models: Sequence[ModelFile])
     Of several platforms, ``id``, ``env`` and ``labels`` are those of the first; ``platforms`` has each.
     """
     first = whole.images[0]
+    config = json.loads(first.config)["config"]
     several = {
         "platforms": [
             {
                 "platform": image.platform,
                 "digest": image.digest,
                 "id": image.id,
-                "base": _base_of(image.labels),
+                "base": _base_of(image.facts),
                 "layers": [layer.digest for layer in image.layers],
             }
             for image in whole.images
@@ -480,14 +492,18 @@ def result(whole: Release, reused: Collection[str], models: Sequence[ModelFile])
             }
             for layer in (first.layers if len(whole.images) == 1 else whole.layers)
         ],
-        "server": first.labels["io.aikit.fleet.server"],
-        "runtime": first.labels["io.aikit.fleet.runtime"],
+        "server": first.facts["io.aikit.fleet.server"],
+        "runtime": first.facts["io.aikit.fleet.runtime"],
         "models": [
             {"name": model.name, "sha256": model.sha256, "size_bytes": model.size_bytes} for model in models
         ],
-        "base": _base_of(first.labels),
+        "base": _base_of(first.facts),
         "env": dict(first.env),
+        "entrypoint": list(config.get("Entrypoint") or ()),
+        "command": list(config.get("Cmd") or ()),
+        "architecture": first.platform.split("/")[1],
         "labels": dict(first.labels),
+        "annotations": dict(first.annotations),
         **(several if len(whole.images) > 1 else {}),
     }
 
@@ -496,12 +512,13 @@ def _base_of(labels: Mapping[str, str]) -> dict[str, str]:
     return {"ref": labels.get("org.opencontainers.image.base.name", ""), "digest": labels.get("org.opencontainers.image.base.digest", "")}
 
 
-def info(state: ImageState, asked: str = "") -> dict[str, Any]:
+def info(state: ImageState, asked: str = "", annotations: Optional[Mapping[str, str]] = None) -> dict[str, Any]:
     """What an image says of itself, whoever built it; fields that it does not say are empty.
 
-    ``asked`` is the name under which it was found, of which it may have several.
+    ``asked`` is the name under which it was found, of which it may have several. ``annotations`` are those of its manifest, which
+    registries and layouts have and engines do not: images with LocalAI speak there alone, because AIKit's have no labels.
     """
-    labels = state.labels
+    labels = {**(annotations or {}), **state.labels}
     server = labels.get("io.aikit.fleet.server", "")
     if not server and any(posixpath.basename(word) == "local-ai" for word in state.entrypoint):
         server = "localai"
@@ -519,12 +536,19 @@ def info(state: ImageState, asked: str = "") -> dict[str, Any]:
         "models": _listed_models(labels.get("io.aikit.fleet.models", "")),
         "aikitfile_sha256": labels.get("io.aikit.fleet.aikitfile.sha256", ""),
         "base": _base_of(labels),
-        "labels": dict(labels),
+        "labels": dict(state.labels),
+        "annotations": dict(annotations or {}),
         "env": dict(state.env),
         "entrypoint": list(state.entrypoint),
+        "command": list(state.cmd),
         "architecture": state.architecture,
         "platform": f"{state.os or 'linux'}/{state.architecture}" if state.architecture else "",
     }
+
+
+def built_here(state: ImageState) -> bool:
+    """Whether an image has a name that only images get which are built for a service; those with LocalAI have no label that says so."""
+    return any(tag.startswith(BUILT_HERE) for tag in state.tags)
 
 
 def _asked_for(tags: Sequence[str], asked: str) -> str:

@@ -147,10 +147,10 @@ def state_text(state: Mapping[str, Any]) -> str:
     return json.dumps(state, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def image_ids(state: Mapping[str, Any]) -> set[str]:
-    """Every image that a state file still needs or remembers."""
+def image_ids(state: Mapping[str, Any], built: bool = False) -> set[str]:
+    """Every image that a state file still needs or remembers; with ``built``, of those that were built for its service."""
     records = [state.get("current"), state.get("previous"), (state.get("pending") or {}).get("image"), *(state.get("retired") or ())]
-    return {record["id"] for record in records if record and record.get("id")}
+    return {record["id"] for record in records if record and record.get("id") and (not built or record.get("built"))}
 
 
 # --- prepare -----------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def _pending(
         was_running = True
     return {
         "spec": spec,
-        "image": {"ref": image.get("ref", ""), "id": image.get("id", "")},
+        "image": {"ref": image.get("ref", ""), "id": image.get("id", ""), **_built(image)},
         "replaces": replaces,
         "was_running": was_running,
     }
@@ -253,6 +253,7 @@ def make_record(spec: Mapping[str, Any], verdict: str, evidence: Mapping[str, An
         "image": image.get("ref", ""),
         "id": image["id"],
         "digest": image.get("digest", ""),
+        **_built(image),
         "settings": dict(spec.get("settings") or {}),
         "spec": spec["spec"],
         "verdict": verdict,
@@ -323,7 +324,7 @@ def commit(
     for image in outdated:
         if image["id"] in used | set(needed_elsewhere):
             kept = [*kept, image]
-        elif _ours(by_id.get(image["id"])):
+        elif _ours(by_id.get(image["id"]), image["id"] in by_id and bool(image.get("built"))):
             steps.append(Step("remove_image", image["id"], detail=image.get("ref", "")))
     if kept != retired:
         # Written last: an interrupted removal is then tried again
@@ -424,10 +425,11 @@ def absent(
         gone = {container.id for container in mine}
         used = {container.image_id for container in containers if container.id not in gone} | set(needed_elsewhere)
         wanted = image_ids(observed.state) | {container.image_id for container in mine}
+        built = image_ids(observed.state, built=True)
         steps += [
             Step("remove_image", image.id, detail=image.tags[0] if image.tags else "")
             for image in sorted(images, key=lambda image: image.id)
-            if image.id in wanted and image.id not in used and _ours(image)
+            if image.id in wanted and image.id not in used and _ours(image, image.id in built)
         ]
     return (*steps, *(Step("delete", path) for path in paths))
 
@@ -562,12 +564,18 @@ def _stoppable(container: ContainerState) -> bool:
     return container.running or container.status in ("restarting", "paused")
 
 
-def _ours(image: Optional[ImageState]) -> bool:
-    return image is not None and any(label.startswith(OUR_IMAGES) for label in image.labels)
+def _ours(image: Optional[ImageState], built: bool = False) -> bool:
+    """Whether we may remove an image: its labels say that it is ours, or the state file does (AIKit's images have no labels)."""
+    return image is not None and (built or any(label.startswith(OUR_IMAGES) for label in image.labels))
 
 
 def _image_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": record.get("id", ""), "ref": record.get("image", "")}
+    return {"id": record.get("id", ""), "ref": record.get("image", ""), **_built(record)}
+
+
+def _built(record: Mapping[str, Any]) -> dict[str, bool]:
+    """That an image was built for its service; pre-made ones are never removed."""
+    return {"built": True} if record.get("built") else {}
 
 
 def _write(observed: Observed, state: Mapping[str, Any]) -> Step:

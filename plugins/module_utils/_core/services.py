@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from . import reference
+from .data_aikit import parse_version
 from .errors import AikitError, Finding
 from .localai import CACHE_TYPES, suggest
 
@@ -41,7 +42,7 @@ _SIZE = re.compile(r"\d+(?:\.\d+)?[bkmgtBKMGT]?[bB]?")
 OWN_KEYS = ("name", "src", "definition", "image")
 
 # What decides the bytes of an image
-BUILD_KEYS = ("image", "aikitfile_sha256", "runtime", "server", "base_variant", "context")
+BUILD_KEYS = ("image", "aikitfile_sha256", "runtime", "server", "base_variant", "aikit_version", "context")
 
 # What a service may not set by hand, and what to write instead
 RESERVED_ENVIRONMENT = {
@@ -59,7 +60,8 @@ class Service:
     """One service on one host, every value typed.
 
     ``gpus`` is None and ``expect`` has no ``verdict`` until :func:`complete` has seen the aikitfile.
-    ``server`` and ``base_variant`` stay empty for pre-made images: the image itself says what it is.
+    ``server`` and ``base_variant`` stay empty for pre-made images: the image itself says what it is. ``base_variant`` is
+    empty with LocalAI too. An empty ``aikit_version`` is the module's default.
     ``definition`` is whatever stood there; the aikitfile validator judges it.
     """
 
@@ -74,6 +76,7 @@ class Service:
     engine: str = "auto"
     server: str = ""
     base_variant: str = ""
+    aikit_version: str = ""
     context: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     expect: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -168,8 +171,10 @@ def complete(service: Service, runtime: str) -> Service:
     variant = service.base_variant
     server = service.server
     if service.built:
-        variant = variant or {"cuda": "cuda", "applesilicon": "vulkan"}.get(runtime, "cpu")
-        server = server or "llama_cpp"
+        # A base is a thing of llama.cpp's server alone, so who names one means that server
+        server = server or ("llama_cpp" if variant else "localai")
+        if server == "llama_cpp":
+            variant = variant or {"cuda": "cuda", "applesilicon": "vulkan"}.get(runtime, "cpu")
     expect = dict(service.expect)
     if expect.get("verdict") is None:
         if gpus or runtime == "applesilicon":
@@ -183,7 +188,7 @@ def complete(service: Service, runtime: str) -> Service:
 def conflicts(service: Service, runtime: str) -> tuple[Finding, ...]:
     """What a completed service and its aikitfile's runtime say against each other."""
     findings = []
-    if service.built and service.gpus and runtime == "" and service.base_variant == "cpu":
+    if service.built and service.gpus and runtime == "" and service.base_variant in ("", "cpu"):
         findings.append(
             _error(
                 f"{service.path}.gpus",
@@ -191,7 +196,7 @@ def conflicts(service: Service, runtime: str) -> tuple[Finding, ...]:
                 "Set runtime: cuda in the aikitfile, or gpus: [].",
             )
         )
-    if service.built and runtime == "cuda" and service.base_variant != "cuda":
+    if service.built and service.server == "llama_cpp" and runtime == "cuda" and service.base_variant != "cuda":
         findings.append(
             _error(
                 f"{service.path}.base_variant",
@@ -312,13 +317,9 @@ def _service(index: int, raw: Any, defaults: Mapping[str, Any]) -> tuple[Optiona
         findings.append(
             _error(path, "has neither src, definition nor image", "Name an aikitfile with src, or a pre-made image with image.")
         )
-    if built and values.get("server") == "localai":
+    if built and values.get("server") == "localai" and "base_variant" in values:
         findings.append(
-            _error(
-                f"{path}.server",
-                "images with LocalAI cannot be built yet",
-                "Leave server out; or build the image with AIKit and name it with image instead of src.",
-            )
+            _error(f"{path}.base_variant", "is for server llama_cpp; an image with LocalAI has AIKit's own base", "Take it out, or set server: llama_cpp.")
         )
     if built and "@" in values.get("image", ""):
         findings.append(_error(f"{path}.image", "has a digest, but is built here", "Give it a tag instead."))
@@ -536,6 +537,13 @@ def _environment(value: Any) -> dict[str, str]:
     return result
 
 
+def _aikit_version(value: Any) -> str:
+    text = str(value) if isinstance(value, float) else _text(value)
+    if parse_version(text) is None:
+        raise _Problem(f"{text!r} is no release of AIKit", "Write one such as 0.21.0, or main.")
+    return text
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise _Problem(f"must be a mapping, not {_kind(value)}")
@@ -622,6 +630,7 @@ KEYS: Mapping[str, Check] = {
     "engine": _choice(ENGINES),
     "server": _choice(SERVERS),
     "base_variant": _choice(BASE_VARIANTS),
+    "aikit_version": _aikit_version,
     "context": _text,
     "settings": _table(SETTINGS, "setting"),
     "expect": _table(EXPECT, "expectation"),

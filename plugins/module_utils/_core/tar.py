@@ -37,6 +37,7 @@ class Entry:
     path: str
     mode: int
     content: Optional[tuple[Segment, ...]] = None
+    owner: tuple[int, int] = (0, 0)
 
 
 def segments(entries: Iterable[Entry]) -> tuple[Segment, ...]:
@@ -44,7 +45,7 @@ def segments(entries: Iterable[Entry]) -> tuple[Segment, ...]:
     parts: list[Segment] = []
     for entry in entries:
         size = total_size(entry.content or ())
-        _append(parts, header(entry.path, size, entry.mode, directory=entry.content is None))
+        _append(parts, header(entry.path, size, entry.mode, directory=entry.content is None, owner=entry.owner))
         for part in entry.content or ():
             _append(parts, part)
         _append(parts, b"\0" * (-size % BLOCK))
@@ -62,10 +63,10 @@ def total_size(parts: Iterable[Segment]) -> int:
     return sum(segment_size(part) for part in parts)
 
 
-def header(path: str, size: int, mode: int, directory: bool = False) -> bytes:
+def header(path: str, size: int, mode: int, directory: bool = False, owner: tuple[int, int] = (0, 0)) -> bytes:
     """The header of one entry (POSIX ustar; with a PAX header before it where ustar is too small).
 
-    Owner 0:0 without names, time 0. Source: POSIX.1-2017, pax, "ustar Interchange Format".
+    Owners (user and group) without names, time 0. Source: POSIX.1-2017, pax, "ustar Interchange Format".
     """
     name = path.rstrip("/") + ("/" if directory else "")
     raw = name.encode("utf-8")
@@ -74,7 +75,7 @@ def header(path: str, size: int, mode: int, directory: bool = False) -> bytes:
         records += _pax_record("path", name)
     if size > MAX_USTAR_SIZE:
         records += _pax_record("size", str(size))
-    block = ustar(raw[:100], 0 if size > MAX_USTAR_SIZE else size, mode, b"5" if directory else b"0")
+    block = ustar(raw[:100], 0 if size > MAX_USTAR_SIZE else size, mode, b"5" if directory else b"0", owner=owner)
     if not records:
         return block
     padded = records + b"\0" * (-len(records) % BLOCK)

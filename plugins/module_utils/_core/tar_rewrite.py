@@ -58,8 +58,10 @@ class Member:
 class Reader:
     """The members of one tar archive, in its order, and the bytes of the one that was given last."""
 
-    def __init__(self, chunks: Iterable[bytes], name: str) -> None:
+    def __init__(self, chunks: Iterable[bytes], name: str, strict: bool = True) -> None:
+        """Without ``strict``, what could do harm is only read over: nothing may be made of it then."""
         self.name = name
+        self._strict = strict
         self._chunks = iter(chunks)
         self._buffer = b""
         self._position = 0
@@ -119,11 +121,12 @@ class Reader:
 
     def _member(self, block: bytes, kind: bytes, records: dict[bytes, bytes], name: str, link: str, size: int) -> Member:
         shown = printable(name)
-        if kind in _REFUSED or any(key.startswith(b"GNU.sparse.") for key in records):
+        if self._strict and (kind in _REFUSED or any(key.startswith(b"GNU.sparse.") for key in records)):
             raise self._bad(f"{shown} is {_REFUSED.get(kind, 'a sparse file')}, which no layer may hold")
-        if kind not in _KINDS:
+        if self._strict and kind not in _KINDS:
             raise self._bad(f"{shown} is of the unknown type {kind!r}")
-        what = "directory" if _KINDS[kind] == "file" and name.endswith("/") and not size else _KINDS[kind]
+        what = _KINDS.get(kind, "file")
+        what = "directory" if what == "file" and name.endswith("/") and not size else what
         path = self._clean(name, shown)
         target = link
         if what == "link":
@@ -133,7 +136,7 @@ class Reader:
         if b"size" in records:
             size = self._decimal(records, b"size", shown)
         # Some writers give a link the size of its target, without its bytes
-        size = size if what == "file" else 0
+        size = size if what == "file" and kind not in (b"3", b"4", b"6") else 0
         self._left, self._padding = size, -size % BLOCK
         return Member(
             path,
@@ -175,6 +178,9 @@ class Reader:
         return prefix + b"/" + name if prefix else name
 
     def _clean(self, name: str, shown: str) -> str:
+        if not self._strict:
+            # As engines read it
+            return posixpath.normpath(f"/{name}").lstrip("/")
         if name.startswith("/"):
             raise self._bad(f"{shown} is an absolute name")
         if "\0" in name:
@@ -299,8 +305,8 @@ def rewrite(
     for member in plan_.directories:
         if member.path in replaced:
             raise AikitError(f"{member.path} of the image is a directory, where a file belongs.", "Name another image.")
-    for path in _folders_of(prefix):
-        yield header(Member(path, "directory", _DEFAULT_DIRECTORY_MODE, 0, 0, 0, 0))
+    for folder in _folders_of(prefix):
+        yield header(Member(folder, "directory", _DEFAULT_DIRECTORY_MODE, 0, 0, 0, 0))
     for member in plan_.directories:
         yield header(_moved(member, prefix))
     for member in plan_.symlinks:
@@ -313,16 +319,16 @@ def rewrite(
     for layer in sorted(wanted):
         reader = open_layer(layer)
         for number, member in enumerate(reader):
-            path = plan_.files.get((layer, number))
-            if path is None:
+            first = plan_.files.get((layer, number))
+            if first is None:
                 continue
-            if path in replaced:
+            if first in replaced:
                 # Further names of a file that is replaced keep its bytes: the first of them becomes the file
-                others = [link.path for link, target in plan_.links if target == path and link.path not in replaced]
+                others = [link.path for link, target in plan_.links if target == first and link.path not in replaced]
                 if not others:
                     continue
-                first_names[path] = others[0]
-            moved = _moved(member, prefix, first_names.get(path, path))
+                first_names[first] = others[0]
+            moved = _moved(member, prefix, first_names.get(first, first))
             yield header(moved)
             yield from reader.body()
             yield b"\0" * (-member.size % BLOCK)

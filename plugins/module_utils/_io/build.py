@@ -16,10 +16,11 @@ from .._core import builder as builders
 from .._core import buildkit as buildkit_rules
 from .._core import image as images
 from .._core import image_base, llama_server, model_source
+from .._core.aikitfile import Aikitfile
 from .._core import lock as locks
+from .._core import registry as rules
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
-from .._core.image_base import ServerHint
 from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
 from .._core.tar import Segment
@@ -28,6 +29,7 @@ from .base_image import FoundBase, find_base
 from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
 from .image import FoundModels, find_models, layer_digest, load_needs, verified_chunks
+from .localai_image import LocalAIMaker, Maker
 from .outputs import Outputs, Places
 from .registry import Registry, RegistrySettings
 
@@ -40,6 +42,7 @@ class Request:
     context: Optional[str]
     server: str
     base: Any
+    localai: Optional[dict[str, Any]]
     platforms: list[str]
     aikit_version: str
     load: list[str]
@@ -70,6 +73,7 @@ class Request:
     buildx_builder: Optional[str] = None
     buildkit_image: Optional[str] = None
     buildkitd_config: Optional[str] = None
+    registry_logins: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     @property
     def places(self) -> Places:
@@ -78,7 +82,12 @@ class Request:
     @property
     def registry_settings(self) -> RegistrySettings:
         return RegistrySettings(
-            self.registry_auth_file, self.registry_ca_file, tuple(self.registry_insecure or ()), self.registry_mirrors or {}, self.registry_timeout_seconds
+            self.registry_auth_file,
+            self.registry_ca_file,
+            tuple(self.registry_insecure or ()),
+            self.registry_mirrors or {},
+            self.registry_timeout_seconds,
+            tuple(self.registry_logins or ()),
         )
 
 
@@ -96,24 +105,25 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     lock = _read_lock(request.lock)
     if choice.builder == "buildkit":
         return buildkit.build(request, choice, aikitfile, findings, name, check_mode, started, lock)
-    if request.server != "llama_cpp" or not request.base:
-        raise AikitError("base: server llama_cpp needs a base.", "Role aikit.fleet.llama_cpp_base makes one; name its path here.")
     cache = files.DigestCache(request.cache, read_only=check_mode)
     pins = Lock() if request.lock_update else lock
     registry, store = Registry(request.registry_settings), BlobStore(request.blobs)
-    found_bases = _find_bases(request, registry, store, cache, pins)
-    # Before a model is fetched: a base that cannot serve it is known now
-    for found_base in found_bases.values():
-        images.check_runtime(aikitfile.runtime, found_base.base)
+    # Before a model is fetched: what cannot be had, or cannot serve it, is known now
+    maker: Maker
+    if request.server == "localai":
+        maker = LocalAIMaker(request, aikitfile, registry, store, cache, pins, check_mode)
+    else:
+        maker = LlamaCppMaker(request, aikitfile, registry, store, cache, pins)
     context = request.context or request.parsed.get("directory") or ""
     tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {})
     found = find_models(_pin_models(aikitfile, pins), context, request.store, tokens, cache, check_mode)
     findings = (*findings, *found.findings)
-    if found.absent:
-        return _unknown(name, found.actions, request, findings, started, choice.reason)
-    whole, remarks = _assemble(name, aikitfile, found_bases, found, request, cache)
-    content = _lock_content(whole, aikitfile, request, found_bases, found) if request.lock else {}
-    remarks = (*remarks, *(locks.check(lock, content, request.lock_update) if content else ()))
+    fetched = (*maker.actions, *found.actions)
+    if maker.absent or found.absent:
+        return _unknown(name, fetched, request, findings, started, choice.reason)
+    whole = _assemble(maker, name, found, cache)
+    content = _lock_content(whole, aikitfile, maker, found) if request.lock else {}
+    remarks = (*maker.findings, *(locks.check(lock, content, request.lock_update) if content else ()))
     outputs = Outputs(whole, request.places, cache, registry, store, open_engine)
     plan = _with_lock(outputs.plan(), request.lock or "", lock, content)
     reused = outputs.reused
@@ -125,8 +135,8 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
             files.write_atomic(str(request.lock), locks.render(content), keep=True)
     registry.close()
     return report(
-        replace(plan, actions=(*found.actions, *plan.actions)),
-        image=images.result(whole, reused, found.models),
+        replace(plan, actions=(*fetched, *plan.actions)),
+        image={**images.result(whole, reused, found.models), **maker.result},
         findings=[finding.as_dict() for finding in (*findings, *remarks, *outputs.findings())],
         bytes_sent=sent,
         bytes_written=written,
@@ -137,16 +147,42 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     )
 
 
-def _find_bases(request: Request, registry: Registry, store: BlobStore, cache: files.DigestCache, pins: Lock) -> dict[str, FoundBase]:
-    """The base of every platform, in the order of the platforms."""
-    hint = image_base.parse_hint(request.base_server)
-    wanted = image_base.split_bases(request.base, request.platforms)
-    found = {
-        platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text)) for platform, text in wanted.items()
-    }
-    if len(found) > 1 and not all(platform.startswith("linux/") for platform in found):
-        raise AikitError(f"platforms: {', '.join(found)}: images are for linux.", "Name linux platforms.")
-    return found
+class LlamaCppMaker(Maker):
+    """llama.cpp's server on a base that holds it."""
+
+    def __init__(self, request: Request, aikitfile: Aikitfile, registry: Registry, store: BlobStore, cache: files.DigestCache, pins: Lock) -> None:
+        super().__init__()
+        if request.base is None:
+            raise AikitError("base: server llama_cpp needs a base that has it.", "Build one with role llama_cpp_base and give the path of its .tar file, or name an image.")
+        self.request = request
+        self.aikitfile = aikitfile
+        self.sources = image_base.split_bases(request.base, request.platforms)
+        hint = image_base.parse_hint(request.base_server)
+        self.bases: dict[str, FoundBase] = {
+            platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text)) for platform, text in self.sources.items()
+        }
+        if len(self.bases) > 1 and not all(platform.startswith("linux/") for platform in self.bases):
+            raise AikitError(f"platforms: {', '.join(self.bases)}: images are for linux.", "Name linux platforms.")
+        for found in self.bases.values():
+            images.check_runtime(aikitfile.runtime, found.base)
+
+    def recipes(self, name: str, found: FoundModels) -> list[images.ImageRecipe]:
+        paths = images.model_paths(found.models)
+        made = []
+        remarks: dict[Finding, None] = {}
+        for found_base in self.bases.values():
+            settings = llama_server.translate(self.aikitfile, found_base.base.server, paths, found.metadata)
+            raise_for_errors(settings.findings, (self.request.parsed or {})["name"])
+            remarks.update(dict.fromkeys(settings.findings))
+            made.append(images.recipe(name, self.aikitfile, found_base.base, found_base.path, found.models, settings, found_base.blob_path))
+        self.findings = tuple(remarks)
+        return made
+
+    def locked_bases(self, whole: images.Release) -> dict[str, dict[str, Any]]:
+        return {
+            image.platform: locks.base_entry(self.sources[platform], found_base.base, found_base.resolved)
+            for image, (platform, found_base) in zip(whole.images, self.bases.items())
+        }
 
 
 def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> aikitfiles.Aikitfile:
@@ -158,24 +194,16 @@ def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> aikitfiles.Aikit
     return replace(aikitfile, models=pinned)
 
 
-def _assemble(
-    name: str, aikitfile: aikitfiles.Aikitfile, found_bases: Mapping[str, FoundBase], found: FoundModels, request: Request, cache: files.DigestCache
-) -> tuple[images.Release, tuple[Finding, ...]]:
+def _assemble(maker: Maker, name: str, found: FoundModels, cache: files.DigestCache) -> images.Release:
     """The image of every platform, under one name; each layer is read once."""
     made: list[images.Image] = []
-    remarks: dict[Finding, None] = {}
     digests: dict[tuple[Segment, ...], str] = {}
-    paths = images.model_paths(found.models)
-    for found_base in found_bases.values():
-        settings = llama_server.translate(aikitfile, found_base.base.server, paths, found.metadata)
-        raise_for_errors(settings.findings, (request.parsed or {})["name"])
-        remarks.update(dict.fromkeys(settings.findings))
-        recipe = images.recipe(name, aikitfile, found_base.base, found_base.path, found.models, settings, found_base.blob_path)
+    for recipe in maker.recipes(name, found):
         for layer in recipe.layers:
             if layer.parts not in digests:
                 digests[layer.parts] = layer_digest(layer, cache)
         made.append(images.finish(recipe, [digests[layer.parts] for layer in recipe.layers]))
-    return images.release(made), tuple(remarks)
+    return images.release(made)
 
 
 def _read_lock(path: Optional[str]) -> Lock:
@@ -188,16 +216,9 @@ def _read_lock(path: Optional[str]) -> Lock:
         return Lock(path=path)
 
 
-def _lock_content(
-    whole: images.Release, aikitfile: aikitfiles.Aikitfile, request: Request, found_bases: Mapping[str, FoundBase], found: FoundModels
-) -> dict[str, Any]:
-    sources = image_base.split_bases(request.base, request.platforms)
-    entries = {
-        image.platform: locks.base_entry(sources[platform], found_base.base, found_base.resolved)
-        for image, (platform, found_base) in zip(whole.images, found_bases.items())
-    }
+def _lock_content(whole: images.Release, aikitfile: aikitfiles.Aikitfile, maker: Maker, found: FoundModels) -> dict[str, Any]:
     models = locks.model_entries(found.models, {model.name: model.source for model in aikitfile.models})
-    return locks.document(whole.name, whole.digest, aikitfile.sha256, entries, models)
+    return locks.document(whole.name, whole.digest, aikitfile.sha256, maker.locked_bases(whole), models, maker.locked_images)
 
 
 def _with_lock(plan: Plan, path: str, lock: Lock, content: Mapping[str, Any]) -> Plan:
@@ -229,9 +250,21 @@ def _unknown(name: str, downloads: Sequence[Action], request: Request, findings:
     )
 
 
-def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engine_name: str, check_mode: bool) -> dict[str, Any]:
-    """The result of module aikit_image_load."""
+def load_archive(
+    name: str,
+    image: dict[str, Any],
+    archive: Optional[str],
+    engine_name: str,
+    check_mode: bool,
+    pull: Optional[str] = None,
+    logins: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The result of module aikit_image_load. ``pull`` is the image by digest in a registry, in place of an archive."""
     name = images.check_reference(name)
+    remote = rules.parse_name(pull, "pull") if pull else None
+    if remote is not None and not remote.digest:
+        raise AikitError(f"pull: {pull} names no digest.", "A tag may mean another image tomorrow: write host/path@sha256:….")
+    known = rules.given_logins(logins)
     ids, layers = images.identities(image)
     engine = open_engine(engine_name)
     named = engine.image(name)
@@ -244,6 +277,10 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
             raise AikitError(f"archive: there is no file {archive} on this host.", "Copy it there first; module aikit.fleet.aikit_image writes it.")
         files.require_spaces(load_needs(engine, name, os.path.getsize(archive)))
         actions.append(Action("load", name, engine.name))
+    elif found is None and remote is not None:
+        size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
+        files.require_spaces(load_needs(engine, name, size))
+        actions.append(Action("pull", remote.text, engine.name))
     elif found is None:
         # Asked before anything travels
         size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
@@ -255,6 +292,10 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
             engine.tag(found.id, name)
         elif found is None and archive:
             found = _load(engine, name, ids, archive)
+        elif found is None and remote is not None:
+            login = known.get(remote.host)
+            engine.pull(remote.text, (login.user, login.password) if login else None)
+            found = _named(engine, name, ids, remote.text)
     return report(
         Plan(tuple(actions), {"image": named.id if named else None}, {"image": ids[0] if actions else named.id if named else None}),
         present=found is not None,
@@ -274,11 +315,16 @@ def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState
         if half is not None:
             engine.remove_image(half.id)
         raise
-    loaded = present_image(engine, name, *ids)
-    if loaded is None:
-        raise AikitError(f"{archive} was loaded, but {engine.name} does not list {ids[0]}.", "The archive holds another image; build it again.")
+    return _named(engine, name, ids, archive)
+
+
+def _named(engine: Engine, name: str, ids: list[str], origin: str) -> ImageState:
+    """The image that came from ``origin``, under its name."""
+    found = present_image(engine, name, *ids)
+    if found is None:
+        raise AikitError(f"{origin} was loaded, but {engine.name} does not list {ids[0]}.", "It holds another image; build it again.")
     named = engine.image(name)
-    if named is None or named.id != loaded.id:
-        # The archive was written under another name
-        engine.tag(loaded.id, name)
-    return loaded
+    if named is None or named.id != found.id:
+        # The archive was written under another name, and what was pulled by digest has none
+        engine.tag(found.id, name)
+    return found

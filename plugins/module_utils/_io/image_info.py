@@ -63,7 +63,7 @@ def _described(sources: list[ImageSource], asked: str, config_path: str) -> tupl
     for source in sources:
         by_digest = f"{source.repository}@{source.digest}"
         state = state_of(source.config, source.ref if "/" in source.ref else "", by_digest, source.manifest.config.digest)
-        found.append({**info(state, asked), "index_digest": source.index_digest})
+        found.append({**info(state, asked, source.manifest.annotations), "index_digest": source.index_digest})
     text = b""
     if config_path and sources:
         text = image_file(sources[0], config_path) or b""

@@ -239,17 +239,22 @@ SILENT = Evidence("unverified", ("The log is silent.",))
 @pytest.mark.parametrize(
     ("held", "size_bytes", "verdict"),
     [
-        (5120, 5 * 2**30, "proven"),
-        (3000, 5 * 2**30, "unverified"),  # a context, not the weights
-        (300, 2**28, "proven"),
-        (2048, 0, "proven"),
-        (1000, 0, "unverified"),
+        (6200, 5 * 2**30, "proven"),
+        (6100, 5 * 2**30, "unverified"),  # with a context and its buffers beside them, less than the weights
+        (3000, 5 * 2**30, "unverified"),
+        (1000, 2**28, "unverified"),  # no more than a context takes when all weights of this small model are elsewhere
+        (2300, 2**28, "proven"),
+        (2048, 0, "unverified"),
+        (80000, 0, "unverified"),  # of a model whose size nobody tells
     ],
 )
 def test_held_memory_speaks_where_the_log_is_silent(held, size_bytes, verdict):
     found, source = check.corroborate(SILENT, {4242: held, 1: 9999}, [4242], size_bytes)
     assert (found.verdict, source) == (verdict, "nvidia-smi")
-    assert f"{held} MiB" in found.reasons[-1] or f"{held} MiB" in found.reasons[-2]
+    assert f"hold {held} MiB" in found.reasons[-1]
+    if verdict == "unverified":
+        assert "does not prove where the weights are" in found.reasons[-1]
+        assert ("the server does not tell the size" in found.reasons[-1]) == (not size_bytes)
 
 
 @pytest.mark.parametrize("verdict", ["proven", "partial", "cpu", "software", "failed"])

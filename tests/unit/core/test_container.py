@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import container
@@ -62,6 +63,7 @@ def localai_image(**changes):
         "labels": {},
         "env": {"CONFIG_FILE": "/config.yaml", "NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"},
         "entrypoint": ["local-ai"],
+        "command": ["--config-file=/config.yaml"],
         "server": "localai",
         "runtime": "cuda",
         **changes,
@@ -187,7 +189,14 @@ def test_premade_localai():
             "retries": 3,
             "start_period": "300s",
         },
-        env={"LOCALAI_LOAD_TO_MEMORY": "llama-3.2-1b", "LOCALAI_LOG_FORMAT": "json", "LOCALAI_LOG_LEVEL": "debug"},
+        env={
+            "LOCALAI_FORCE_META_BACKEND_CAPABILITY": "nvidia",
+            "LOCALAI_LOAD_TO_MEMORY": "llama-3.2-1b",
+            "LOCALAI_LOG_FORMAT": "json",
+            "LOCALAI_LOG_LEVEL": "debug",
+        },
+        entrypoint=["bash", "-c", container.LOCALAI_GPU_CHECK, "aikit.fleet", "local-ai"],
+        command=["--config-file=/config.yaml"],
         mounts=[{"type": "bind", "source": path, "target": "/config.yaml", "read_only": True}],
         device_requests=[{"driver": "cdi", "device_ids": ["nvidia.com/gpu=all"]}],
     )
@@ -202,6 +211,31 @@ def test_premade_localai():
         }
     ]
     assert found["image"]["digest"] == "sha256:3333"
+
+
+@pytest.mark.parametrize("script, code, started", [("echo GPU 0: L4", 0, True), ("echo No devices were found; exit 6", 69, False), ("", 69, False)])
+def test_localai_does_not_start_without_its_gpu(tmp_path, script, code, started):
+    """The script itself, under a bash that finds this nvidia-smi or none; the server is what follows it."""
+    if script:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    words = ["/bin/bash", "-c", container.LOCALAI_GPU_CHECK, "aikit.fleet", "/bin/echo", "server", "--debug", "a b"]
+    done = subprocess.run(words, capture_output=True, text=True, env={"PATH": str(tmp_path)}, check=False)
+    assert (done.returncode, done.stdout) == (code, "server --debug a b\n" if started else "")
+    assert ("this service was given GPUs, and the driver lists none" in done.stderr) != started
+
+
+def test_the_gpu_check_of_localai_is_for_services_with_gpus():
+    plain = container_spec(service(), localai_image(), NO_GPU, config=CONFIG)["container"]
+    assert "entrypoint" not in plain and "command" not in plain and "LOCALAI_FORCE_META_BACKEND_CAPABILITY" not in plain["env"]
+    # An image that does not say what it starts with, and has no CUDA backend to insist on
+    other = container_spec(service(gpus=["all"]), localai_image(command=[], runtime=""), TWO_BY_CDI, config=CONFIG)["container"]
+    assert other["entrypoint"][-1] == "local-ai" and "command" not in other and "LOCALAI_FORCE_META_BACKEND_CAPABILITY" not in other["env"]
+
+
+def test_images_with_localai_that_were_built_are_remembered_as_such():
+    assert "built" not in container_spec(service(), localai_image(), NO_GPU)["image"]
+    assert container_spec(service(built=True), localai_image(), NO_GPU)["image"]["built"] is True
 
 
 def test_localai_on_the_cpu_gets_no_gpu_from_a_default_runtime():

@@ -156,3 +156,19 @@ def test_the_checks_for_programs():
     bad = {"name": "driver", "ok": False, "detail": "absent", "hint": "Run aikit.fleet.provision."}
     assert fleet.checks_report({"b": [good, bad], "a": [good]}) == {"ok": False, "hosts": {"a": [good], "b": [good, bad]}}
     assert fleet.checks_report({"a": [good], "b": []})["ok"] is True
+
+
+@pytest.mark.parametrize(
+    "name, digest, reference",
+    [
+        ("registry.example:5000/a/b:1", "", "registry.example:5000/a/b:1"),
+        ("registry.example/a", "sha256:" + "1" * 64, "registry.example/a@sha256:" + "1" * 64),
+        ("localhost:5000/a:1", "", "localhost:5000/a:1"),
+        ("docker.io/me/a:1", "", "docker.io/me/a:1"),
+        ("localhost/aikit/a:1", "", ""),
+        ("me/a:1", "", ""),
+        ("a", "sha256:" + "1" * 64, ""),
+    ],
+)
+def test_where_an_image_is_in_a_registry(name, digest, reference):
+    assert fleet.registry_reference(name, digest) == reference

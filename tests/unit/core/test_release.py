@@ -411,6 +411,22 @@ def test_images_of_others_and_images_that_are_gone_are_forgotten():
     assert steps[-1].state["retired"] == []
 
 
+def test_images_without_labels_that_were_built_for_the_service_are_removed():
+    """AIKit's images have no labels, also those that we build; the state file knows which those are."""
+    retired = [{"id": "sha256:c2", "ref": "", "built": True}]
+    bare = [ImageState(id="sha256:c2"), ImageState(id="sha256:c3")]
+    found = observed(container("new"), proven="old", previous=record("c3", built=True), retired=retired)
+    steps = release.commit(found, record("new", built=True), 1, bare, [], set())
+    assert [step.target for step in steps if step.verb == "remove_image"] == ["sha256:c3", "sha256:c2"]
+    assert release.committed(found, record("new", built=True), 1)["current"]["built"] is True
+    gone = release.absent(observed(container("c3"), proven=None, current=record("c3", built=True)), [], True, bare)
+    assert "remove_image sha256:c3" in verbs(gone) and "remove_image sha256:c2" not in verbs(gone)
+    # Premade ones stay, whatever they look like
+    assert "remove_image sha256:c3" not in verbs(release.absent(observed(container("c3"), proven=None, current=record("c3")), [], True, bare))
+    assert release.make_record({"spec": "x", "image": {"id": "sha256:1", "built": True}}, "cpu", {})["built"] is True
+    assert "built" not in release.make_record({"spec": "x", "image": {"id": "sha256:1"}}, "cpu", {})
+
+
 def test_the_image_of_the_one_put_aside_counts_as_unused():
     found = observed(container("new"), put_aside("old"), proven="old", wish=pending("new", "old"))
     steps = commit(found, "new", 0, [image("old")], [container("new"), put_aside("old")])

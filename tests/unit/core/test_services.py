@@ -33,8 +33,9 @@ def test_the_shortest_service_gets_every_default():
         "bind_address": "127.0.0.1",
         "port": 8080,
         "engine": "auto",
-        "server": "llama_cpp",
-        "base_variant": "cpu",
+        "server": "localai",
+        "base_variant": "",
+        "aikit_version": "",
         "context": "",
         "settings": {},
         "expect": {"verdict": ["cpu"]},
@@ -77,6 +78,8 @@ def test_an_empty_value_takes_the_default_of_the_key():
         ("image", "r.example:5000/a/b", "r.example:5000/a/b:latest"),
         ("image", "r.example/a@sha256:" + "0" * 64, "r.example/a@sha256:" + "0" * 64),
         ("memory", "16g", "16g"),
+        ("aikit_version", "main", "main"),
+        ("aikit_version", 0.21, "0.21"),
         ("cpus", 2, 2.0),
         ("cpus", "1.5", 1.5),
         ("expect", {"verdict": "software", "min_tokens_per_second": 5}, {"verdict": ["software"], "min_tokens_per_second": 5.0}),
@@ -131,7 +134,12 @@ def test_values_are_typed(key, value, expected):
             "inference_services[0].environment.LLAMA_ARG_PORT: is set by the role (Instead, set port.)",
         ),
         ({"src": "a.yaml", "definition": {}}, "inference_services[0]: has src and definition"),
-        ({"src": "a.yaml", "server": "localai"}, "inference_services[0].server: images with LocalAI cannot be built yet"),
+        (
+            {"src": "a.yaml", "server": "localai", "base_variant": "cpu"},
+            "inference_services[0].base_variant: is for server llama_cpp; an image with LocalAI has AIKit's own base (Take it out, or set server: llama_cpp.)",
+        ),
+        ({"aikit_version": "v"}, "inference_services[0].aikit_version: 'v' is no release of AIKit (Write one such as 0.21.0, or main.)"),
+        ({"aikit_version": True}, "inference_services[0].aikit_version: must be a string, not true/false"),
         ({"src": "a.yaml", "image": "a@sha256:" + "0" * 64}, "inference_services[0].image: has a digest, but is built here"),
         ({"memory": "much"}, "inference_services[0].memory: 'much' is no amount of memory"),
     ],
@@ -231,12 +239,15 @@ def test_a_wide_bind_without_a_key_warns(address, key, warns):
 @pytest.mark.parametrize(
     ("service", "runtime", "gpus", "variant", "verdict"),
     [
-        ({"src": "a"}, "", (), "cpu", ["cpu"]),
-        ({"src": "a"}, "cuda", ("all",), "cuda", ["proven"]),
-        ({"src": "a"}, "applesilicon", (), "vulkan", ["proven"]),
+        ({"src": "a"}, "", (), "", ["cpu"]),
+        ({"src": "a"}, "cuda", ("all",), "", ["proven"]),
+        ({"src": "a"}, "applesilicon", (), "", ["proven"]),
+        ({"src": "a", "server": "llama_cpp"}, "", (), "cpu", ["cpu"]),
+        ({"src": "a", "server": "llama_cpp"}, "cuda", ("all",), "cuda", ["proven"]),
+        ({"src": "a", "server": "llama_cpp"}, "applesilicon", (), "vulkan", ["proven"]),
         ({"src": "a", "base_variant": "vulkan"}, "", (), "vulkan", ["cpu", "software"]),
-        ({"src": "a", "gpus": []}, "cuda", (), "cuda", ["cpu"]),
-        ({"src": "a", "gpus": [1], "expect": {"verdict": ["partial", "proven"]}}, "cuda", ("1",), "cuda", ["partial", "proven"]),
+        ({"src": "a", "gpus": []}, "cuda", (), "", ["cpu"]),
+        ({"src": "a", "gpus": [1], "expect": {"verdict": ["partial", "proven"]}}, "cuda", ("1",), "", ["partial", "proven"]),
         ({"image": "a:1"}, "", (), "", ["cpu"]),
         ({"image": "a:1", "gpus": ["all"]}, "", ("all",), "", ["proven"]),
     ],
@@ -245,6 +256,15 @@ def test_completion(service, runtime, gpus, variant, verdict):
     found = services.resolve([{"name": "llama", **service}])[0][0]
     done = services.complete(found, runtime)
     assert (done.gpus, done.base_variant, done.expect["verdict"]) == (gpus, variant, verdict)
+
+
+def test_which_server_is_built():
+    """AIKit's own image, unless llama.cpp's server is named, or a base of it; a pre-made image says itself what it is."""
+    servers = []
+    for keys in ({"src": "a"}, {"src": "a", "server": "llama_cpp"}, {"src": "a", "base_variant": "cpu"}, {"src": "a", "server": "localai"}, {"image": "a:1"}):
+        found = services.resolve([{"name": "llama", **keys}])[0][0]
+        servers.append(services.complete(found, "").server)
+    assert servers == ["localai", "llama_cpp", "llama_cpp", "localai", ""]
 
 
 @pytest.mark.parametrize(

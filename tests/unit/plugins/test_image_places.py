@@ -17,7 +17,8 @@ import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
 from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, registry
-from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info
+from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
+from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.tests.unit.fake_registry import LAYER, FakeRegistry, is_, once, sha256
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
 from ansible_collections.aikit.fleet.tests.unit.plugins import test_aikit_image as shared
@@ -556,6 +557,50 @@ def test_files_that_are_no_locks(folder, run, text, words):
 
 def test_updating_no_lock(run):
     assert "no lock is named" in run(lock_update=True)["msg"]
+
+
+# ---- a host pulls
+
+
+def test_a_host_pulls_by_digest_check_real_again(run, engine):
+    built = run()["image"]
+    name, reference = "registry.example:5000/fleet/tiny:1", f"registry.example:5000/fleet/tiny@{built['digest']}"
+    pulls = []
+
+    def pull(ref, login):
+        pulls.append((ref, login))
+        engine.stored[ref] = ImageState(built["id"], digests=(ref,))
+
+    engine.pull = pull
+    logins = [{"registry": "registry.example:5000", "username": "anna", "password": "s3cret-word"}]
+    options = {"name": name, "image": built, "pull": reference, "registry_logins": logins}
+    told = run(aikit_image_load, check_mode=True, **options)
+    assert told["actions"] == [f"pull {reference} (docker)"] and not pulls and not told["present"]
+    done = run(aikit_image_load, **options)
+    assert done["actions"] == told["actions"] and done["present"] and pulls == [(reference, ("anna", "s3cret-word"))]
+    assert "s3cret-word" not in json.dumps(done) and engine.image(name).id == built["id"]
+    assert not run(aikit_image_load, **options)["changed"] and len(pulls) == 1
+
+
+def test_a_host_that_pulls_another_image_says_so(run, engine):
+    built = run()["image"]
+    engine.pull = lambda ref, login: None
+    failed = run(aikit_image_load, name="registry.example/a:1", image=built, pull=f"registry.example/a@{built['digest']}")
+    assert "does not list" in failed["msg"]
+    assert "names no digest" in run(aikit_image_load, name="registry.example/a:1", image=built, pull="registry.example/a:1")["msg"]
+    failed = run(aikit_image_load, name="registry.example/a:1", image=built, pull=f"registry.example/a@{built['digest']}", archive="/x")
+    assert "mutually exclusive" in failed["msg"]
+
+
+def test_logins_of_a_task_go_before_those_in_files(run, folder):
+    with FakeRegistry("anna", "s3cret-word") as server:
+        name = f"{server.host}/fleet/tiny:1"
+        (folder / "auth.json").write_text('{"auths": {}}')
+        options = {"name": name, "push": True, "registry_auth_file": str(folder / "auth.json")}
+        assert "answered 401" in run(**options)["msg"]
+        done = run(**options, registry_logins=[{"registry": server.host, "username": "anna", "password": "s3cret-word"}])
+        assert done["changed"] and "s3cret-word" not in json.dumps(done)
+        assert "has no username" in run(**options, registry_logins=[{"registry": server.host, "username": "", "password": "s3cret-word"}])["msg"]
 
 
 # ---- reading back

@@ -512,10 +512,10 @@ def test_a_clients_request_does_not_change_the_verdict(capsys, server, monkeypat
 def test_the_driver_corroborates(capsys, server, monkeypatch):
     engine = FakeEngine(log="captured/quiet")
     monkeypatch.setattr(inference_check, "open_engine", lambda name: engine)
-    monkeypatch.setattr(inference, "gpu_processes", lambda: "4242, 900 MiB\n17, 5000 MiB\n")
+    monkeypatch.setattr(inference, "gpu_processes", lambda: "4242, 2900 MiB\n17, 5000 MiB\n")
     result = run(capsys, url=server.url, container="llama", expect={"verdict": ["proven"]})[1]
     assert (result["verdict"], result["evidence"]["sources"]) == ("proven", ["log", "nvidia-smi"])
-    assert "hold 900 MiB" in result["reasons"][-1]
+    assert "hold 2900 MiB" in result["reasons"][-1]
     # Kept evidence holds the driver's word already, which is not said twice
     again = run(capsys, url=server.url, container="llama", evidence=result["evidence"])[1]
     assert (again["verdict"], again["evidence"]["sources"]) == ("proven", ["stored", "nvidia-smi"])

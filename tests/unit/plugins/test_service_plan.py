@@ -115,7 +115,7 @@ def test_a_plan_is_complete(good, project):
     assert (llama["src"], llama["context"]) == (f"{project}/aikitfiles/llama.yaml", f"{project}/aikitfiles")
     assert llama["parsed"]["lines"]["models[0].source"] == 4
     assert llama["models"] == [{"name": "llama", "source": "llama.gguf", "sha256": ""}]
-    assert (inline["runtime"], inline["gpus"], inline["base_variant"], inline["expect"]) == ("cuda", ["all"], "cuda", {"verdict": ["proven"]})
+    assert (inline["runtime"], inline["gpus"], inline["base_variant"], inline["expect"]) == ("cuda", ["all"], "", {"verdict": ["proven"]})
     assert inline["parsed"]["document"]["models"][0]["promptTemplates"][0]["template"] == "{{.Input}}"
     assert inline["context"] == str(project)
     assert (premade["built"], premade["gpus"], premade["parsed"], premade["server"]) == (False, ["0"], {}, "")
