@@ -137,8 +137,8 @@ ARGUMENT_SPEC = {
     "archive": {"type": "path"},
     "pull": {"type": "str"},
     "engine": ENGINE_OPTION,
-    "registry_logins": REGISTRY_OPTIONS["registry_logins"],
     "status_file": STATUS_FILE_OPTION,
+    "registry_logins": REGISTRY_OPTIONS["registry_logins"],
 }
 
 

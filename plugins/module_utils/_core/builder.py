@@ -104,9 +104,8 @@ def given_options(options: Mapping[str, object], names: Sequence[str] = BUILDKIT
 
 
 def release(aikit_version: str) -> Version:
-    """The release that an option ``aikit_version`` means; what is newer than all known ones counts as the main branch."""
-    found = data_aikit.parse_version(aikit_version) or data_aikit.NEWEST_RELEASE
-    return data_aikit.MAIN if found > data_aikit.NEWEST_RELEASE else found
+    """The release that an option ``aikit_version`` means."""
+    return data_aikit.parse_version(aikit_version) or data_aikit.NEWEST_RELEASE
 
 
 def decide(server: str, asked: str, aikitfile: Aikitfile, aikit_version: str, platforms: Sequence[str], options: Mapping[str, object]) -> Choice:

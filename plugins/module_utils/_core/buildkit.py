@@ -91,7 +91,9 @@ def refused(aikitfile: Aikitfile, source: Mapping[str, Any], release: Version) -
         findings.append(Finding("error", path, line, message, hint))
 
     described = data_aikit.describe(release)
-    if not data_aikit.FEATURES["verbatim text"].holds(release):
+    # What is newer than all that is known counts as the main branch
+    judged = data_aikit.MAIN if release > data_aikit.NEWEST_RELEASE else release
+    if not data_aikit.FEATURES["verbatim text"].holds(judged):
         hint = "do without double quotes, $, backticks and backslashes (single quotes are safe), or build with builder direct, which passes it verbatim"
         texts = [("config", aikitfile.config)]
         for number, model in enumerate(aikitfile.models):

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
 
-from . import data_aikit, data_aikit_release
+from . import builder, data_aikit, data_aikit_release
 from .aikitfile import Aikitfile
 from .data_aikit_release import APPLE_SILICON_ENV, CPU, CUDA, PATH, VULKAN, Backend, Release
 from .errors import AikitError, Finding
@@ -106,20 +106,15 @@ def release(aikit_version: str) -> Optional[Release]:
 
 def obstacle(aikitfile: Aikitfile, aikit_version: str, architectures: Sequence[str]) -> str:
     """Why AIKit's image of this aikitfile cannot be assembled from layers; empty when it can."""
-    found = release(aikit_version)
-    backend = aikitfile.backends[0] if aikitfile.backends else ""
-    if found is None:
-        known = " and ".join(data_aikit.describe(entry.version) for entry in data_aikit_release.RELEASES)
-        return f"what AIKit {aikit_version} puts into an image is not known here, only that of {known}"
-    if backend and not aikitfile.models:
-        return "a runner image (backends without models) installs packages"
-    if backend not in ("", "llama-cpp"):
-        return f"an image with backend {backend} installs packages"
-    if aikitfile.runtime == "rocm":
-        return "an image with runtime rocm installs packages"
-    if aikitfile.runtime == "cuda" and "amd64" in architectures and found.cuda_commands:
-        return f"AIKit {data_aikit.describe(found.version)} runs commands in its cuda images ({found.cuda_commands})"
-    return ""
+    wish = builder.Wish(
+        server="localai",
+        version=builder.release(aikit_version),
+        runtime=aikitfile.runtime,
+        backend=aikitfile.backends[0] if aikitfile.backends else "",
+        has_models=bool(aikitfile.models),
+        platforms=tuple(f"linux/{name}" for name in architectures),
+    )
+    return builder.why_not_direct(wish)
 
 
 def require_direct(aikitfile: Aikitfile, aikit_version: str, architectures: Sequence[str]) -> Release:

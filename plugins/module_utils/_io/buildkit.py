@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -23,6 +24,7 @@ from .._core import builder as builders
 from .._core import buildkit as core
 from .._core import data_aikit, data_buildkit, oci, version
 from .._core import lock as locks
+from .._core import registry as rules
 from .._core.aikitfile import Aikitfile, image_file
 from .._core.buildkit import Instance, Observed, Target, Versions
 from .._core.builder import Choice
@@ -30,6 +32,7 @@ from .._core.engine import uses_containerd_store
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
+from .._core.registry import Credentials
 from . import command, files, progress
 from .engine import Engine, open_engine, present_image
 from .image import verified_chunks
@@ -247,7 +250,7 @@ class _Run:
 
     def _remark_on_context(self, used: Sequence[str]) -> None:
         """Frontends up to v0.21.0 ask for the whole context."""
-        if self.release >= data_aikit.MAIN:
+        if self.release > data_aikit.NEWEST_RELEASE:
             return
         wanted = {os.path.normpath(os.path.join(self.context, source)) for source in used}
         other = 0
@@ -393,7 +396,7 @@ class _Run:
                     self.request.cache_to,
                 )
             )
-            environment.update(_docker_config(work, self.request.registry_auth_file))
+            environment.update(_docker_config(work, self.request.registry_auth_file, rules.given_logins(self.request.registry_logins or ())))
             output = core.Progress()
             with progress.stage(f"BuildKit: {self.name}", unit="steps") as stage:
 
@@ -543,18 +546,29 @@ def _workspace(prefix: str) -> Iterator[str]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _docker_config(work: str, auth_file: Optional[str]) -> dict[str, str]:
-    """The environment with which docker takes its logins from a file, and everything else from where it always does."""
-    if not auth_file:
+def _docker_config(work: str, auth_file: Optional[str], logins: Mapping[str, Credentials]) -> dict[str, str]:
+    """The environment with which docker takes its logins from a file or from the task, and everything else from where it always does."""
+    if not auth_file and not logins:
         return {}
     usual = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    document: dict[str, Any] = {}
+    source = os.path.expanduser(auth_file) if auth_file else os.path.join(usual, "config.json")
+    try:
+        with open(source, "rb") as handle:
+            document = rules.parse_login_file(handle.read(), source)
+    except OSError as exc:
+        if auth_file:
+            raise AikitError(f"registry_auth_file: {auth_file} cannot be read: {exc.strerror}.", "Log in first (docker login, podman login), or leave it out.") from None
+    if logins:
+        # A program that keeps logins would be asked before what stands here
+        document = {"auths": dict(document.get("auths") or {}), "credHelpers": dict(document.get("credHelpers") or {})}
+    for host, login in logins.items():
+        key = "https://index.docker.io/v1/" if host == rules.DOCKER_HUB else host
+        document["auths"][key] = {"auth": base64.b64encode(f"{login.user}:{login.password}".encode()).decode()}
+        document["credHelpers"].pop(key, None)
     path = os.path.join(work, "docker")
     os.mkdir(path, 0o700)
-    try:
-        with open(os.path.expanduser(auth_file), "rb") as handle:
-            files.write_atomic(os.path.join(path, "config.json"), handle.read(), 0o600, durable=False)
-    except OSError as exc:
-        raise AikitError(f"registry_auth_file: {auth_file} cannot be read: {exc.strerror}.", "Log in first (docker login, podman login), or leave it out.") from None
+    files.write_atomic(os.path.join(path, "config.json"), json.dumps(document).encode(), 0o600, durable=False)
     for name in ("cli-plugins", "contexts"):
         if os.path.isdir(os.path.join(usual, name)):
             os.symlink(os.path.join(usual, name), os.path.join(path, name))

@@ -36,6 +36,7 @@ CASES = [
     (V20, "", "", True, "buildkit", "not what v0.20.3 does"),
     (V20, "cuda", "exllama2", True, "buildkit", "backend exllama2"),
     ((0, 13, 0), "avx", "", True, "buildkit", "not what v0.13.0 does"),
+    ((0, 22, 0), "", "", True, "buildkit", "not what v0.22.0 does"),
 ]
 PLATFORMS = [(), ("linux/amd64",), ("linux/arm64",), ("linux/amd64", "linux/arm64")]
 
@@ -77,7 +78,7 @@ def test_options_that_only_buildkit_reads():
     assert builder.choose("auto", Wish("localai", V21, "cuda", "vllm", only_buildkit=("secrets",))).reason.startswith("backend vllm")
 
 
-@pytest.mark.parametrize("text, expected", [("0.21.0", V21), ("v0.20.3", V20), ("main", MAIN), ("0.22.0", MAIN), ("1.0", MAIN)])
+@pytest.mark.parametrize("text, expected", [("0.21.0", V21), ("v0.20.3", V20), ("main", MAIN), ("0.22.0", (0, 22, 0)), ("nonsense", V21)])
 def test_release(text, expected):
     assert builder.release(text) == expected
 

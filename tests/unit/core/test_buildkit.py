@@ -60,8 +60,9 @@ def test_every_place_in_a_literal_block_with_its_line_and_column():
         line, column = (int(word.rstrip(":").split()[-1]) for word in finding.message.split(" at ")[1].split(":")[0].replace("line ", "").split(", character "))
         assert rows[line - 1][column - 1] == finding.message[0]
     assert all(finding.level == "error" and finding.path == "config" and "builder direct" in finding.hint for finding in found)
-    # The development branch writes it as it is
-    assert buildkit.refused(checked(parsed["document"]["config"]), parsed, MAIN) == ()
+    # The development branch writes it as it is, and so does what comes after it
+    for release in (MAIN, (0, 22, 0)):
+        assert buildkit.refused(checked(parsed["document"]["config"]), parsed, release) == ()
 
 
 @pytest.mark.parametrize("text", ["a: 'b'\n", "it's {{.Input}} | ok; $ 5\n", 'b: \\"q\\"\n', "100 % & (a) > b < c # d\n", "C:\\ Program\n"])
@@ -222,6 +223,7 @@ def test_the_syntax_line(text, expected):
 def test_which_frontend():
     assert buildkit.frontend(None, "a: b\n", V21) == ("ghcr.io/kaito-project/aikit/aikit:v0.21.0", "aikit_version")
     assert buildkit.frontend(None, "a: b\n", MAIN) == ("ghcr.io/kaito-project/aikit/aikit:dev", "aikit_version")
+    assert buildkit.frontend(None, "", (0, 22, 0))[0] == "ghcr.io/kaito-project/aikit/aikit:v0.22.0"
     assert buildkit.frontend(None, "", (0, 18, 2))[0] == "ghcr.io/kaito-project/aikit/aikit:v0.18.2"
     assert buildkit.frontend(None, "", (0, 18, 1))[0] == "ghcr.io/sozercan/aikit:v0.18.1"
     assert buildkit.frontend(None, "#syntax=a/b\n", V21) == ("a/b:latest", "the #syntax line")

@@ -86,11 +86,11 @@ def test_overrides():
         ({"runtime": "cuda"}, "0.21.0", ["arm64"], ""),
         ({"runtime": "applesilicon"}, "0.21.0", ["arm64"], ""),
         ({"backends": ("llama-cpp",)}, "0.21.0", ["amd64"], ""),
-        ({"runtime": "cuda"}, "0.21.0", ["amd64"], "AIKit v0.21.0 runs commands in its cuda images (apt-get install of pciutils, libcublas-12-5"),
-        ({"runtime": "rocm"}, "main", ["amd64"], "runtime rocm installs packages"),
-        ({"backends": ("vllm",), "runtime": "cuda"}, "main", ["amd64"], "backend vllm installs packages"),
-        ({"backends": ("llama-cpp",), "models": ()}, "main", ["amd64"], "a runner image"),
-        ({}, "0.20.3", ["amd64"], "AIKit 0.20.3 puts into an image is not known here, only that of v0.21.0 and main"),
+        ({"runtime": "cuda"}, "0.21.0", ["amd64"], "AIKit v0.21.0 runs commands inside the image (apt-get install of pciutils, libcublas-12-5"),
+        ({"runtime": "rocm"}, "main", ["amd64"], "with runtime rocm AIKit main runs commands inside the image"),
+        ({"backends": ("vllm",), "runtime": "cuda"}, "main", ["amd64"], "backend vllm gets its Python libraries"),
+        ({"backends": ("llama-cpp",), "models": ()}, "main", ["amd64"], "this is a runner image"),
+        ({}, "0.20.3", ["amd64"], "what AIKit v0.21.0 and main put into an image, not what v0.20.3 does"),
     ],
 )
 def test_what_cannot_be_assembled(changes, version, architectures, why):

@@ -516,6 +516,21 @@ def test_logins_of_a_file_reach_the_build_and_nothing_stays(ground, run, monkeyp
     assert [name for name in state_files(ground) if "build" in name] == []
 
 
+def test_logins_of_a_task_reach_the_build_alone(ground, run, monkeypatch):
+    monkeypatch.setenv("DOCKER_CONFIG", str(ground.folder / "usual"))
+    (ground.folder / "usual").mkdir()
+    mine = {"auths": {"other.example": {"auth": "bTpw"}}, "credsStore": "desktop", "credHelpers": {"registry.example:5000": "x", "third.example": "y"}}
+    (ground.folder / "usual/config.json").write_text(json.dumps(mine))
+    login = {"registry": "registry.example:5000", "username": "builder", "password": "s3cr3t-pw"}
+    built = run(archive=str(ground.folder / "a.tar"), registry_logins=[login])
+    (call,) = calls(ground, "buildx", "build")
+    assert json.loads(call["config"]["config.json"]) == {
+        "auths": {"other.example": {"auth": "bTpw"}, "registry.example:5000": {"auth": "YnVpbGRlcjpzM2NyM3QtcHc="}},
+        "credHelpers": {"third.example": "y"},
+    }
+    assert "s3cr3t-pw" not in json.dumps([built, call["argv"]]) and json.loads((ground.folder / "usual/config.json").read_text()) == mine
+
+
 def test_what_a_killed_build_left_goes_with_the_next_one(ground, run):
     archive = str(ground.folder / "a.tar")
     run(archive=archive)
