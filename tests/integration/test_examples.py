@@ -24,7 +24,9 @@ import pytest
 import stand_ins
 import support
 import yaml
+from ansible_collections.aikit.fleet.tests.unit.hub_server import HubServer
 from helpers import BASE, gguf, serving, tiny_base
+from models import parts, push
 from registries import Registry
 from support import docker
 
@@ -37,6 +39,7 @@ CHECKED = {"llama_cpp_base", "docker_daemon_config", "nvidia_cdi_spec", "nvidia_
 # What an example takes from tasks before it
 VARIABLES = {
     "aikit_image_load": {"build": {"image": {"id": f"sha256:{'0' * 64}", "layers": [{"digest": f"sha256:{'1' * 64}"}]}}},
+    "gguf_info": {"model_token": "t0ken"},
     "model_file": {"model_token": "t0ken"},
     "unknown_variables": {"role_path": str(ROOT / "roles/container_engine"), "container_engine_name": "docker"},
 }
@@ -58,11 +61,22 @@ def registry(tmp_path_factory):
     """The registry that the examples push to and read from."""
     with Registry(tmp_path_factory.mktemp("registry")) as made:
         stand_ins.fill(made.host)
+        push(made.host, "models/tiny", "1", [("application/vnd.ollama.image.model", gguf(), {})])
         yield made
 
 
 @pytest.fixture
-def sandbox(quickstart, registry, tmp_path, monkeypatch):
+def hub():
+    """The hub that the examples take models from."""
+    made = HubServer()
+    made.repository("example/tiny-GGUF", {"tiny.gguf": gguf()}, gated="t0ken")
+    made.repository("example/split-GGUF", {f"Q4_K_M/{name}": data for name, data in parts().items()})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sandbox(quickstart, registry, hub, tmp_path, monkeypatch):
     """A home, a /srv and a project, each as small as it can be; ``replaced`` makes a text fit them."""
     _run, port, _arguments = quickstart
     for name in ("srv/models", "srv/incoming", "srv/images", "project/aikitfiles", "web/private", "home/.cache/aikit-fleet/bases"):
@@ -87,12 +101,12 @@ def sandbox(quickstart, registry, tmp_path, monkeypatch):
     (tmp_path / "project/aikitfiles/gemma.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - name: gemma\n    source: gemma.gguf\n")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with serving(tmp_path / "web") as address:
-        yield Sandbox(tmp_path, address, port, registry.host)
+        yield Sandbox(tmp_path, address, port, registry.host, hub.url)
     docker("rmi", "--force", "localhost/aikit-e2e/example:1", "localhost/aikit-e2e/example-localai:1", check=False)
 
 
 class Sandbox:
-    def __init__(self, path: Path, address: str, port: int, registry: str) -> None:
+    def __init__(self, path: Path, address: str, port: int, registry: str, hub: str) -> None:
         self.path = path
         self.project = path / "project"
         self._replaced = (
@@ -110,6 +124,7 @@ class Sandbox:
             (r"http://127\.0\.0\.1:8080(?=\n    container)", f"http://127.0.0.1:{port}"),
             (r"hosts: aikit_hosts", "hosts: localhost"),
             (r"registry\.example:5000|ghcr\.io(?=/ggml-org)", registry),
+            (r"(?m)^( *)(source|src): huggingface://", rf"\1hub_url: {hub}\n\1\2: huggingface://"),
         )
 
     def replaced(self, text: str) -> str:
