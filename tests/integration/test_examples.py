@@ -24,6 +24,7 @@ import pytest
 import support
 import yaml
 from helpers import BASE, gguf, serving, tiny_base
+from registries import Registry
 from support import docker
 
 ROOT = support.ROOT
@@ -40,8 +41,15 @@ VARIABLES = {
 }
 
 
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """The registry that the examples push to and read from."""
+    with Registry(tmp_path_factory.mktemp("registry")) as made:
+        yield made
+
+
 @pytest.fixture
-def sandbox(quickstart, tmp_path, monkeypatch):
+def sandbox(quickstart, registry, tmp_path, monkeypatch):
     """A home, a /srv and a project, each as small as it can be; ``replaced`` makes a text fit them."""
     _run, port, _arguments = quickstart
     for name in ("srv/models", "srv/incoming", "srv/images", "project/aikitfiles", "web/private", "home/.cache/aikit-fleet/bases"):
@@ -61,12 +69,12 @@ def sandbox(quickstart, tmp_path, monkeypatch):
     (tmp_path / "project/aikitfiles/gemma.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - name: gemma\n    source: gemma.gguf\n")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with serving(tmp_path / "web") as address:
-        yield Sandbox(tmp_path, address, port)
+        yield Sandbox(tmp_path, address, port, registry.host)
     docker("rmi", "--force", "localhost/aikit-e2e/example:1", check=False)
 
 
 class Sandbox:
-    def __init__(self, path: Path, address: str, port: int) -> None:
+    def __init__(self, path: Path, address: str, port: int, registry: str) -> None:
         self.path = path
         self.project = path / "project"
         self._replaced = (
@@ -81,6 +89,7 @@ class Sandbox:
             (r"(?<=inference_release:\n    name: )llama\b", SERVICE),
             (r"http://127\.0\.0\.1:8080(?=\n    container)", f"http://127.0.0.1:{port}"),
             (r"hosts: aikit_hosts", "hosts: localhost"),
+            (r"registry\.example:5000|ghcr\.io(?=/ggml-org)", registry),
         )
 
     def replaced(self, text: str) -> str:
@@ -120,6 +129,15 @@ def test_examples_of_plugins(path, sandbox):
     if name == "aikit_image_load":
         tiny_base(sandbox.path / "base.tar")
         text = BUILT.format(base=sandbox.path / "base.tar") + text
+    if name == "aikit_image_info":
+        tiny_base(sandbox.path / "base.tar")
+        text = BUILT.format(base=sandbox.path / "base.tar").replace("archive: /var/tmp/gemma.tar", "oci_layout: /srv/images/layout") + text
+    if name == "aikit_image":
+        arm = sandbox.path / "home/.cache/aikit-fleet/bases/sid-cpu-arm64.tar"
+        tiny_base(arm)
+        described = Path(f"{arm}.json")
+        described.write_text(json.dumps({**json.loads(described.read_text()), "architecture": "arm64"}))
+        text = SERVER_IMAGE + text
     run = sandbox.tasks(text, VARIABLES.get(name, {}), *(["--check"] if name in CHECKED else []))
     assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
     ran = [entry["task"]["name"] for play in run.document["plays"] for entry in play["tasks"]]
@@ -129,6 +147,17 @@ def test_examples_of_plugins(path, sandbox):
         # An example that runs without its own module shows nothing
         assert any(f"aikit.fleet.{name}" in task for task in yaml.load(text, Loader))
 
+
+# The image that an example of aikit_image takes as its base
+SERVER_IMAGE = """
+- name: Make an image with the server
+  aikit.fleet.aikit_image:
+    name: ghcr.io/ggml-org/llama.cpp:server
+    src: aikitfiles/gemma.yaml
+    server: llama_cpp
+    base: ~/.cache/aikit-fleet/bases/sid-cpu-amd64.tar
+    push: true
+"""
 
 # The archive that the example of aikit_image_load loads
 BUILT = """
