@@ -20,7 +20,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-hosts test-faults test-fuzz test-matrix benchmark constraints stale-data clean
+.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-hosts test-faults test-fuzz test-matrix test-oracle benchmark constraints stale-data clean
 
 help:
 	@echo 'make quickstart     a running, proven inference service on this machine (the first run takes some minutes)'
@@ -30,6 +30,7 @@ help:
 	@echo 'make test-faults    kill deployments at many moments and run them again; faulty images'
 	@echo 'make test-fuzz      a million damaged model files for the reader of their headers (ARGS="--inputs 20000 --seed 7")'
 	@echo 'make test-matrix    unit tests of the pure code on every Python from 3.9 to 3.13 that is here'
+	@echo 'make test-oracle    plans of GPU memory against a real llama.cpp with NVIDIA'\''s backend, on GPUs that are not there (root)'
 	@echo 'make benchmark      the figures of docs/benchmarks.md'
 	@echo 'make stale-data     tables of versions, checksums and package names that are older than six months'
 	@echo 'make clean          remove $(VENV) and the tests'\'' leftovers in this folder'
@@ -101,6 +102,9 @@ test-fuzz: setup-dev
 
 test-matrix:
 	@tests/tools/matrix $(ARGS)
+
+test-oracle: setup-dev
+	@$(BIN)/python tests/oracle/observe.py $(ARGS)
 
 benchmark: prepare
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)
