@@ -20,9 +20,9 @@ import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
-from . import fit, planned
+from . import fit
 from .errors import AikitError, Finding
-from .fit import Fit, Gpu, Host, ModelShape, Policy, Wish
+from .fit import Fit, Gpu, ModelShape, Policy, Wish
 from .services import suggestion
 from .wish import files_of, image_key, key_of, uses_gpu
 
@@ -98,7 +98,7 @@ def plan_host(
     gpu_info: Optional[Mapping[str, Any]],
     memory: Optional[Mapping[str, Any]],
     policy: Policy,
-    servers: Mapping[str, str] = {},
+    servers: Optional[Mapping[str, str]] = None,
     replan: bool = False,
     final: bool = False,
     alone: bool = False,
@@ -136,7 +136,7 @@ def plan_host(
     if not found:
         later = tuple(_without_gpus(service, why) for service in candidates)
         return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later))
-    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers, replan, final, planner or fit.plan).plan(left)
+    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers or {}, replan, final, planner or fit.plan).plan(left)
 
 
 def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tuple[Gpu, ...], str]:
@@ -283,7 +283,7 @@ class _Host:
 
     def _solve(self, wishes: dict[str, Wish], gpus: Sequence[Gpu], pinned: Mapping[str, Mapping[str, Any]]) -> dict[str, Fit]:
         fits = self._plan(wishes, gpus, pinned)
-        while any([self._step_further(name, wishes, fits[name]) for name in wishes if name not in pinned]):
+        while sum(self._step_further(name, wishes, fits[name]) for name in wishes if name not in pinned):
             fits = self._plan(wishes, gpus, pinned)
         return fits
 
