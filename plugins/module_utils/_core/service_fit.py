@@ -481,7 +481,8 @@ def _still_fits(found: Fit, recorded: Mapping[str, Any]) -> bool:
 def _growth(kept: Fit, fresh: Fit) -> str:
     """What a new plan would give, where it is more than a little."""
     if fresh.layers_offloaded > kept.layers_offloaded:
-        return f"a new plan would put {fresh.layers_offloaded} of {fresh.layers_total} layers on the GPU instead of {kept.layers_offloaded}; inference_replan=true makes one"
+        layers = f"{fresh.layers_offloaded} of {fresh.layers_total} layers on the GPU instead of {kept.layers_offloaded}"
+        return f"a new plan would put {layers}; inference_replan=true makes one"
     new, old = fresh.settings.get("context_size"), kept.settings.get("context_size")
     if isinstance(new, int) and isinstance(old, int) and new > 1.25 * old:
         return f"a new plan would give a context of {new} instead of {old}; inference_replan=true makes one"
