@@ -134,8 +134,9 @@ def plan_host(
         # Without it, what our own containers hold would count as taken
         found, why = (), f"after provisioning: {str(memory.get('msg') or 'the services of the host could not be looked at').strip()}"
     if not found:
-        later = tuple(_without_gpus(service, why) for service in candidates)
-        return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later))
+        later = tuple(_without_gpus(service, why, final) for service in candidates)
+        findings = tuple(finding for entry in later for finding in entry.findings)
+        return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later), findings)
     return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers or {}, replan, final, planner or fit.plan).plan(left)
 
 
@@ -493,8 +494,10 @@ def _left(service: Mapping[str, Any], reason: str) -> Planned:
     return Planned(service["name"], "server", f"auto is left to the server: {reason}")
 
 
-def _without_gpus(service: Mapping[str, Any], why: str) -> Planned:
+def _without_gpus(service: Mapping[str, Any], why: str, final: bool) -> Planned:
     auto = service["wish"]["auto"]
+    if service.get("gpus") and final:
+        return _unplannable(service, AikitError(why.replace("after provisioning: ", "")), True)
     if not service.get("gpus"):
         # A Vulkan build finds its device by itself, also where nothing on the host tells of it
         return _left(service, why) if auto else Planned(service["name"], "server", why)
