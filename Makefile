@@ -20,7 +20,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-hosts test-faults test-matrix benchmark constraints stale-data clean
+.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-hosts test-faults test-matrix test-oracle benchmark constraints stale-data clean
 
 help:
 	@echo 'make quickstart     a running, proven inference service on this machine (the first run takes some minutes)'
@@ -29,6 +29,7 @@ help:
 	@echo 'make test-hosts     GPU hosts: real systemd hosts, fake GPUs, signed repositories with packages that behave like NVIDIA'\''s; one real DKMS build'
 	@echo 'make test-faults    kill deployments at many moments and run them again; faulty images'
 	@echo 'make test-matrix    unit tests of the pure code on every Python from 3.9 to 3.13 that is here'
+	@echo 'make test-oracle    plans of GPU memory against a real llama.cpp with NVIDIA'\''s backend, on GPUs that are not there (root)'
 	@echo 'make benchmark      the figures of docs/benchmarks.md'
 	@echo 'make stale-data     tables of versions, checksums and package names that are older than six months'
 	@echo 'make clean          remove $(VENV) and the tests'\'' leftovers in this folder'
@@ -96,6 +97,9 @@ test-faults: prepare
 
 test-matrix:
 	@tests/tools/matrix $(ARGS)
+
+test-oracle: setup-dev
+	@$(BIN)/python tests/oracle/observe.py $(ARGS)
 
 benchmark: prepare
 	@$(BIN)/python tests/benchmarks/run.py $(ARGS)

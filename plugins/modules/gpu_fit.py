@@ -51,8 +51,9 @@ options:
         required: true
       model:
         description:
-          - The path of its GGUF file (of a split model the first part, with the others beside it), a shape as M(aikit.fleet.model_shape) returns
-            it, or a dictionary with one under C(shape).
+          - The path of its GGUF file; of a split model that of any part, with the others beside it.
+          - Or its shape, a dictionary with C(metadata), C(vocabulary) and C(tensors) as modules that read headers return it, or a dictionary
+            that has one under C(shape).
         type: raw
         required: true
       mmproj:

@@ -27,8 +27,19 @@ _FLASH = re.compile(r"Flash Attention (?:was auto, set to |)(enabled|disabled)")
 _SPLITS = re.compile(r"graph splits = (\d+)|splits = (\d+)")
 _NEEDED = re.compile(r"\[(lib(?:cudart|cublas|cuda)\.so[^\]]*)\]")
 _SYMBOL = re.compile(r"(?:__cuda|cuda|cublas|cu[A-Z])")
-SUITE, MIRROR = "sid", "http://deb.debian.org/debian"
+SUITE = "sid"
 PACKAGES = "base-files,llama.cpp-tools,libggml0-backend-vulkan,mesa-vulkan-drivers,ca-certificates"
+
+
+def mirror() -> str:
+    """Where this machine gets Debian's packages from; AIKIT_TEST_MIRROR says otherwise."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"]
+    known = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    plain = [address.rstrip("/") for address in known if address.rstrip("/").endswith("/debian")]
+    found = os.environ.get("AIKIT_TEST_MIRROR") or next(iter(plain), "")
+    if not found:
+        raise RuntimeError("This machine has no mirror of Debian among its package sources: name one in AIKIT_TEST_MIRROR.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class Debian:
             shutil.rmtree(self.root, ignore_errors=True)
             hooks = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
             options = ["--variant=extract", hooks, f"--include={PACKAGES}", "--aptopt=Acquire::Check-Valid-Until \"false\""]
-            subprocess.run(["mmdebstrap", *options, SUITE, str(self.root), f"deb {MIRROR} {SUITE} main"], check=True)
+            subprocess.run(["mmdebstrap", *options, SUITE, str(self.root), f"deb {mirror()} {SUITE} main"], check=True)
         backend = self.root / "usr/lib/x86_64-linux-gnu/ggml/backends0/libggml-cuda.so"
         if not backend.exists():
             self._fetch_backend(backend)
@@ -108,7 +119,7 @@ class Debian:
         apt = self.root.parent / "apt"
         (apt / "lists/partial").mkdir(parents=True, exist_ok=True)
         (apt / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
-        (apt / "sources.list").write_text(f"deb {MIRROR} {SUITE} main contrib\n", encoding="utf-8")
+        (apt / "sources.list").write_text(f"deb {mirror()} {SUITE} main contrib\n", encoding="utf-8")
         settings = {
             "Dir::Etc::sourcelist": apt / "sources.list",
             "Dir::Etc::sourceparts": "/dev/null",

@@ -134,7 +134,7 @@ PLAIN = frozenset(
 VERIFIED = frozenset(
     """
     baichuan chatglm cohere2 command-r ernie4_5 exaone4 falcon gemma2 gemma3 glm4 gpt-oss gpt2 gptneox granite hunyuan-dense internlm2 lfm2 llama
-    mamba2 mistral3 mpt olmo2 phi2 phi3 qwen2 qwen3 qwen3moe seed_oss smollm3 stablelm starcoder2
+    mamba2 mistral3 mpt olmo2 phi2 phi3 qwen2 qwen3 qwen3moe seed_oss smollm3 starcoder2
     """.split()
 )
 

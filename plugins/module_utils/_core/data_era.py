@@ -47,16 +47,21 @@ class Era:
     unified: bool = True
     # Layers with a sliding window keep no more than it
     windows: bool = True
+    # Gated delta nets are one operation of NVIDIA's backend, not many
+    fused_delta: bool = False
+    # Tensors that prepare the inputs of all layers lie with the first of them, not with the output
+    inputs_first_block: bool = True
 
 
 # The first build of each era (llama.cpp's number of commits)
 BUILDS: tuple[tuple[int, Era], ...] = (
-    (0, Era("2024", False, False, False, False, True, False, 4, 8, 8, windows=False)),
-    (5427, Era("2025", False, False, False, False, True, False, 4, 8, 8)),
-    (7500, Era("2026-01", True, False, False, False, False, False, 4, 7, 7)),
-    (7850, Era("2026-02", True, False, True, False, False, False, 4, 7, 7)),
+    (0, Era("2024", False, False, False, False, True, False, 4, 8, 8, windows=False, inputs_first_block=False)),
+    (5427, Era("2025", False, False, False, False, True, False, 4, 8, 8, inputs_first_block=False)),
+    (7500, Era("2026-01", True, False, False, False, False, False, 4, 7, 7, inputs_first_block=False)),
+    (7850, Era("2026-02", True, False, True, False, False, False, 4, 7, 7, inputs_first_block=False)),
     (9450, Era("2026-06", True, True, True, True, False, True, 3, 7, 7)),
-    (11200, Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10)),
+    (10500, Era("2026-09", True, True, True, True, False, True, 3, 7, 7, fused_delta=True)),
+    (11200, Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10, fused_delta=True)),
 )
 NEWEST = BUILDS[-1][1]
 

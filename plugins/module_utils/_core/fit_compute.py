@@ -110,21 +110,23 @@ def _blocks(graph: _Graph, blocks: Sequence[int], pipeline: bool, first: bool, s
         # The activations are there several times, and all of them pass from one GPU to the next
         steady += graph.width * (shape.number("altup.num_inputs", 4) + 1)
         steady *= COPIES if pipeline else 1
-    if shape.architecture in data_arch.PARALLEL:
-        steady += graph.width
+    if pipeline and shape.number("ssm.inner_size") and any(layer.recurrent for layer in layers):
+        # The states pass too
+        steady += 16 * graph.width
     cache = max((_layer_cache(graph, layer) for layer in layers if layer.attends), default=0) if kv_on_host else 0
     behind = 0
     if cache:
         # The cache leaves a hole that the larger tensors of the feed-forward part do not fit into
         behind = cache + graph.width + (graph.of(shape.embedding * shape.experts_used) if shape.is_mixture else 0)
-    weights = _staged(shape, staged)
+    weights = _staged(graph, staged)
     moments = [_feed_forward(graph, blocks) + (weights or behind)]
     if any(layer.attends or not shape.caches for layer in layers):
         moments.append(cache + max(_attention(graph, layer) for layer in layers if layer.attends or not shape.caches))
     if any(layer.recurrent for layer in layers):
         moments.append(_recurrent(graph) + weights)
-    peak = masks + steady + max(moments)
-    if not graph.era.mask_f16 and graph.load.flash:
+    # Where both read the same input, their largest moments can be one
+    peak = masks + steady + (sum(moments) if shape.architecture in data_arch.PARALLEL and graph.load.flash else max(moments))
+    if not graph.era.mask_f16 and graph.load.flash and not pipeline:
         # Made in f32 and converted: both are there for a moment
         peak = max(peak, masks * 3 + 4 * graph.width)
     return peak
@@ -224,6 +226,9 @@ def _recurrent(graph: _Graph) -> int:
 def _delta_net(graph: _Graph) -> int:
     """A gated delta net: keys and values are repeated for all heads and taken apart, in f32."""
     shape = graph.shape
+    if not graph.era.fused_delta or graph.load.padding != "cuda":
+        # Chunks of tokens with the square matrices between them, for each sequence on its own (measured on three sizes)
+        return 49 * graph.rows * shape.embedding * (1 if graph.load.unified else max(1, graph.load.parallel))
     inner, state, groups = shape.number("ssm.inner_size"), shape.number("ssm.state_size"), shape.number("ssm.group_count")
     if not inner:
         heads = next(iter(shape.per_layer("attention.head_count")), 0)
@@ -251,11 +256,15 @@ def _output_bytes(shape: ModelShape) -> int:
     return sum(weight.size_bytes for weight in shape.weights if weight.layer < 0 and weight.name == name)
 
 
-def _staged(shape: ModelShape, blocks: Sequence[int]) -> int:
-    """Weights in host memory come over one by one for large batches: the largest, and for dense ones the next already."""
-    largest = largest_matrices(shape)
+def _staged(graph: _Graph, blocks: Sequence[int]) -> int:
+    """Weights in host memory come over one by one for large batches. A hole of one serves the next, if what is between is no larger."""
+    largest = largest_matrices(graph.shape)
     experts = max((largest[index][1] for index in blocks), default=0)
-    return experts * 105 // 100 if experts else 2 * max((largest[index][0] for index in blocks), default=0)
+    if experts:
+        return experts * 105 // 100
+    matrix = max((largest[index][0] for index in blocks), default=0)
+    between = graph.of(max((graph.shape.layers[index].feed_forward for index in blocks), default=0))
+    return matrix * 2 if between > matrix else matrix + (graph.width if blocks else 0)
 
 
 def _host(graph: _Graph, pipeline: bool) -> int:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from . import fit_compute
 from .data_era import NEWEST, Era
 from .data_ggml import TENSOR_TYPES
-from .fit_shape import ModelShape, Weight
+from .fit_shape import Layer, ModelShape, Weight
 
 # Outside of the blocks, read by the CPU (llama-arch.cpp: LLM_TENSOR_LAYER_INPUT)
 INPUT_TENSORS = ("token_embd.", "token_embd_norm.", "position_embd.", "token_types.", "per_layer_token_embd.")
@@ -121,14 +121,14 @@ def tensor_bytes(weight: Weight, padding: str = "cuda") -> int:
 
 
 @lru_cache(maxsize=256)
-def _groups(shape: ModelShape, padding: str) -> tuple[tuple[tuple[int, int, int, int], ...], tuple[int, int, int, int, int]]:
+def _groups(shape: ModelShape, padding: str, first_block: bool) -> tuple[tuple[tuple[int, int, int, int], ...], tuple[int, int, int, int, int]]:
     """(bytes, experts' bytes, both padded) of each block, and of input, output (raw, padded), shared."""
     blocks = [[0, 0, 0, 0] for dummy in range(shape.block_count)]
     read = output = output_padded = shared = 0
     skipped = shape.layer_count if shape.block_count > shape.layer_count else None
     for weight in shape.weights:
         size, size_padded = weight.size_bytes, tensor_bytes(weight, padding)
-        layer = 0 if weight.name.startswith(FIRST_TENSORS) else weight.layer
+        layer = 0 if first_block and weight.name.startswith(FIRST_TENSORS) else weight.layer
         if layer >= 0:
             # Blocks that predict further tokens are loaded only when asked for
             if layer >= shape.block_count or (skipped is not None and layer >= skipped):
@@ -159,9 +159,9 @@ def tied_bytes(shape: ModelShape) -> int:
     return sum(weight.size_bytes for weight in shape.weights if weight.layer < 0 and weight.name == "token_embd.weight")
 
 
-def weights(shape: ModelShape, load: Load, where: Placement) -> tuple[list[int], int]:
+def weights(shape: ModelShape, load: Load, where: Placement, era: Era = NEWEST) -> tuple[list[int], int]:
     """Bytes on each GPU, and on the CPU."""
-    blocks, (read, output, output_padded, shared, _dummy) = _groups(shape, load.padding)
+    blocks, (read, output, output_padded, shared, _dummy) = _groups(shape, load.padding, era.inputs_first_block)
     gpus = [0] * len(load.counts)
     cpu = read
     for index, device in enumerate(where.blocks):
@@ -224,6 +224,15 @@ def row_bytes(name: str, width: int) -> int:
     return -(-width // block) * size
 
 
+def _cache_padding(load: Load, layer: Layer) -> int:
+    """What CUDA adds to a quantised cache whose rows its kernels do not divide, once for keys and once for values."""
+    found = 0
+    for name, width in ((load.type_k, layer.key_width), (load.type_v, layer.value_width)):
+        if load.padding == "cuda" and TENSOR_TYPES[TYPE_IDS[name.lower()]][1] > 1 and width % _ROW:
+            found += row_bytes(name, _ROW - width % _ROW)
+    return found
+
+
 def state_bytes(shape: ModelShape, load: Load, index: int) -> int:
     if not shape.layers[index].recurrent:
         return 0
@@ -265,7 +274,7 @@ def quantisable(shape: ModelShape, type_k: str, type_v: str) -> bool:
 def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use, ...], Use]:
     """Bytes on each GPU, and on the CPU."""
     where = place(shape, load, era)
-    gpu_weights, cpu_weights = weights(shape, load, where)
+    gpu_weights, cpu_weights = weights(shape, load, where, era)
     gpus = len(load.counts)
     kv, state = [0] * gpus, [0] * gpus
     cpu_kv = cpu_state = 0
@@ -280,7 +289,7 @@ def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use
             cpu_kv += keys
             cpu_state += states
         else:
-            kv[device] += keys
+            kv[device] += keys + (_cache_padding(load, layer) if keys else 0)
             state[device] += states
     cells, _streams = context_cells(load)
     rows = effective_ubatch(shape, load)
