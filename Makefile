@@ -20,7 +20,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-hosts test-faults test-matrix test-oracle benchmark constraints stale-data clean
+.PHONY: help setup setup-dev prepare quickstart test test-unit test-lint test-sanity test-importer test-e2e test-molecule test-hosts test-faults test-fuzz test-matrix test-oracle benchmark constraints stale-data clean
 
 help:
 	@echo 'make quickstart     a running, proven inference service on this machine (the first run takes some minutes)'
@@ -28,6 +28,7 @@ help:
 	@echo 'make test           all tests that gate a change: unit, lint, sanity, importer, e2e, molecule; each has a target test-NAME'
 	@echo 'make test-hosts     GPU hosts: real systemd hosts, fake GPUs, signed repositories with packages that behave like NVIDIA'\''s; one real DKMS build'
 	@echo 'make test-faults    kill deployments at many moments and run them again; faulty images'
+	@echo 'make test-fuzz      a million damaged model files for the reader of their headers (ARGS="--inputs 20000 --seed 7")'
 	@echo 'make test-matrix    unit tests of the pure code on every Python from 3.9 to 3.13 that is here'
 	@echo 'make test-oracle    plans of GPU memory against a real llama.cpp with NVIDIA'\''s backend, on GPUs that are not there (root)'
 	@echo 'make benchmark      the figures of docs/benchmarks.md'
@@ -94,6 +95,9 @@ test-hosts: prepare
 
 test-faults: prepare
 	@pytest tests/faults $(ARGS)
+
+test-fuzz: setup-dev
+	@python tests/fuzz/fuzz_gguf.py $(ARGS)
 
 test-matrix:
 	@tests/tools/matrix $(ARGS)

@@ -37,4 +37,26 @@ options:
       - How long a registry may be silent before a request counts as failed. It is tried again then.
     type: float
     default: 60
+  registry_logins:
+    description:
+      - Logins of registries, before those in files. They go to their registry alone, and are kept nowhere.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      registry:
+        description:
+          - The registry, as C(host) or C(host:port).
+        type: str
+        required: true
+      username:
+        description:
+          - The user.
+        type: str
+        required: true
+      password:
+        description:
+          - The password or token.
+        type: str
+        required: true
 """

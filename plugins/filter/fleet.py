@@ -26,6 +26,7 @@ class FilterModule:
             "hosts_table": table.hosts,
             "host_checks": host_checks.host_checks,
             "plan_table": fleet.plan_table,
+            "registry_reference": fleet.registry_reference,
             "release_failure": fleet.release_failure,
             "service_checks": fleet.service_checks,
             "service_names": fleet.service_names,

@@ -26,6 +26,16 @@ REGISTRY_OPTIONS = {
     "registry_insecure": {"type": "list", "elements": "str", "default": []},
     "registry_mirrors": {"type": "dict", "default": {}},
     "registry_timeout_seconds": {"type": "float", "default": 60},
+    "registry_logins": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "registry": {"type": "str", "required": True},
+            "username": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+        },
+    },
 }
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: aikit_image_info
-short_description: Read what an image in a container engine says of itself
+short_description: Read what an image says of itself
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
 extends_documentation_fragment:
   - aikit.fleet.engine
+  - aikit.fleet.registry
 description:
-  - Returns server, runtime, models and origin of an image in a container engine of this host, whether aikit.fleet or AIKit built it.
+  - Returns server, runtime, models and origin of an image, whether aikit.fleet or AIKit built it.
+  - The image is in a container engine of this host, in a registry (O(registry)) or in an OCI layout (O(oci_layout)). Of a registry, only
+    the manifest and the config are read; nothing is pulled.
 attributes:
   check_mode:
     description: Can run in check mode and return what would change without changing it.
@@ -31,12 +34,22 @@ attributes:
 options:
   name:
     description:
-      - Name or id of the image. Without it, all images built by aikit.fleet are returned.
+      - Name or id of the image. Without it, all images built by aikit.fleet are returned, or all that are in O(oci_layout).
     type: str
+  registry:
+    description:
+      - Read the image from the registry in O(name), which is needed then. An image of several platforms is returned once for each.
+    type: bool
+    default: false
+  oci_layout:
+    description:
+      - Read images from this folder, an OCI layout.
+    type: path
   config_path:
     description:
       - A file in the image to return, for example V(/config.yaml), the configuration of AIKit's own images.
       - Needs O(name). A folder, a link and a file of more than 1 MiB are refused.
+      - In a registry and a layout, layers are read for it, the top first and the small ones before the large.
     type: str
 seealso:
   - module: aikit.fleet.aikit_image
@@ -50,6 +63,15 @@ EXAMPLES = r"""
   aikit.fleet.aikit_image_info:
     name: localhost/gemma:1
     config_path: /config.yaml
+
+- name: Ask a registry which models an image has
+  aikit.fleet.aikit_image_info:
+    name: registry.example:5000/gemma:1
+    registry: true
+
+- name: List the images of a layout
+  aikit.fleet.aikit_image_info:
+    oci_layout: /srv/images/layout
 """
 
 RETURN = r"""
@@ -79,6 +101,8 @@ images:
         LLAMA_ARG_ALIAS: gemma
       entrypoint: [/usr/bin/llama-server]
       architecture: amd64
+      platform: linux/amd64
+      index_digest: ""
 config:
   description: Text of O(config_path); empty when the image has no such file.
   returned: when O(config_path) is set
@@ -90,33 +114,51 @@ config:
 
 from ..module_utils._core.image import info
 from ..module_utils._core.plan import Plan, report
+from ..module_utils._io import image_info
 from ..module_utils._io.engine import open_engine
-from ..module_utils._module import ENGINE_OPTION, run_module
+from ..module_utils._io.registry import RegistrySettings
+from ..module_utils._module import ENGINE_OPTION, REGISTRY_OPTIONS, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str"},
     "engine": ENGINE_OPTION,
+    "registry": {"type": "bool", "default": False},
+    "oci_layout": {"type": "path"},
     "config_path": {"type": "str"},
+    **REGISTRY_OPTIONS,
 }
 
 
 def work(module):
-    engine = open_engine(module.params["engine"])
-    name, path = module.params["name"], module.params["config_path"]
+    name, path = module.params["name"] or "", module.params["config_path"] or ""
+    if module.params["registry"]:
+        settings = RegistrySettings(**{key.partition("_")[2]: module.params[key] for key in REGISTRY_OPTIONS})
+        found, text = image_info.in_registry(name, settings, path)
+    elif module.params["oci_layout"]:
+        found, text = image_info.in_layout(module.params["oci_layout"], name, path)
+    else:
+        found, text = in_engine(open_engine(module.params["engine"]), name, path)
+    return report(Plan(), images=found, **({"config": text} if path else {}))
+
+
+def in_engine(engine, name, path):
     if name:
-        found = engine.image(name)
-        states = [] if found is None else [found]
+        state = engine.image(name)
+        states = [] if state is None else [state]
     else:
         states = [state for state in engine.images() if "io.aikit.fleet.server" in state.labels]
-    extra = {}
-    if path:
-        raw = engine.image_file(name, path) if states else None
-        extra["config"] = (raw or b"").decode("utf-8", "replace")
-    return report(Plan(), images=[info(state, name or "") for state in states], **extra)
+    raw = engine.image_file(name, path) if states and path else None
+    return [{**info(state, name), "index_digest": ""} for state in states], (raw or b"").decode("utf-8", "replace")
 
 
 def main():
-    run_module(work, argument_spec=ARGUMENT_SPEC, required_by={"config_path": "name"})
+    run_module(
+        work,
+        argument_spec=ARGUMENT_SPEC,
+        required_by={"config_path": "name"},
+        required_if=[("registry", True, ["name"])],
+        mutually_exclusive=[("registry", "oci_layout")],
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: aikit_image_load
-short_description: Load an image archive into the container engine of a host
+short_description: Bring an image into the container engine of a host
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
@@ -16,7 +16,8 @@ extends_documentation_fragment:
   - aikit.fleet.engine
 description:
   - Says which layers of an image the engine of this host lacks, and loads an archive that holds them.
-  - Without O(archive) nothing is changed; RV(missing) tells the builder what to put into the archive, see O(aikit.fleet.aikit_image#module:archive_omit).
+  - Or pulls it from a registry by its digest, and gives it its name.
+  - Without O(archive) and O(pull) nothing is changed; RV(missing) tells the builder what to put into the archive, see O(aikit.fleet.aikit_image#module:archive_omit).
   - Every blob of the archive is checked against its sha256 while it is streamed into the engine.
 attributes:
   check_mode:
@@ -44,6 +45,32 @@ options:
       - Path of an archive on this host.
       - The engine's storage must have room for it, where that is on this host.
     type: path
+  pull:
+    description:
+      - The image in a registry, by its digest (C(host/path@sha256:…)). The engine pulls it when it has not got it.
+    type: str
+  registry_logins:
+    description:
+      - Logins of registries, for O(pull), where the engine has none. They are kept nowhere.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      registry:
+        description:
+          - The registry, as C(host) or C(host:port).
+        type: str
+        required: true
+      username:
+        description:
+          - The user.
+        type: str
+        required: true
+      password:
+        description:
+          - The password or token.
+        type: str
+        required: true
 seealso:
   - module: aikit.fleet.aikit_image
 """
@@ -61,6 +88,12 @@ EXAMPLES = r"""
     image: "{{ build.image }}"
     archive: /var/tmp/gemma.tar
   when: not observed.present
+
+- name: Pull what the builder pushed
+  aikit.fleet.aikit_image_load:
+    name: registry.example:5000/gemma:1
+    image: "{{ build.image }}"
+    pull: "registry.example:5000/gemma@{{ build.image.digest }}"
 """
 
 RETURN = r"""
@@ -95,23 +128,27 @@ actions:
 """
 
 from ..module_utils._io.build import load_archive
-from ..module_utils._module import ENGINE_OPTION, run_module
+from ..module_utils._module import ENGINE_OPTION, REGISTRY_OPTIONS, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
     "image": {"type": "dict", "required": True},
     "archive": {"type": "path"},
+    "pull": {"type": "str"},
     "engine": ENGINE_OPTION,
+    "registry_logins": REGISTRY_OPTIONS["registry_logins"],
 }
 
 
 def work(module):
     params = module.params
-    return load_archive(params["name"], params["image"], params["archive"], params["engine"], module.check_mode)
+    return load_archive(
+        params["name"], params["image"], params["archive"], params["engine"], module.check_mode, params["pull"], params["registry_logins"]
+    )
 
 
 def main():
-    run_module(work, argument_spec=ARGUMENT_SPEC)
+    run_module(work, argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("archive", "pull")])
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ EXAMPLES = r"""
 
 - name: Look at a model of a registry, with every tensor
   aikit.fleet.gguf_info:
-    src: oci://registry.example.com/models/tiny:1
+    src: oci://registry.example:5000/models/tiny:1
     tensors: true
 """
 

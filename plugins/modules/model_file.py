@@ -175,7 +175,7 @@ EXAMPLES = r"""
 
 - name: Take a model of a registry
   aikit.fleet.model_file:
-    source: oci://registry.example.com/models/tiny:1
+    source: oci://registry.example:5000/models/tiny:1
     store: /srv/models
   register: artifact
 

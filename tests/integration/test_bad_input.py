@@ -161,9 +161,17 @@ def test_a_model_outside_of_the_context_is_refused(quickstart, folder, tmp_path_
     assert not has_image()
 
 
-@pytest.mark.parametrize("source", ["huggingface://owner/repository/main/model.gguf", "oci://registry.example/model:1"])
-def test_sources_of_later_are_refused_with_what_to_do(tmp_path, source):
-    refused(task("model_file", source=source, store=str(tmp_path / "store")), source.partition(":")[0], "https")
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("huggingface://owner", "huggingface://NAMESPACE/REPOSITORY/FILE"),
+        ("huggingface://owner/repository/a/b/model.gguf", "huggingface://owner/repository@main/a/b/model.gguf"),
+        ("oci://model:1", "oci://REGISTRY/NAME:TAG"),
+        ("https://example.invalid/m.gguf", "set require_sha256 to false"),
+    ],
+)
+def test_sources_that_name_nothing_are_refused_with_what_to_do(tmp_path, source, hint):
+    refused(task("model_file", source=source, store=str(tmp_path / "store")), source.partition(":")[0], hint)
     assert not tree(tmp_path)
 
 
@@ -190,7 +198,8 @@ def test_two_files_of_one_name(quickstart, folder):
     refused(build(folder, definition=two), f"{folder}/x/m.gguf", f"{folder}/y/m.gguf", "cannot both be in the image")
     with serving(folder) as address:
         two["models"] = [{"name": f"{name}/m", "source": f"{address}/{name}/m.gguf"} for name in ("x", "y")]
-        assert build(folder, definition=two, load=[])["changed"]
+        refused(build(folder, definition=two, load=[]), "No sha256 is given", "set require_sha256 to false")
+        assert build(folder, definition=two, load=[], require_sha256=False)["changed"]
         three = {**two, "models": [*two["models"], {"name": "z", "source": "https://example.invalid/z.gguf"}]}
         refused(build(folder, definition=three, token="t0ken"), "example.invalid", "option tokens")
     assert not has_image()

@@ -23,7 +23,10 @@ from typing import Any
 import pytest
 import support
 import yaml
+from ansible_collections.aikit.fleet.tests.unit.hub_server import HubServer
 from helpers import BASE, gguf, serving, tiny_base
+from models import parts, push
+from registries import Registry
 from support import docker
 
 ROOT = support.ROOT
@@ -35,13 +38,32 @@ CHECKED = {"llama_cpp_base", "docker_daemon_config", "nvidia_cdi_spec", "nvidia_
 # What an example takes from tasks before it
 VARIABLES = {
     "aikit_image_load": {"build": {"image": {"id": f"sha256:{'0' * 64}", "layers": [{"digest": f"sha256:{'1' * 64}"}]}}},
+    "gguf_info": {"model_token": "t0ken"},
     "model_file": {"model_token": "t0ken"},
     "unknown_variables": {"role_path": str(ROOT / "roles/container_engine"), "container_engine_name": "docker"},
 }
 
 
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """The registry that the examples push to and read from."""
+    with Registry(tmp_path_factory.mktemp("registry")) as made:
+        push(made.host, "models/tiny", "1", [("application/vnd.ollama.image.model", gguf(), {})])
+        yield made
+
+
 @pytest.fixture
-def sandbox(quickstart, tmp_path, monkeypatch):
+def hub():
+    """The hub that the examples take models from."""
+    made = HubServer()
+    made.repository("example/tiny-GGUF", {"tiny.gguf": gguf()}, gated="t0ken")
+    made.repository("example/split-GGUF", {f"Q4_K_M/{name}": data for name, data in parts().items()})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sandbox(quickstart, registry, hub, tmp_path, monkeypatch):
     """A home, a /srv and a project, each as small as it can be; ``replaced`` makes a text fit them."""
     _run, port, _arguments = quickstart
     for name in ("srv/models", "srv/incoming", "srv/images", "project/aikitfiles", "web/private", "home/.cache/aikit-fleet/bases"):
@@ -61,12 +83,12 @@ def sandbox(quickstart, tmp_path, monkeypatch):
     (tmp_path / "project/aikitfiles/gemma.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - name: gemma\n    source: gemma.gguf\n")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with serving(tmp_path / "web") as address:
-        yield Sandbox(tmp_path, address, port)
+        yield Sandbox(tmp_path, address, port, registry.host, hub.url)
     docker("rmi", "--force", "localhost/aikit-e2e/example:1", check=False)
 
 
 class Sandbox:
-    def __init__(self, path: Path, address: str, port: int) -> None:
+    def __init__(self, path: Path, address: str, port: int, registry: str, hub: str) -> None:
         self.path = path
         self.project = path / "project"
         self._replaced = (
@@ -81,6 +103,8 @@ class Sandbox:
             (r"(?<=inference_release:\n    name: )llama\b", SERVICE),
             (r"http://127\.0\.0\.1:8080(?=\n    container)", f"http://127.0.0.1:{port}"),
             (r"hosts: aikit_hosts", "hosts: localhost"),
+            (r"registry\.example:5000|ghcr\.io(?=/ggml-org)", registry),
+            (r"(?m)^( *)(source|src): huggingface://", rf"\1hub_url: {hub}\n\1\2: huggingface://"),
         )
 
     def replaced(self, text: str) -> str:
@@ -120,6 +144,15 @@ def test_examples_of_plugins(path, sandbox):
     if name == "aikit_image_load":
         tiny_base(sandbox.path / "base.tar")
         text = BUILT.format(base=sandbox.path / "base.tar") + text
+    if name == "aikit_image_info":
+        tiny_base(sandbox.path / "base.tar")
+        text = BUILT.format(base=sandbox.path / "base.tar").replace("archive: /var/tmp/gemma.tar", "oci_layout: /srv/images/layout") + text
+    if name == "aikit_image":
+        arm = sandbox.path / "home/.cache/aikit-fleet/bases/sid-cpu-arm64.tar"
+        tiny_base(arm)
+        described = Path(f"{arm}.json")
+        described.write_text(json.dumps({**json.loads(described.read_text()), "architecture": "arm64"}))
+        text = SERVER_IMAGE + text
     run = sandbox.tasks(text, VARIABLES.get(name, {}), *(["--check"] if name in CHECKED else []))
     assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
     ran = [entry["task"]["name"] for play in run.document["plays"] for entry in play["tasks"]]
@@ -129,6 +162,17 @@ def test_examples_of_plugins(path, sandbox):
         # An example that runs without its own module shows nothing
         assert any(f"aikit.fleet.{name}" in task for task in yaml.load(text, Loader))
 
+
+# The image that an example of aikit_image takes as its base
+SERVER_IMAGE = """
+- name: Make an image with the server
+  aikit.fleet.aikit_image:
+    name: ghcr.io/ggml-org/llama.cpp:server
+    src: aikitfiles/gemma.yaml
+    server: llama_cpp
+    base: ~/.cache/aikit-fleet/bases/sid-cpu-amd64.tar
+    push: true
+"""
 
 # The archive that the example of aikit_image_load loads
 BUILT = """

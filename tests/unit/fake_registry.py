@@ -243,8 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200, json.dumps({"token": value, "expires_in": 300}).encode(), {"Content-Type": "application/json"})
 
     def manifest(self, repository, reference):
-        stored = self.owner.manifests.setdefault(repository, {})
+        stored = self.owner.manifests.get(repository, {})
         if self.command == "PUT":
+            stored = self.owner.manifests.setdefault(repository, {})
             raw = self.body()
             document = json.loads(raw)
             blobs = self.owner.blobs.get(repository, {})

@@ -121,6 +121,8 @@ class HubServer:
             return 405, {}, b""
         if words[:2] == ["api", "models"] and len(words) >= 6 and words[4] in ("revision", "tree"):
             name, action, revision = "/".join(words[2:4]), words[4], words[5]
+        elif words[:2] == ["api", "models"] and len(words) == 4:
+            name, action, revision = "/".join(words[2:4]), "revision", "main"
         elif words[:3] == ["api", "resolve-cache", "models"]:
             return self._file("/".join(words[3:5]), words[5], "/".join(words[6:]), headers, cached=True)
         elif len(words) > 4 and words[2] == "resolve":

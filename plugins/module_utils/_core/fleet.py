@@ -10,6 +10,7 @@ import hashlib
 import posixpath
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
+from . import registry
 from .table import table
 
 # tar headers and the small JSON documents of an archive
@@ -33,6 +34,17 @@ def archive_plan(image: Mapping[str, Any], missing: Iterable[str], builder_dir: 
         "omit": omit,
         "size_bytes": size + ARCHIVE_OVERHEAD_BYTES,
     }
+
+
+def registry_reference(name: str, digest: str = "") -> str:
+    """Where an image is in a registry, by ``digest`` where there is one; empty when its name has no registry.
+
+    ``localhost`` without a port is what engines and this collection call images that are nowhere else.
+    """
+    if not registry.names_registry(name) or name.startswith("localhost/"):
+        return ""
+    found = registry.parse_name(name, "image")
+    return found.at(digest).text if digest else found.text
 
 
 def service_result(service: Mapping[str, Any], check: Mapping[str, Any]) -> dict[str, Any]:

@@ -523,6 +523,7 @@ def info(state: ImageState, asked: str = "") -> dict[str, Any]:
         "env": dict(state.env),
         "entrypoint": list(state.entrypoint),
         "architecture": state.architecture,
+        "platform": f"{state.os or 'linux'}/{state.architecture}" if state.architecture else "",
     }
 
 

@@ -19,6 +19,7 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 from . import data_llama_server, oci
 from .base import Server, backends_from_names, server_from_table
 from .errors import AikitError
+from .llama_server import FLAGS
 from .oci import Descriptor
 
 SERVER_NAME = "llama-server"
@@ -28,8 +29,8 @@ _TELLING = re.compile(r"(?:llama-server|libllama[a-z-]*\.so[0-9.]*|libggml[a-z0-
 _WITH_OPTIONS = re.compile(r"(?:llama-server|libllama-[a-z-]+\.so[0-9.]*)\Z")
 _TEXT = re.compile(rb"(?<=\0)(--?[a-zA-Z][a-zA-Z0-9.-]{0,47}|LLAMA_[A-Z0-9_]{3,60})(?=\0)")
 _BUILD = re.compile(r"(?:^|[-_.])b([0-9]{3,6})\Z")
-# Where the loader looks by itself
-_LIBRARY_FOLDERS = re.compile(r"/(?:usr/)?(?:local/)?lib(?:64)?(?:/[a-z0-9_]+-linux-[a-z0-9]+)?\Z")
+# Where the loader, or a program with folders of its own below, looks by itself
+_LIBRARY_FOLDERS = re.compile(r"/(?:usr/)?(?:local/)?lib(?:32|64)?(?:/|\Z)")
 # A text of this length at most may be cut by the end of a piece
 TEXT_BYTES = 80
 
@@ -189,7 +190,7 @@ def find_server(found: LayerFiles, config: Mapping[str, Any], hint: ServerHint, 
     if not server.options:
         raise AikitError(f"base: the options of {path} in {ref} are not known.", HINT)
     folders = [posixpath.dirname(f"/{name}") for name in found.files if posixpath.basename(name).startswith(("libllama", "libggml"))]
-    odd = sorted({folder for folder in folders if not _LIBRARY_FOLDERS.match(folder) and posixpath.basename(folder) != "ggml"})
+    odd = sorted({folder for folder in folders if not _LIBRARY_FOLDERS.match(folder)})
     return (
         Server(path, server.version, server.build, server.options, server.environment, server.aliases, server.arguments),
         tuple(backends),
@@ -198,27 +199,28 @@ def find_server(found: LayerFiles, config: Mapping[str, Any], hint: ServerHint, 
 
 
 def _from_texts(found: LayerFiles, config: Mapping[str, Any], ref: str) -> Server:
+    """The server's options by the texts in it and its libraries, which other programs of llama.cpp share: only known ones count."""
     words = {word for group in found.texts.values() for word in group}
-    options = {word for word in words if word.startswith("--") and len(word) > 3}
-    if "--model" not in options or "--port" not in options:
+    if "--model" not in words or "--port" not in words:
         return Server("", "")
+    labels = config.get("Labels") or {}
+    named = str(labels.get("org.opencontainers.image.version") or "")
+    version = named if re.fullmatch(r"[A-Za-z0-9._+-]{1,40}", named) else ""
+    tag = _BUILD.search(ref.partition("@")[0])
+    build = tag.group(1) if tag else ""
+    for known in reversed(list(data_llama_server.VERSIONS)):
+        table = server_from_table(known)
+        if all(option in words for option in table.options if option.startswith("--")):
+            return Server("", version, build, table.options, table.environment, table.aliases, table.arguments)
     newest = server_from_table(list(data_llama_server.VERSIONS)[-1])
+    possible = newest.options | {name for flag in FLAGS.values() for name in (*flag.names, *flag.off)}
+    options = {word for word in words & possible if word.startswith("--")}
     # Short names are the ends of other texts, too; they are known by their long ones
     aliases = {name: first for name, first in newest.aliases.items() if first in options and (name in options or not name.startswith("--"))}
     options |= {name for name in aliases if not name.startswith("--")}
-    environment = {variable: option for variable, option in newest.environment.items() if variable in words and (option in options)}
-    labels = config.get("Labels") or {}
-    version = str(labels.get("org.opencontainers.image.version") or "")
-    tag = _BUILD.search(ref.partition("@")[0])
-    return Server(
-        "",
-        version if re.fullmatch(r"[A-Za-z0-9._+-]{1,40}", version) else "",
-        tag.group(1) if tag else "",
-        frozenset(options),
-        environment,
-        aliases,
-        {name: value for name, value in newest.arguments.items() if name in options},
-    )
+    environment = {variable: option for variable, option in newest.environment.items() if variable in words and option in options}
+    arguments = {name: value for name, value in newest.arguments.items() if name in options}
+    return Server("", version, build, frozenset(options), environment, aliases, arguments)
 
 
 def split_bases(base: Any, platforms: Sequence[str]) -> dict[str, str]:

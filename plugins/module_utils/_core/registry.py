@@ -172,6 +172,18 @@ class Login:
     server: str = ""
 
 
+def given_logins(entries: Iterable[Mapping[str, Any]], option: str = "registry_logins") -> dict[str, Credentials]:
+    """Logins that a task names, by registry."""
+    found = {}
+    for entry in entries:
+        host = check_host(str(entry.get("registry") or ""), f"{option}.registry")
+        user, password = str(entry.get("username") or ""), str(entry.get("password") or "")
+        if not user or not password:
+            raise AikitError(f"{option}: {host} has no {'username' if not user else 'password'}.", "Give both, or leave the registry out.")
+        found[DOCKER_HUB if host in ("index.docker.io", DOCKER_HUB_HOST) else host] = Credentials(user, password)
+    return found
+
+
 def find_login(document: Mapping[str, Any], host: str, repository: str, where: str) -> Login:
     """The login of ``host/repository`` in a login file of Docker or Podman. ``where`` is its path.
 
@@ -426,7 +438,7 @@ def refusal(what: str, host: str, status: int, body: bytes, logged_in: bool, pus
         hint = "The registry is busy or broken; run again later. What it has already is not sent again."
     else:
         hint = "See the registry's log."
-    return AikitError(f"{what}: {answer}.", hint)
+    return AikitError(f"{what}: {answer}.", hint, http_status=status)
 
 
 def layer_findings(host: str, layers: Iterable[tuple[str, int]]) -> tuple[Finding, ...]:

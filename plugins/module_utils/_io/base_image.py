@@ -41,7 +41,7 @@ class FoundBase:
 
 
 @dataclass(frozen=True)
-class _Source:
+class ImageSource:
     """An image, wherever it is: its documents, and its blobs as streams."""
 
     ref: str
@@ -75,20 +75,20 @@ def find_base(
             )
         return FoundBase(found, path, resolved=f"sha256:{found.sha256}")
     if kind == "layout":
-        source = _from_layout(text, platform, pinned)
+        source = layout_source(text, platform, pinned)
     elif not reference.complete(text.partition("@")[0]):
         raise AikitError(f"base: {text} is neither a file, nor a layout, nor the name of an image.", "Build a base with role llama_cpp_base, or name an image.")
     else:
-        source = _from_registry(text, platform, registry, store, pinned)
+        source = registry_source(text, platform, registry, store, pinned)
     return FoundBase(_describe(source, hint, cache), blob_path=source.blob_path, resolved=source.index_digest or source.digest)
 
 
-def _from_registry(text: str, platform: str, registry: Registry, store: BlobStore, pinned: str) -> _Source:
+def registry_source(text: str, platform: str, registry: Registry, store: BlobStore, pinned: str) -> ImageSource:
     name = rules.parse_name(text, "base")
     wanted = name.at(pinned).text if pinned else name.text
     found = registry.manifest(wanted, platform)
     manifest = oci.parse_manifest(found.raw, found.media_type, name.text)
-    return _Source(
+    return ImageSource(
         name.text,
         found.digest,
         found.index_digest,
@@ -100,7 +100,7 @@ def _from_registry(text: str, platform: str, registry: Registry, store: BlobStor
     )
 
 
-def _from_layout(text: str, platform: str, pinned: str) -> _Source:
+def layout_source(text: str, platform: str, pinned: str) -> ImageSource:
     folder, name = image_base.split_layout(text)
     layout = Layout(os.path.expandvars(folder))
     if not layout.exists():
@@ -110,6 +110,7 @@ def _from_layout(text: str, platform: str, pinned: str) -> _Source:
         raise AikitError(f"base: {layout.path} has no image {name}; it has: {', '.join(layout.names()) or 'none with a name'}.", "Name one of them: oci:FOLDER:NAME.")
     where = f"{layout.path}:{name}" if name else layout.path
     raw, media_type, index_digest = layout.read(entry.digest), entry.media_type, ""
+    full = entry.annotations.get("io.containerd.image.name", "")
     if oci.is_index(oci.parse_document(raw, where), media_type):
         index_digest = entry.digest
         entry = oci.choose_platform(oci.parse_index(raw, media_type, where), platform, where)
@@ -137,11 +138,11 @@ def _from_layout(text: str, platform: str, pinned: str) -> _Source:
         if f"sha256:{digest.hexdigest()}" != descriptor.digest:
             raise AikitError(f"base: layer {descriptor.digest} in {layout.path} has digest sha256:{digest.hexdigest()}.", "The layout is damaged; write it again.")
 
-    ref = name if "/" in name else entry.annotations.get("io.containerd.image.name", "") or name or os.path.basename(layout.path)
-    return _Source(ref, entry.digest, index_digest, manifest, config, "", layout.blob_path, read)
+    ref = name if "/" in name else full or (name if not oci.is_digest(name) else "") or os.path.basename(layout.path)
+    return ImageSource(ref, entry.digest, index_digest, manifest, config, "", layout.blob_path, read)
 
 
-def _describe(source: _Source, hint: ServerHint, cache: files.DigestCache) -> ImageBase:
+def _describe(source: ImageSource, hint: ServerHint, cache: files.DigestCache) -> ImageBase:
     layers = tuple(
         Descriptor(oci.layer_media_type(layer.media_type, f"base: {source.ref}"), layer.digest, layer.size) for layer in source.manifest.layers
     )
@@ -166,7 +167,7 @@ def _describe(source: _Source, hint: ServerHint, cache: files.DigestCache) -> Im
     )
 
 
-def _look(source: _Source, layers: Iterable[Descriptor], cache: files.DigestCache) -> LayerFiles:
+def _look(source: ImageSource, layers: Iterable[Descriptor], cache: files.DigestCache) -> LayerFiles:
     """Read layers from the top until the server and its backends were found; what a layer tells is remembered by its digest."""
     seen: list[LayerFiles] = []
     found = LayerFiles()
@@ -195,7 +196,7 @@ def scan_layer(pieces: Iterator[bytes], layer: Descriptor, ref: str) -> LayerFil
     names: list[str] = []
     removed: list[str] = []
     texts: dict[str, tuple[str, ...]] = {}
-    stream = _Pieces(pieces)
+    stream = Pieces(pieces)
     try:
         with tarfile.open(fileobj=stream, mode="r|gz" if layer.media_type.endswith("gzip") else "r|", bufsize=SCAN_BYTES) as reader:
             for member in reader:
@@ -229,7 +230,7 @@ def _texts(handle: Any) -> set[str]:
         tail = (tail + piece)[-image_base.TEXT_BYTES :]
 
 
-class _Pieces(io.RawIOBase):
+class Pieces(io.RawIOBase):
     """Pieces of bytes as a file that tarfile reads."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

@@ -15,6 +15,7 @@ from .._core import aikitfile as aikitfiles
 from .._core import image as images
 from .._core import hub, image_base, llama_server, model_source
 from .._core import lock as locks
+from .._core import registry as rules
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.image_base import ServerHint
@@ -64,6 +65,7 @@ class Request:
     registry_insecure: Sequence[str] = ()
     registry_mirrors: Mapping[str, str] = field(default_factory=dict)
     registry_timeout_seconds: float = 60
+    registry_logins: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     @property
     def places(self) -> Places:
@@ -72,7 +74,12 @@ class Request:
     @property
     def registry_settings(self) -> RegistrySettings:
         return RegistrySettings(
-            self.registry_auth_file, self.registry_ca_file, tuple(self.registry_insecure or ()), self.registry_mirrors or {}, self.registry_timeout_seconds
+            self.registry_auth_file,
+            self.registry_ca_file,
+            tuple(self.registry_insecure or ()),
+            self.registry_mirrors or {},
+            self.registry_timeout_seconds,
+            tuple(self.registry_logins or ()),
         )
 
 
@@ -154,7 +161,7 @@ def _assemble(
     made: list[images.Image] = []
     remarks: dict[Finding, None] = {}
     digests: dict[tuple[Segment, ...], str] = {}
-    paths = images.model_paths(found.models)
+    paths = found.served
     for found_base in found_bases.values():
         settings = llama_server.translate(aikitfile, found_base.base.server, paths, found.metadata)
         raise_for_errors(settings.findings, (request.parsed or {})["name"])
@@ -218,9 +225,21 @@ def _unknown(name: str, downloads: Sequence[Action], request: Request, findings:
     )
 
 
-def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engine_name: str, check_mode: bool) -> dict[str, Any]:
-    """The result of module aikit_image_load."""
+def load_archive(
+    name: str,
+    image: dict[str, Any],
+    archive: Optional[str],
+    engine_name: str,
+    check_mode: bool,
+    pull: Optional[str] = None,
+    logins: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The result of module aikit_image_load. ``pull`` is the image by digest in a registry, in place of an archive."""
     name = images.check_reference(name)
+    remote = rules.parse_name(pull, "pull") if pull else None
+    if remote is not None and not remote.digest:
+        raise AikitError(f"pull: {pull} names no digest.", "A tag may mean another image tomorrow: write host/path@sha256:….")
+    known = rules.given_logins(logins)
     ids, layers = images.identities(image)
     engine = open_engine(engine_name)
     named = engine.image(name)
@@ -233,6 +252,10 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
             raise AikitError(f"archive: there is no file {archive} on this host.", "Copy it there first; module aikit.fleet.aikit_image writes it.")
         files.require_spaces(load_needs(engine, name, os.path.getsize(archive)))
         actions.append(Action("load", name, engine.name))
+    elif found is None and remote is not None:
+        size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
+        files.require_spaces(load_needs(engine, name, size))
+        actions.append(Action("pull", remote.text, engine.name))
     elif found is None:
         # Asked before anything travels
         size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
@@ -244,6 +267,10 @@ def load_archive(name: str, image: dict[str, Any], archive: Optional[str], engin
             engine.tag(found.id, name)
         elif found is None and archive:
             found = _load(engine, name, ids, archive)
+        elif found is None and remote is not None:
+            login = known.get(remote.host)
+            engine.pull(remote.text, (login.user, login.password) if login else None)
+            found = _named(engine, name, ids, remote.text)
     return report(
         Plan(tuple(actions), {"image": named.id if named else None}, {"image": ids[0] if actions else named.id if named else None}),
         present=found is not None,
@@ -262,11 +289,16 @@ def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState
         if half is not None:
             engine.remove_image(half.id)
         raise
-    loaded = present_image(engine, name, *ids)
-    if loaded is None:
-        raise AikitError(f"{archive} was loaded, but {engine.name} does not list {ids[0]}.", "The archive holds another image; build it again.")
+    return _named(engine, name, ids, archive)
+
+
+def _named(engine: Engine, name: str, ids: list[str], origin: str) -> ImageState:
+    """The image that came from ``origin``, under its name."""
+    found = present_image(engine, name, *ids)
+    if found is None:
+        raise AikitError(f"{origin} was loaded, but {engine.name} does not list {ids[0]}.", "It holds another image; build it again.")
     named = engine.image(name)
-    if named is None or named.id != loaded.id:
-        # The archive was written under another name
-        engine.tag(loaded.id, name)
-    return loaded
+    if named is None or named.id != found.id:
+        # The archive was written under another name, and what was pulled by digest has none
+        engine.tag(found.id, name)
+    return found

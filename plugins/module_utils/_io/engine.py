@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import os
@@ -33,6 +34,7 @@ LOAD_TIMEOUT_SECONDS = 4 * 3600
 CALL_TIMEOUT_SECONDS = 120
 # A file of an image that is read into memory and into a module's result
 FILE_MAX_BYTES = 1024 * 1024
+_PULL_HINT = "The host itself must reach the registry, trust its certificate, and have a login where it wants one."
 
 
 # Reads the start of a file that may be huge: gets a function that reads the next bytes, and the size of the file
@@ -57,6 +59,8 @@ class Engine(Protocol):
     def image_head(self, ref: str, path: str, read: Head) -> Any: ...
 
     def load(self, chunks: Iterable[bytes]) -> None: ...
+
+    def pull(self, ref: str, login: Optional[tuple[str, str]] = None) -> None: ...
 
     def tag(self, image_id: str, ref: str) -> None: ...
 
@@ -187,6 +191,20 @@ class DockerEngine:
                     raise AikitError(f"Docker could not load the image: {event['error'].strip()}")
         except (DockerException, OSError) as exc:
             raise AikitError(f"Docker could not load the image: {_reason(exc)}") from exc
+        finally:
+            client.close()
+
+    def pull(self, ref: str, login: Optional[tuple[str, str]] = None) -> None:
+        """Pull an image by its digest. A login goes to the daemon in a header and is kept nowhere."""
+        repository, _at, digest = ref.partition("@")
+        auth = {"username": login[0], "password": login[1]} if login else None
+        client = docker.from_env(version="auto", timeout=LOAD_TIMEOUT_SECONDS).api
+        try:
+            for event in client.pull(repository, tag=digest, stream=True, decode=True, auth_config=auth):
+                if "error" in event:
+                    raise AikitError(f"Docker could not pull {ref}: {event['error'].strip()}", _PULL_HINT)
+        except (DockerException, OSError) as exc:
+            raise AikitError(f"Docker could not pull {ref}: {_reason(exc)}", _PULL_HINT) from exc
         finally:
             client.close()
 
@@ -343,6 +361,17 @@ class PodmanEngine:
                 errors.seek(0)
                 text = errors.read().decode("utf-8", "replace").strip()
                 raise AikitError(f"podman load failed with exit status {code}: {text}")
+
+    def pull(self, ref: str, login: Optional[tuple[str, str]] = None) -> None:
+        """Pull an image by its digest. A login stands in a file for the time of the pull."""
+        with tempfile.NamedTemporaryFile("w", prefix="aikit-fleet-", suffix=".json") as file:
+            words = ["pull", "--quiet"]
+            if login:
+                auth = base64.b64encode(":".join(login).encode()).decode("ascii")
+                json.dump({"auths": {ref.partition("/")[0]: {"auth": auth}}}, file)
+                file.flush()
+                words += ["--authfile", file.name]
+            self._run(*words, ref)
 
     def tag(self, image_id: str, ref: str) -> None:
         self._run("tag", image_id, ref)

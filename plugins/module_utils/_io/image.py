@@ -90,6 +90,7 @@ class FoundModels:
 
     ``metadata`` is that of GGUF files, by the names that :func:`image.model_paths` gives them. ``actions`` is what was done
     to have the files, or in check mode would be; ``absent`` is true when some are not here yet, which is so in check mode only.
+    ``companions`` are the paths in the image of files that came with a model and are none, such as the README of a repository.
     """
 
     models: list[ModelFile] = field(default_factory=list)
@@ -97,6 +98,12 @@ class FoundModels:
     actions: list[Action] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     absent: bool = False
+    companions: set[str] = field(default_factory=set)
+
+    @property
+    def served(self) -> dict[str, str]:
+        """The models by name, and where each lies in the image."""
+        return {name: path for name, path in model_paths(self.models).items() if path not in self.companions}
 
 
 def find_models(
@@ -148,6 +155,8 @@ def find_models(
                 # Where AIKit's build would put it: a file of a repository or an artifact stands under its path there
                 file = image_file(model) or stored.name
                 found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file))
+                if len(acquired.files) > 1 and not file.lower().endswith(".gguf"):
+                    found.companions.add(f"/{found.models[-1].image_path}")
                 if not local:
                     model_parts(found.models[-1], seen)
                 if stored.header is not None:

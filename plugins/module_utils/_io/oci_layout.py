@@ -63,6 +63,7 @@ class Layout:
             marker = files.read_json(os.path.join(self.path, "oci-layout"))
             if not str(marker.get("imageLayoutVersion", "")).startswith("1."):
                 raise AikitError(f"oci_layout: {self.path} is a layout of version {marker.get('imageLayoutVersion')!r}.", "Only version 1 is known; take another folder.")
+            self.entries()
             return
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
             raise AikitError(f"oci_layout: {self.path} is no folder.", "Name a folder.")

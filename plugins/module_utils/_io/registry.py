@@ -56,6 +56,7 @@ class RegistrySettings:
     insecure: tuple[str, ...] = ()
     mirrors: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float = 60
+    logins: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ class Registry:
     def __init__(self, settings: RegistrySettings, sleep: Callable[[float], None] = time.sleep) -> None:
         self.settings = settings
         self._mirrors = rules.check_mirrors(settings.mirrors)
+        self._logins = rules.given_logins(settings.logins)
         self._insecure = frozenset(rules.check_host(host, "insecure") for host in settings.insecure)
         if not 0 < settings.timeout_seconds < float("inf"):
             raise AikitError(f"timeout_seconds is {settings.timeout_seconds:g}.", "Give a number above 0.")
@@ -624,7 +626,8 @@ class Registry:
     def _credentials(self, state: _Host, repository: str) -> Optional[Credentials]:
         with state.lock:
             if repository not in state.credentials:
-                state.credentials[repository] = find_credentials(state.name, repository, self.settings.auth_file)
+                given = self._logins.get(state.name)
+                state.credentials[repository] = given or find_credentials(state.name, repository, self.settings.auth_file)
             return state.credentials[repository]
 
     def _authorization(self, state: _Host, scopes: Sequence[str]) -> str:

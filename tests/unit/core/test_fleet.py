@@ -162,3 +162,19 @@ def test_the_doctor_puts_the_plan_beside_what_was_taken():
     row = {"device": "CUDA0", "total": {"planned_mib": 5686.0, "actual_mib": 5691.5, "percent": 0.1}}
     checks = fleet.service_checks({"name": "llama", "state": "present"}, RUNNING, {"passed": True, "verdict": "proven", "planned": [row]})
     assert checks[-1] == {"name": "llama: memory", "ok": True, "detail": "CUDA0 5692 MiB, planned 5686 (+0.1 %)", "hint": ""}
+
+
+@pytest.mark.parametrize(
+    "name, digest, reference",
+    [
+        ("registry.example:5000/a/b:1", "", "registry.example:5000/a/b:1"),
+        ("registry.example/a", "sha256:" + "1" * 64, "registry.example/a@sha256:" + "1" * 64),
+        ("localhost:5000/a:1", "", "localhost:5000/a:1"),
+        ("docker.io/me/a:1", "", "docker.io/me/a:1"),
+        ("localhost/aikit/a:1", "", ""),
+        ("me/a:1", "", ""),
+        ("a", "sha256:" + "1" * 64, ""),
+    ],
+)
+def test_where_an_image_is_in_a_registry(name, digest, reference):
+    assert fleet.registry_reference(name, digest) == reference

@@ -27,6 +27,7 @@ from ansible_collections.aikit.fleet.plugins.module_utils._io import image as im
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image, aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.plugins.plugin_utils import yaml_source
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import DEFAULT_METADATA, U32, Value, gguf_bytes
+from ansible_collections.aikit.fleet.tests.unit.fake_registry import FakeRegistry
 from ansible_collections.aikit.fleet.tests.unit.model_server import ModelServer, Page
 
 AIKITFILE = """\
@@ -83,8 +84,8 @@ class FakeEngine:
             names = set(reader.getnames())
         config = json.loads(config_bytes)
         have = {layer for image in self.stored.values() for layer in image.layers}
-        missing = [path for path in manifest["Layers"] if path not in names]
-        if missing and (self.refuse_thin or not {"sha256:" + os.path.basename(path) for path in missing} <= have):
+        missing = {diff_id for path, diff_id in zip(manifest["Layers"], config["rootfs"]["diff_ids"]) if path not in names}
+        if missing and (self.refuse_thin or not missing <= have):
             raise AikitError("Docker could not load the image: content digest not found")
         image = ImageState(
             id="sha256:" + hashlib.sha256(config_bytes).hexdigest(),
@@ -445,6 +446,46 @@ def test_content_that_is_in_the_store_under_another_name(engine, run, folder, mo
     real = run(parsed=parsed, load=["docker"])
     assert (real["actions"], real["image"]["digest"]) == (told["actions"], told["image"]["digest"])
     assert run(parsed=parsed, load=["docker"])["changed"] is False
+
+
+def test_a_download_without_a_digest_is_refused(engine, run, model_server):
+    model_server.pages["/m.gguf"] = Page(model_bytes(1))
+    parsed = aikitfile(("one", f"{model_server.url}/m.gguf"))
+    for check_mode in (True, False):
+        failed = run(parsed=parsed, require_sha256=True, check_mode=check_mode)
+        assert failed["failed"] and "No sha256 is given" in failed["msg"] and "require_sha256" in failed["hint"] and not model_server.seen
+    assert run(parsed=aikitfile(("one", f"{model_server.url}/m.gguf", hashlib.sha256(model_bytes(1)).hexdigest())), require_sha256=True)["changed"]
+
+
+def test_models_of_a_hub(engine, run, folder, hub_server):
+    hub_server.repository("ns/tiny", {"README.md": b"# Tiny", "m.gguf": model_bytes(1), "sub/n.gguf": model_bytes(2)}, gated="HUB-TOKEN")
+    common = {"require_sha256": True, "hub_url": hub_server.url, "token": "HUB-TOKEN"}
+    one = run(parsed=aikitfile(("one", "huggingface://ns/tiny@main/sub/n.gguf")), archive=str(folder / "one.tar"), **common)
+    assert contents(folder / "one.tar")["models/n.gguf"] == model_bytes(2)
+    assert one["image"]["env"]["LLAMA_ARG_MODEL"] == "/models/n.gguf" and "HUB-TOKEN" not in json.dumps(one)
+    parsed = aikitfile(("one", "huggingface://ns/tiny"))
+    told = run(parsed=parsed, check_mode=True, **common)
+    whole = run(parsed=parsed, archive=str(folder / "all.tar"), **common)
+    assert told["changed"] and told["image"]["digest"] == ""
+    found = {name: data for name, data in contents(folder / "all.tar").items() if name.startswith("models/") and data}
+    assert found == {"models/README.md": b"# Tiny", "models/m.gguf": model_bytes(1), "models/sub/n.gguf": model_bytes(2)}
+    presets = contents(folder / "all.tar")["aikit/presets.ini"].decode()
+    assert "[one]\nmodel = /models/m.gguf" in presets and "/models/sub/n.gguf" in presets and "README" not in presets
+    assert not [finding for finding in whole["findings"] if "README" in finding["message"]]
+    assert run(parsed=parsed, archive=str(folder / "all.tar"), **common)["changed"] is False
+
+
+def test_a_model_of_a_registry(engine, run, folder, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with FakeRegistry() as registry:
+        layer = {"mediaType": "application/vnd.ollama.image.model", **registry.put_blob("me/tiny", model_bytes(1))}
+        config = {"mediaType": "application/vnd.docker.container.image.v1+json", **registry.put_blob("me/tiny", b"{}")}
+        registry.put_manifest("me/tiny", "1", {"schemaVersion": 2, "config": config, "layers": [layer]})
+        parsed = aikitfile(("one", f"oci://{registry.host}/me/tiny:1"))
+        built = run(parsed=parsed, archive=str(folder / "out.tar"), require_sha256=True)
+    assert contents(folder / "out.tar")["models/tiny"] == model_bytes(1)
+    assert built["image"]["env"]["LLAMA_ARG_MODEL"] == "/models/tiny"
+    assert run(parsed=parsed, archive=str(folder / "out.tar"))["changed"] is False, "the registry is not asked again"
 
 
 def test_one_token_is_for_one_host(engine, run, model_server):

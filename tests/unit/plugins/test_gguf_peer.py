@@ -18,6 +18,8 @@ from ansible_collections.aikit.fleet.tests.unit.gguf_writer import Writer
 
 import gguf as peer
 
+# A type for sums on the way, never for a file. Its block has had two halves in place of two floats since 2024 (ggml-common.h); the peer's table has not
+OUTDATED = "Q8_1"
 ARCHITECTURES = sorted(peer.MODEL_ARCH_NAMES.values())
 
 
@@ -45,7 +47,7 @@ def compare(path: Path, tmp_path: Path) -> ours.GgufHeader:
     return header
 
 
-def write(path: Path, architecture: str, endianess: Any = peer.GGUFEndian.LITTLE, types: Any = (), **options: Any) -> None:
+def write(path: Path, architecture: str, endianess: Any = peer.GGUFEndian.LITTLE, types: Any = (), tokens: int = 40, **options: Any) -> None:
     writer = peer.GGUFWriter(path, architecture, endianess=endianess, **options)
     writer.add_name(f"Tiny {architecture}")
     writer.add_block_count(3)
@@ -59,10 +61,10 @@ def write(path: Path, architecture: str, endianess: Any = peer.GGUFEndian.LITTLE
     writer.add_array(f"{architecture}.attention.sliding_window_pattern", [True, False, True])
     writer.add_file_type(peer.LlamaFileType.MOSTLY_Q4_K_M)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([f"token {number} ü" for number in range(3000)])
-    writer.add_token_scores([float(number) for number in range(3000)])
-    writer.add_token_types([1] * 3000)
-    writer.add_token_merges([f"{number} {number}" for number in range(2000)])
+    writer.add_token_list([f"token {number} ü" for number in range(tokens)])
+    writer.add_token_scores([float(number) for number in range(tokens)])
+    writer.add_token_types([1] * tokens)
+    writer.add_token_merges([f"{number} {number}" for number in range(tokens)])
     writer.add_chat_template("{{ messages }}" * 400)
     for kind, value in (("uint8", 200), ("int8", -3), ("uint16", 60000), ("int16", -300), ("int32", -70000), ("uint64", 2**60), ("int64", -(2**60)), ("float64", 0.1)):
         getattr(writer, f"add_{kind}")(f"{architecture}.extra.{kind}", value)
@@ -85,7 +87,7 @@ def test_every_architecture_that_the_peer_knows(tmp_path: Path, architecture: st
     write(tmp_path / "m.gguf", architecture, (peer.GGUFEndian.LITTLE, peer.GGUFEndian.BIG)[len(architecture) % 2])
     header = compare(tmp_path / "m.gguf", tmp_path)
     assert (header.architecture, header.block_count, header.context_length, header.embedding_length) == (architecture, 3, 8192, 512)
-    assert (header.head_count, header.head_count_kv, header.vocabulary_size) == (8, (8, 0, 2), 3000)
+    assert (header.head_count, header.head_count_kv, header.vocabulary_size) == (8, (8, 0, 2), 40)
     assert header.metadata[f"{architecture}.attention.sliding_window_pattern"] == (True, False, True)
     assert header.metadata[f"{architecture}.feed_forward_length"] == (1024, 2048, 1024)
     assert header.quantisation == "Q4_K_M" and header.has_chat_template
@@ -93,14 +95,14 @@ def test_every_architecture_that_the_peer_knows(tmp_path: Path, architecture: st
 
 @pytest.mark.parametrize("endianess", list(peer.GGUFEndian))
 def test_every_type_of_tensor_that_the_peer_knows(tmp_path: Path, endianess: Any) -> None:
-    types = [kind for kind in peer.GGMLQuantizationType if kind not in data_ggml.RETIRED_TENSOR_TYPES]
-    write(tmp_path / "m.gguf", "llama", endianess, types)
+    types = [kind for kind in peer.GGMLQuantizationType if kind not in data_ggml.RETIRED_TENSOR_TYPES and kind.name != OUTDATED]
+    write(tmp_path / "m.gguf", "llama", endianess, types, tokens=3000)
     header = compare(tmp_path / "m.gguf", tmp_path)
     assert header.unknown_types == () and {tensor.type_name for tensor in header.tensors} >= {kind.name for kind in types}
 
 
 def test_the_tables_are_those_of_the_peer() -> None:
-    theirs = {int(kind): (kind.name, *sizes) for kind, sizes in peer.GGML_QUANT_SIZES.items()}
+    theirs = {int(kind): (kind.name, *sizes) for kind, sizes in peer.GGML_QUANT_SIZES.items() if kind.name != OUTDATED}
     assert {kind: entry for kind, entry in data_ggml.TENSOR_TYPES.items() if kind in theirs} == theirs
     names = {int(kind): kind.name.replace("MOSTLY_", "").replace("ALL_", "") for kind in peer.LlamaFileType}
     for number, name in data_ggml.FILE_TYPES.items():

@@ -1,0 +1,285 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Images in real registries: pushed, pulled by three tools, run; and through a network that cuts, damages and delays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import registries
+import support
+from helpers import BASE, task, tiny_base
+from registries import Proxy, Registry
+from support import docker
+
+SERVICE = "aikit-e2e-registry"
+
+
+def run(*words: str, env: Any = None, check: bool = True) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+    assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+    return done.stdout.strip() if done.returncode == 0 else done.stderr
+
+
+def options(registry: Registry, name: str, **more: Any) -> dict[str, Any]:
+    model = {"name": "gemma-3-270m", "backend": "llama", "context_size": 1024, "parameters": {"model": support.MODEL_NAME}}
+    definition = {"apiVersion": "v1alpha1", "models": [{"name": "gemma-3-270m", "source": support.MODEL_NAME}], "config": json.dumps([model])}
+    return {
+        "name": name,
+        "definition": definition,
+        "context": str(support.MODEL_DIR),
+        "server": "llama_cpp",
+        "base": str(BASE),
+        "push": True,
+        "registry_auth_file": str(registry.auth_file),
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def locked(quickstart, tmp_path_factory):
+    """A registry with logins and a certificate of its own CA."""
+    with Registry(tmp_path_factory.mktemp("locked"), logins=True, tls=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def open_registry(quickstart, tmp_path_factory):
+    with Registry(tmp_path_factory.mktemp("open")) as made:
+        yield made
+
+
+def test_logins_and_certificates(locked):
+    name = f"{locked.host}/e2e/gemma:1"
+    untrusted = task("aikit_image", **options(locked, name))
+    assert "certificate is not trusted" in untrusted["msg"] and "registry_ca_file" in untrusted["msg"]
+    (locked.folder / "none.json").write_text("{}")
+    stranger = task("aikit_image", **options(locked, name, registry_ca_file=str(locked.ca), registry_auth_file=str(locked.folder / "none.json")))
+    assert "answered 401" in stranger["msg"] and "docker login" in stranger["msg"] and not locked.tag("e2e/gemma", "1")
+    told = task("aikit_image", check=True, **options(locked, name, registry_ca_file=str(locked.ca)))
+    assert told["changed"] and not locked.tag("e2e/gemma", "1")
+    done = task("aikit_image", **options(locked, name, registry_ca_file=str(locked.ca)))
+    assert done["changed"] and locked.tag("e2e/gemma", "1") == done["image"]["digest"] == told["image"]["digest"], done
+    assert not task("aikit_image", **options(locked, name, registry_ca_file=str(locked.ca)))["changed"]
+    found = task("aikit_image_info", name=name, registry=True, registry_ca_file=str(locked.ca), registry_auth_file=str(locked.auth_file))
+    assert found["images"][0]["digest"] == done["image"]["digest"]
+    text = run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}", env=registries.environment(locked))
+    assert f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" == done["image"]["digest"]
+    # A password in a task goes nowhere but to its registry
+    login = [{"registry": locked.host, "username": registries.USER, "password": registries.PASSWORD}]
+    plain = options(locked, f"{locked.host}/e2e/other:1", registry_ca_file=str(locked.ca), registry_logins=login, registry_auth_file=str(locked.folder / "none.json"))
+    done = task("aikit_image", **plain)
+    assert done["changed"] and registries.PASSWORD not in json.dumps(done)
+
+
+def test_three_tools_pull_it_and_it_runs(open_registry, tmp_path):
+    name = f"{open_registry.host}/e2e/gemma:1"
+    done = task("aikit_image", **options(open_registry, name))
+    digest = done["image"]["digest"]
+    reference = f"{open_registry.host}/e2e/gemma@{digest}"
+    run("skopeo", "copy", "--src-tls-verify=false", f"docker://{reference}", f"dir:{tmp_path / 'copy'}")
+    assert f"sha256:{hashlib.sha256((tmp_path / 'copy/manifest.json').read_bytes()).hexdigest()}" == digest
+    for layer in done["image"]["layers"]:
+        hexadecimal = layer["digest"].partition(":")[2]
+        with open(tmp_path / "copy" / hexadecimal, "rb") as handle:
+            assert hashlib.file_digest(handle, "sha256").hexdigest() == hexadecimal
+    # A store of its own; Podman wants its path short
+    with tempfile.TemporaryDirectory() as runroot:
+        podman = ["podman", "--root", str(tmp_path / "root"), "--runroot", runroot, "--storage-driver=vfs"]
+        run(*podman, "pull", "--quiet", "--tls-verify=false", reference)
+        listed = json.loads(run(*podman, "image", "inspect", reference))
+        assert f"sha256:{listed[0]['Id']}" == done["image"]["id"]
+        run(*podman, "rmi", "--all", "--force")
+    port = support.free_port()
+    try:
+        docker("pull", "--quiet", reference)
+        assert docker("image", "inspect", "--format={{.Id}}", reference) in (done["image"]["id"], digest)
+        docker("run", "--detach", f"--name={SERVICE}", f"--publish=127.0.0.1:{port}:8080", reference)
+        support.wait(lambda: support.completion(port), OSError, 60)
+        assert support.completion(port)["usage"]["completion_tokens"] > 0
+    finally:
+        docker("rm", "--force", "--volumes", SERVICE, check=False)
+        docker("rmi", "--force", reference, check=False)
+
+
+def test_a_changed_setting_sends_kilobytes_and_a_mount_nothing(open_registry):
+    name = f"{open_registry.host}/e2e/gemma:2"
+    wanted = options(open_registry, name)
+    wanted["definition"]["config"] = wanted["definition"]["config"].replace("1024", "2048")
+    before = len(open_registry.commits())
+    done = task("aikit_image", **wanted)
+    assert done["bytes_sent"] < 64 * 1024 and [layer["reused"] for layer in done["image"]["layers"]] == [True, True, False]
+    assert len(open_registry.commits()) - before == 2
+
+
+def test_a_layout_that_others_read(quickstart, tmp_path):
+    wanted = options_of_layout(tmp_path)
+    done = task("aikit_image", **wanted)
+    text = run("skopeo", "inspect", "--raw", f"oci:{tmp_path / 'layout'}:localhost/aikit-e2e/layout:1")
+    assert f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" == done["image"]["digest"]
+    # Another tool adds an image of its own: both stay
+    run("skopeo", "copy", f"oci:{tmp_path / 'layout'}:localhost/aikit-e2e/layout:1", f"oci:{tmp_path / 'layout'}:foreign")
+    assert not task("aikit_image", **wanted)["changed"]
+    wanted["definition"]["config"] = wanted["definition"]["config"].replace("1024", "2048")
+    changed = task("aikit_image", **wanted)
+    assert changed["changed"] and changed["image"]["digest"] != done["image"]["digest"]
+    assert run("skopeo", "inspect", "--raw", f"oci:{tmp_path / 'layout'}:foreign") == text
+    run("skopeo", "copy", f"oci:{tmp_path / 'layout'}:foreign", f"dir:{tmp_path / 'foreign'}")
+
+
+def options_of_layout(tmp_path: Path) -> dict[str, Any]:
+    model = {"name": "gemma-3-270m", "backend": "llama", "context_size": 1024, "parameters": {"model": support.MODEL_NAME}}
+    definition = {"apiVersion": "v1alpha1", "models": [{"name": "gemma-3-270m", "source": support.MODEL_NAME}], "config": json.dumps([model])}
+    return {
+        "name": "localhost/aikit-e2e/layout:1",
+        "definition": definition,
+        "context": str(support.MODEL_DIR),
+        "server": "llama_cpp",
+        "base": str(BASE),
+        "oci_layout": str(tmp_path / "layout"),
+    }
+
+
+def test_an_image_of_another_maker_as_base(open_registry, tmp_path):
+    """llama.cpp's server in an image that Docker made and compressed; its options are found in its bytes."""
+    source = f"{open_registry.host}/e2e/llama:server"
+    port = support.free_port()
+    name = f"{open_registry.host}/e2e/on-llama:1"
+    try:
+        docker("import", '--change=ENTRYPOINT ["/usr/bin/llama-server"]', "--change=ENV LLAMA_ARG_HOST=0.0.0.0", str(BASE), source)
+        docker("push", "--quiet", source)
+        wanted = options(open_registry, name, base=source, blobs=str(tmp_path / "blobs"), lock=str(tmp_path / "lock.json"))
+        done = task("aikit_image", **wanted)
+        assert done["changed"], done
+        # Nothing of the base was fetched to be kept, or sent
+        assert not (tmp_path / "blobs").exists() and [layer["reused"] for layer in done["image"]["layers"]][0] is True
+        reference = f"{open_registry.host}/e2e/on-llama@{done['image']['digest']}"
+        docker("pull", "--quiet", reference)
+        docker("run", "--detach", f"--name={SERVICE}-base", f"--publish=127.0.0.1:{port}:8080", reference)
+        support.wait(lambda: support.completion(port), OSError, 60)
+        known = task("aikit_image", **options(open_registry, f"{open_registry.host}/e2e/known:1"))
+        for key in ("LLAMA_ARG_MODEL", "LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_ALIAS", "LLAMA_ARG_LOG_VERBOSITY"):
+            assert done["image"]["env"][key] == known["image"]["env"][key]
+        # The tag moves; what is locked stays
+        docker("import", '--change=ENTRYPOINT ["/usr/bin/llama-server"]', "--change=ENV A=1", str(BASE), source)
+        docker("push", "--quiet", source)
+        assert not task("aikit_image", **wanted)["changed"]
+        assert task("aikit_image", check=True, **wanted, lock_update=True)["changed"]
+    finally:
+        docker("rm", "--force", "--volumes", f"{SERVICE}-base", check=False)
+        for image in (source, name):
+            docker("rmi", "--force", image, check=False)
+
+
+# --- a network that breaks
+
+
+@pytest.fixture
+def small(tmp_path, quickstart):
+    """A base and a model of 40 MB that nobody runs."""
+    tiny_base(tmp_path / "base.tar")
+    from helpers import gguf
+
+    (tmp_path / "m.gguf").write_bytes(gguf() + os.urandom(40_000_000))
+    definition = {"apiVersion": "v1alpha1", "models": [{"name": "m", "source": "m.gguf"}]}
+    return {"definition": definition, "context": str(tmp_path), "server": "llama_cpp", "base": str(tmp_path / "base.tar"), "push": True}
+
+
+def stored(registry: Registry, done: dict[str, Any]) -> None:
+    """Every blob of an image is in the registry's storage, with its own bytes."""
+    for digest in [layer["digest"] for layer in done["image"]["layers"]] + [done["image"]["id"], done["image"]["digest"]]:
+        value = digest.partition(":")[2]
+        with open(registry.folder / f"data/docker/registry/v2/blobs/sha256/{value[:2]}/{value}/data", "rb") as handle:
+            assert hashlib.file_digest(handle, "sha256").hexdigest() == value
+
+
+@pytest.mark.parametrize(
+    "up, down",
+    [
+        (registries.cut_after(10_000_000), None),
+        (registries.cut_after(20_000_000, 3), None),
+        (registries.damage_at(5_000_000), None),
+        (registries.slow(0.2, 10_000_000), None),
+        (None, registries.cut_after(150, 3)),
+    ],
+    ids=["cut", "cut three times", "damaged", "slow", "answers cut"],
+)
+def test_a_push_through_a_bad_network(open_registry, small, up, down, request):
+    repository = f"bad/{request.node.callspec.id.replace(' ', '-')}"
+    with Proxy(open_registry.port) as proxy:
+        proxy.up, proxy.down = up or proxy.up, down or proxy.down
+        done = task("aikit_image", name=f"{proxy.host}/{repository}:1", **small)
+        assert done.get("changed") and open_registry.tag(repository, "1") == done["image"]["digest"], done
+        stored(open_registry, done)
+        before = proxy.sent
+        assert not task("aikit_image", name=f"{proxy.host}/{repository}:1", **small)["changed"] and proxy.sent - before < 4096
+
+
+def test_a_push_that_never_comes_through_leaves_no_tag(open_registry, small):
+    with Proxy(open_registry.port) as proxy:
+        proxy.up = registries.damage_at(5_000_000, 99)
+        failed = task("aikit_image", name=f"{proxy.host}/bad/never:1", **small)
+        assert failed["failed"] and "received other bytes than were sent" in failed["msg"] and not open_registry.tag("bad/never", "1")
+        # Nothing was taken for good that is not
+        proxy.up = lambda piece, _offset: piece
+        done = task("aikit_image", name=f"{proxy.host}/bad/never:1", **small)
+        stored(open_registry, done)
+
+
+def test_a_base_through_a_bad_network(open_registry, small, tmp_path):
+    good = task("aikit_image", name=f"{open_registry.host}/e2e/base:1", **small)
+    with Proxy(open_registry.port) as proxy:
+        proxy.down = registries.cut_after(9_000_000, 2)
+        hint = {"path": "/usr/bin/llama-server", "version": "0.7.0", "backends": ["cpu"]}
+        wanted = {**small, "base": f"{proxy.host}/e2e/base:1", "base_server": hint, "push": False, "oci_layout": str(tmp_path / "layout"), "blobs": str(tmp_path / "blobs")}
+        done = task("aikit_image", name="localhost/aikit-e2e/x:1", **wanted)
+        assert done.get("changed") and [layer["digest"] for layer in done["image"]["layers"][:3]] == [layer["digest"] for layer in good["image"]["layers"]], done
+        proxy.down = registries.damage_at(5_000_000, 99)
+        failed = task("aikit_image", name="localhost/aikit-e2e/x:1", **{**wanted, "oci_layout": str(tmp_path / "other"), "blobs": str(tmp_path / "fresh")})
+        assert failed["failed"] and "what came has digest" in failed["msg"]
+        assert not (tmp_path / "other/index.json").exists() and not list((tmp_path / "fresh").rglob("*.part"))
+
+
+def test_a_registry_that_goes_away_and_comes_back(quickstart, small, tmp_path):
+    with Registry(tmp_path / "registry") as registry:
+        name = f"{registry.host}/gone/m:1"
+        registry.stop()
+        failed = task("aikit_image", name=name, **small)
+        assert "Connection refused" in failed["msg"]
+        registry.start()
+        assert task("aikit_image", name=name, **small)["changed"]
+
+
+# --- a fleet
+
+
+def test_hosts_pull_what_the_builder_pushed(open_registry, tmp_path):
+    project = support.Project(tmp_path / "project")
+    port = support.free_port()
+    image = f"{open_registry.host}/e2e/fleet:1"
+    project.service(SERVICE, port, image=image)
+    try:
+        first = project.run()
+        assert first.code == 0, first.output[-4000:]
+        (pulled,) = first.results("Pull what the builder pushed")
+        digest = open_registry.tag("e2e/fleet", "1")
+        assert pulled["actions"] == [f"pull {open_registry.host}/e2e/fleet@{digest} (docker)"]
+        assert f"{open_registry.host}/e2e/fleet@{digest}" in docker("image", "inspect", "--format={{.RepoDigests}}", image)
+        assert support.completion(port)["usage"]["completion_tokens"] > 0
+        again = project.run()
+        assert (again.code, again.changed) == (0, 0), again.output[-3000:]
+        # A registry in the name is where it is built for, too
+        built = project.run("aikit.fleet.build")
+        assert built.code == 0 and not built.results("Assemble the image")[-1].get("archive"), built.output[-3000:]
+    finally:
+        docker("rm", "--force", "--volumes", SERVICE, check=False)
+        docker("rmi", "--force", image, check=False)

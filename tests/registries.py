@@ -1,0 +1,223 @@
+# Copyright (c) 2026 the aikit.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Real registries for tests (Debian's docker-registry), with logins and certificates, and a proxy that breaks connections."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import support
+
+USER, PASSWORD = "anna", "correct-horse"
+
+
+def program() -> str:
+    """docker-registry; out of Debian's package, which would start a service if it were installed."""
+    found = shutil.which("docker-registry")
+    if found:
+        return found
+    folder = support.CACHE / "test-programs"
+    path = folder / "docker-registry/usr/bin/docker-registry"
+    return str(path if path.exists() else support.debian_program("docker-registry", "usr/bin/docker-registry", folder))
+
+
+class Registry:
+    """One docker-registry on a free port of the loopback interface; its data lies below ``folder``."""
+
+    def __init__(self, folder: Path, logins: bool = False, tls: bool = False) -> None:
+        self.folder = folder
+        self.port = support.free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self.scheme = "https" if tls else "http"
+        folder.mkdir(parents=True, exist_ok=True)
+        http: dict[str, Any] = {"addr": self.host, "secret": "of no importance"}
+        config: dict[str, Any] = {
+            "version": "0.1",
+            "log": {"level": "info", "accesslog": {"disabled": False}},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+            "http": http,
+        }
+        self.ca = folder / "ca.pem"
+        if logins:
+            hashed = subprocess.run(["htpasswd", "-nBi", USER], input=PASSWORD, capture_output=True, text=True, check=True).stdout
+            (folder / "htpasswd").write_text(hashed)
+            config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+        if tls:
+            make_certificate(folder)
+            http["tls"] = {"certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem")}
+        # YAML reads JSON
+        (folder / "config.yml").write_text(json.dumps(config))
+        self.auth_file = folder / "auth.json"
+        login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        self.auth_file.write_text(json.dumps({"auths": {self.host: {"auth": login}}} if logins else {}))
+        self.process: Optional[subprocess.Popen[bytes]] = None
+        self.start()
+
+    def start(self) -> None:
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen([program(), "serve", str(self.folder / "config.yml")], stdout=log, stderr=log)
+        support.wait(self._answers, (OSError, ssl.SSLError), 20)
+
+    def _answers(self) -> None:
+        context = ssl.create_default_context(cafile=str(self.ca)) if self.scheme == "https" else None
+        try:
+            urllib.request.urlopen(f"{self.scheme}://{self.host}/v2/", timeout=5, context=context).close()
+        except urllib.error.HTTPError as exc:
+            assert exc.code == 401
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def __enter__(self) -> "Registry":
+        return self
+
+    def __exit__(self, *_dummy: Any) -> None:
+        self.stop()
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def commits(self) -> list[str]:
+        """The digests of the blobs that were uploaded whole, in their order."""
+        return re.findall(r'"PUT /v2/[^"]*/blobs/uploads/[^"]*digest=sha256%3A([0-9a-f]{64})[^"]*" 201', self.log())
+
+    def tag(self, repository: str, tag: str) -> str:
+        """The digest that a tag links to in the registry's own storage; empty when there is none."""
+        link = self.folder / f"data/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}/current/link"
+        return link.read_text() if link.is_file() else ""
+
+
+def make_certificate(folder: Path) -> None:
+    """A CA of this test, and a certificate of it for 127.0.0.1."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=CA of a test")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=127.0.0.1")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "cert.pem")
+
+
+class Proxy:
+    """TCP in front of a registry. ``up`` and ``down`` see every piece with its offset in its connection; they return what goes on, or None to cut."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.up: Callable[[bytes, int], Optional[bytes]] = lambda piece, _offset: piece
+        self.down: Callable[[bytes, int], Optional[bytes]] = lambda piece, _offset: piece
+        self.sent = 0
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(50)
+        self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self) -> "Proxy":
+        return self
+
+    def __exit__(self, *_dummy: Any) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _address = self._socket.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
+            for source, sink, way in ((client, server, "up"), (server, client, "down")):
+                threading.Thread(target=self._pump, args=(source, sink, way), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
+        offset = 0
+        hard = False
+        try:
+            while True:
+                piece = source.recv(65536)
+                if not piece:
+                    break
+                changed = getattr(self, way)(piece, offset)
+                if changed is None:
+                    hard = True
+                    break
+                offset += len(piece)
+                self.sent += len(piece) if way == "up" else 0
+                sink.sendall(changed)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                if hard:
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    end.close()
+                else:
+                    end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def cut_after(count: int, times: int = 1) -> Callable[[bytes, int], Optional[bytes]]:
+    """Cut the first connections that carried so many bytes."""
+    left = [times]
+
+    def change(piece: bytes, offset: int) -> Optional[bytes]:
+        if offset + len(piece) > count and left[0]:
+            left[0] -= 1
+            return None
+        return piece
+
+    return change
+
+
+def damage_at(position: int, times: int = 1) -> Callable[[bytes, int], Optional[bytes]]:
+    """Turn one bit of the byte at a position of the first connections that carried so many."""
+    left = [times]
+
+    def change(piece: bytes, offset: int) -> Optional[bytes]:
+        at = position - offset
+        if 0 <= at < len(piece) and left[0]:
+            left[0] -= 1
+            return piece[:at] + bytes([piece[at] ^ 1]) + piece[at + 1 :]
+        return piece
+
+    return change
+
+
+def slow(seconds: float, every: int) -> Callable[[bytes, int], Optional[bytes]]:
+    """Wait at every so many bytes."""
+
+    def change(piece: bytes, offset: int) -> Optional[bytes]:
+        if offset // every != (offset + len(piece)) // every:
+            time.sleep(seconds)
+        return piece
+
+    return change
+
+
+def environment(registry: Registry) -> dict[str, str]:
+    """For skopeo and podman: the login of a registry."""
+    return {**os.environ, "REGISTRY_AUTH_FILE": str(registry.auth_file)}
