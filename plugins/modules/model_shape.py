@@ -114,7 +114,8 @@ EXAMPLES = r"""
 RETURN = r"""
 models:
   description:
-    - By key (for O(image), its name, a colon and the path), C(shape), whether it was C(cached), and C(read_bytes); or C(error), why the header could not be read.
+    - By key (for O(image), its name, a colon and the path), C(shape), whether it was C(cached), and C(read_bytes).
+    - Or C(error), why the header could not be read.
   returned: always
   type: dict
   sample:

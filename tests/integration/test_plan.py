@@ -212,7 +212,7 @@ def test_one_step_down_is_remembered(own, tight, tmp_path):
     forgotten = own.run("deploy.yml", *own.t4, "-e", "inference_replan=true")
     assert forgotten.code == 0, forgotten.output[-4000:]
     state = own.state_of(NAME)
-    assert state["current"]["settings"]["context_size"] == context and not state["step_down"]
+    assert state["current"]["settings"]["context_size"] >= context and not state["step_down"]
     assert own.run("deploy.yml", *own.t4).changed == 0
 
 

@@ -278,7 +278,7 @@ def llama_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return env
 
 
-def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: Mapping[str, Any] = {}) -> list[Any]:
+def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: Optional[Mapping[str, Any]] = None) -> list[Any]:
     """LocalAI's configuration with ``settings`` in it, and made to log what proves the offload. ``plan`` are settings that a plan made.
 
     Its llama.cpp backend prints no offload line below verbosity 4 since May 2026; earlier ones ignore the option.

@@ -20,9 +20,9 @@ import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
-from . import fit, planned
+from . import fit
 from .errors import AikitError, Finding
-from .fit import Fit, Gpu, Host, ModelShape, Policy, Wish
+from .fit import Fit, Gpu, ModelShape, Policy, Wish
 from .services import suggestion
 from .wish import files_of, image_key, key_of, uses_gpu
 
@@ -98,7 +98,7 @@ def plan_host(
     gpu_info: Optional[Mapping[str, Any]],
     memory: Optional[Mapping[str, Any]],
     policy: Policy,
-    servers: Mapping[str, str] = {},
+    servers: Optional[Mapping[str, str]] = None,
     replan: bool = False,
     final: bool = False,
     alone: bool = False,
@@ -134,9 +134,10 @@ def plan_host(
         # Without it, what our own containers hold would count as taken
         found, why = (), f"after provisioning: {str(memory.get('msg') or 'the services of the host could not be looked at').strip()}"
     if not found:
-        later = tuple(_without_gpus(service, why) for service in candidates)
-        return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later))
-    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers, replan, final, planner or fit.plan).plan(left)
+        later = tuple(_without_gpus(service, why, final) for service in candidates)
+        findings = tuple(finding for entry in later for finding in entry.findings)
+        return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later), findings)
+    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers or {}, replan, final, planner or fit.plan).plan(left)
 
 
 def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tuple[Gpu, ...], str]:
@@ -283,7 +284,7 @@ class _Host:
 
     def _solve(self, wishes: dict[str, Wish], gpus: Sequence[Gpu], pinned: Mapping[str, Mapping[str, Any]]) -> dict[str, Fit]:
         fits = self._plan(wishes, gpus, pinned)
-        while any([self._step_further(name, wishes, fits[name]) for name in wishes if name not in pinned]):
+        while sum(self._step_further(name, wishes, fits[name]) for name in wishes if name not in pinned):
             fits = self._plan(wishes, gpus, pinned)
         return fits
 
@@ -481,7 +482,8 @@ def _still_fits(found: Fit, recorded: Mapping[str, Any]) -> bool:
 def _growth(kept: Fit, fresh: Fit) -> str:
     """What a new plan would give, where it is more than a little."""
     if fresh.layers_offloaded > kept.layers_offloaded:
-        return f"a new plan would put {fresh.layers_offloaded} of {fresh.layers_total} layers on the GPU instead of {kept.layers_offloaded}; inference_replan=true makes one"
+        layers = f"{fresh.layers_offloaded} of {fresh.layers_total} layers on the GPU instead of {kept.layers_offloaded}"
+        return f"a new plan would put {layers}; inference_replan=true makes one"
     new, old = fresh.settings.get("context_size"), kept.settings.get("context_size")
     if isinstance(new, int) and isinstance(old, int) and new > 1.25 * old:
         return f"a new plan would give a context of {new} instead of {old}; inference_replan=true makes one"
@@ -492,8 +494,10 @@ def _left(service: Mapping[str, Any], reason: str) -> Planned:
     return Planned(service["name"], "server", f"auto is left to the server: {reason}")
 
 
-def _without_gpus(service: Mapping[str, Any], why: str) -> Planned:
+def _without_gpus(service: Mapping[str, Any], why: str, final: bool) -> Planned:
     auto = service["wish"]["auto"]
+    if service.get("gpus") and final:
+        return _unplannable(service, AikitError(why.replace("after provisioning: ", "")), True)
     if not service.get("gpus"):
         # A Vulkan build finds its device by itself, also where nothing on the host tells of it
         return _left(service, why) if auto else Planned(service["name"], "server", why)

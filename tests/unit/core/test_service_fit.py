@@ -297,6 +297,13 @@ def test_a_host_that_cannot_be_planned_yet(gpus, words):
     assert found.services[0].state == "later" and service_fit.settings_of(service(), found.services[0].as_dict()) == service()
 
 
+def test_a_host_that_cannot_be_planned_though_nothing_comes_later():
+    found = plan([service(), service("own", auto=())], info(gpu(memory_total_mib=None), state="absent", version=""), final=True)
+    assert found.known and [entry.state for entry in found.services] == ["server", "server"]
+    (finding,) = found.findings
+    assert finding.level == "warning" and finding.message.startswith("gpu_layers and context_size are left to the server: the NVIDIA driver is absent")
+
+
 def test_a_model_that_was_not_read_yet():
     shapes = {KEY: {"error": "the header of m is read when the model has been fetched"}}
     found = plan([service()], info(gpu()), shapes=shapes)
