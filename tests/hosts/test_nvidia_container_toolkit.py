@@ -168,9 +168,15 @@ def test_containers_see_the_gpu_also_after_a_reload_of_systemd(new):
 
 
 def test_containers_see_the_gpu_after_a_restart_of_the_host(new):
+    # Docker 26.1 itself forgets such a container when it starts
+    options = ["--detach", "--restart=unless-stopped", "--network=none", "--name=comes-back", "--device=nvidia.com/gpu=all"]
+    new.host.run("docker", "run", *options, "busybox", "/usr/bin/busybox", "sleep", "100000")
     new.host.reboot()
     run = new(entry="verify")
     assert run.failed == 0, run.messages()
+    assert new.host.run("docker", "inspect", "--format", "{{.State.Running}}", "comes-back") == "true"
+    assert "nvidia0" in new.host.run("docker", "exec", "comes-back", "/usr/bin/busybox", "ls", "/dev")
+    new.host.run("docker", "rm", "--force", "comes-back")
     assert {"nvidia-cdi-refresh.service", "nvidia-persistenced.service"} <= set(
         new.host.run("systemctl", "show", "docker", "--property=After", "--value").split()
     )

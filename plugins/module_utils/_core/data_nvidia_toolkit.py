@@ -99,3 +99,59 @@ PODMAN_HOOK = "/usr/share/containers/oci/hooks.d/oci-nvidia-hook.json"
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_SERVICE = "containerd.service"
 SELINUX_BOOLEAN = "container_use_devices"
+
+# Docker that does not bring containers with CDI devices back: it starts them before it learns of CDI (moby/moby#49989, fixed in 28.2)
+DOCKER_FORGETS_CDI = ("25.0", "28.2")
+STARTER_PATH = "/usr/local/lib/aikit-fleet/start-gpu-containers"
+STARTER = '''\
+#!/usr/bin/python3
+# Written by aikit.fleet, role nvidia_container_toolkit.
+"""Start the containers that dockerd could not start by itself.
+
+Docker 25.0 to 28.1 learns of CDI only after it has started the containers that a restart policy brings back: those with CDI devices stay down
+after every start of the daemon (moby/moby#49989). This runs after it, and starts those that failed for that reason, and no others.
+"""
+
+import http.client
+import json
+import socket
+import sys
+import urllib.parse
+
+REASON = 'could not select device driver "cdi"'
+
+
+class Connection(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(120)
+        self.sock.connect("/run/docker.sock")
+
+
+def ask(method, path):
+    connection = Connection("localhost")
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def main():
+    wanted = urllib.parse.quote(json.dumps({"status": ["created", "exited", "dead"]}))
+    failed = 0
+    for entry in json.loads(ask("GET", "/containers/json?all=1&filters=" + wanted)[1]):
+        found = json.loads(ask("GET", "/containers/%s/json" % entry["Id"])[1])
+        policy = found["HostConfig"]["RestartPolicy"]["Name"]
+        if policy not in ("always", "unless-stopped", "on-failure") or REASON not in found["State"]["Error"]:
+            continue
+        status, text = ask("POST", "/containers/%s/start" % entry["Id"])
+        print("%s: %s" % (found["Name"].lstrip("/"), "started" if status in (204, 304) else text.decode("utf-8", "replace")))
+        failed += status not in (204, 304)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+'''

@@ -283,7 +283,8 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
     if host.get("selinux") == "enforcing" and not selinux:
         result.notes.append("SELinux keeps containers from the GPUs: start them with --security-opt=label=disable, or set the boolean container_use_devices.")
     drop_in = {"path": data.REFRESH_DROP_IN, "content": _refresh_drop_in(limited)} if refresh else {}
-    ordering = {"path": data.DOCKER_DROP_IN, "content": _ordering()} if "docker" in names and refresh and not late else {}
+    forgets = systemd and any(engine["name"] == "docker" and _forgets_cdi(engine["version"]) for engine in engines)
+    ordering = {"path": data.DOCKER_DROP_IN, "content": _ordering(forgets)} if "docker" in names and refresh and not late else {}
     hooks = [data.PODMAN_HOOK] if "podman" in names else []
     return {
         "configure": True,
@@ -291,6 +292,7 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
             # The newest specification where all engines read it
             *([_written(**drop_in) if drop_in["content"] else _gone(data.REFRESH_DROP_IN)] if drop_in else []),
             *([_written(**ordering)] if ordering else []),
+            *([{**_written(data.STARTER_PATH, data.STARTER), "mode": "0755"} if forgets else _gone(data.STARTER_PATH)] if ordering else []),
             *map(_gone, hooks),
         ],
         "cdi": {
@@ -339,9 +341,17 @@ def _refresh_drop_in(limited: Sequence[Mapping[str, Any]]) -> str:
     return f'{_BY}\n# {names}; with additional groups nvidia-ctk writes 0.7.0.\n[Service]\nEnvironment="{data.FLAGS_VARIABLE}={data.NO_GIDS_FLAG}"\n'
 
 
-def _ordering() -> str:
+def _forgets_cdi(version: str) -> bool:
+    first, fixed = data.DOCKER_FORGETS_CDI
+    return at_least(version, first) is True and at_least(version, fixed) is False
+
+
+def _ordering(forgets: bool) -> str:
     units = f"{data.REFRESH_SERVICE} nvidia-persistenced.service"
-    return f"{_BY}\n# Containers that come back at boot find the GPUs described, and awake.\n[Unit]\nWants={units}\nAfter={units}\n"
+    text = f"{_BY}\n# Containers that come back at boot find the GPUs described, and awake.\n[Unit]\nWants={units}\nAfter={units}\n"
+    if forgets:
+        text += f"\n# This Docker starts them before it knows of CDI, and they stay down.\n[Service]\nExecStartPost=-/usr/bin/python3 {data.STARTER_PATH}\n"
+    return text
 
 
 def _docker(result: _Result, engines: Sequence[Mapping[str, Any]], systemd: bool) -> dict[str, Any]:
@@ -444,7 +454,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         result.reason = f"version {version} was not installed by this role, and is left alone" if version else "nothing of this role is on the host"
         return _document(result)
     result.action, result.reason = "remove", "state absent"
-    files = [data.REFRESH_DROP_IN, data.DOCKER_DROP_IN]
+    files = [data.REFRESH_DROP_IN, data.DOCKER_DROP_IN, data.STARTER_PATH]
     if ours:
         files += [data.KEY_DOWNLOAD, data.SPEC_PATH]
         files += [data.PIN_PATH, data.KEY_PATHS["apt"]] if manager == "apt" else [data.KEY_PATHS["dnf"]]

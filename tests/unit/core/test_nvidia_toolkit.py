@@ -294,6 +294,16 @@ def test_order_of_docker():
     assert plan(host(service_manager="none"))["ordering"] == {}
 
 
+@pytest.mark.parametrize(("version", "helped"), [("20.10.24", False), ("25.0.3", True), ("26.1.5", True), ("28.1.1", True), ("28.2.2", False), ("29.0", False)])
+def test_containers_that_docker_forgets_at_boot_are_started(version, helped):
+    made = plan(host(engines=[{**DOCKER_26, "version": version}]))
+    path = data_nvidia_toolkit.STARTER_PATH
+    assert (f"ExecStartPost=-/usr/bin/python3 {path}" in made["ordering"]["content"]) is helped
+    (entry,) = [entry for entry in made["configuration_files"] if entry["path"] == path]
+    assert (entry.get("mode"), entry.get("state")) == (("0755", None) if helped else (None, "absent"))
+    compile(data_nvidia_toolkit.STARTER, path, "exec")
+
+
 @pytest.mark.parametrize(("version", "ordered"), [("1.17.8", False), ("1.18.2", True), ("1.19.0", False), ("1.19.1", True), ("1.20.0", True)])
 def test_docker_is_not_ordered_after_what_waits_for_docker(version, ordered):
     # The unit of 1.19.0 has After=multi-user.target, and Docker belongs to that target
