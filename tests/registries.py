@@ -207,6 +207,18 @@ def damage_at(position: int, times: int = 1) -> Callable[[bytes, int], Optional[
     return change
 
 
+def damage_every(count: int) -> Callable[[bytes, int], Optional[bytes]]:
+    """Turn one bit of every so manieth byte of every connection."""
+
+    def change(piece: bytes, offset: int) -> Optional[bytes]:
+        at = -offset % count
+        if 0 < offset + at and at < len(piece):
+            return piece[:at] + bytes([piece[at] ^ 1]) + piece[at + 1 :]
+        return piece
+
+    return change
+
+
 def slow(seconds: float, every: int) -> Callable[[bytes, int], Optional[bytes]]:
     """Wait at every so many bytes."""
 

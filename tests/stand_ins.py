@@ -29,12 +29,12 @@ FAKE = support.ROOT / "tests/fixtures/fake-localai"
 MIRRORS = {"ghcr.io": "ghcr", "quay.io": "quay", "docker.io": "hub"}
 
 
-def entry(name: str, data: Optional[bytes] = None, mode: int = 0o644, kind: bytes = b"", link: str = "", uid: int = 0, gid: int = 0) -> tuple[tarfile.TarInfo, bytes]:
+def entry(name: str, data: Optional[bytes] = None, mode: int = 0o644, kind: bytes = b"", link: str = "") -> tuple[tarfile.TarInfo, bytes]:
     """A directory, a file, or with ``kind`` something else, for :func:`layer`."""
     member = tarfile.TarInfo(name)
     member.type = kind or (tarfile.DIRTYPE if data is None else tarfile.REGTYPE)
     member.mode = mode if kind or data is not None else (0o755 if mode == 0o644 else mode)
-    member.size, member.linkname, member.uid, member.gid, member.mtime = len(data or b""), link, uid, gid, 1700000000
+    member.size, member.linkname, member.mtime = len(data or b""), link, 1700000000
     return member, data or b""
 
 

@@ -26,13 +26,15 @@ from registries import Registry
 ROUNDS = 12
 # One run of the builder in a process of its own, as the module runs
 PROGRAM = """\
-import json, sys
+import json, resource, sys
 sys.path.insert(0, sys.argv[1])
 from ansible_collections.aikit.fleet.plugins.module_utils._io import build
 from ansible_collections.aikit.fleet.plugins.plugin_utils import yaml_source
 options = json.load(sys.stdin)
 parsed = yaml_source.from_file(options.pop("src"))
-print(json.dumps(build.build(build.Request(parsed=parsed, **options), False)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+result = build.build(build.Request(parsed=parsed, **options), False)
+print(json.dumps({**result, "grown_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024}))
 """
 
 
@@ -116,6 +118,8 @@ def test_builds_that_are_killed(inputs, registry):
     begun = time.monotonic()
     first = finish(inputs, registry, "whole")
     seconds = time.monotonic() - begun
+    # 150 MB went through it, four blobs at a time
+    assert first["grown_mib"] < 16
     moments = random.Random(20261125)
     for number in range(ROUNDS):
         # Every round has a registry without these blobs

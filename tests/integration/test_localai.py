@@ -42,7 +42,8 @@ def host(tmp_path_factory):
         found = made.host
         stand_ins.fill(found, cpu_lines())
         yield found
-        images = [line for line in docker("images", "--format={{.Repository}}:{{.Tag}}").splitlines() if line.startswith((f"{found}/", "localhost/aikit-e2e/localai"))]
+        listed = docker("images", "--format={{.Repository}}:{{.Tag}}").splitlines()
+        images = [line for line in listed if line.startswith((f"{found}/", "localhost/aikit-e2e/localai"))]
         docker("rmi", "--force", *images, check=False)
 
 
@@ -317,9 +318,11 @@ def test_a_service_of_a_user_who_names_no_server(host, context, tmp_path):
     """``src`` alone is AIKit's image; the role runs it with everything that it does for such images."""
     project = support.Project(tmp_path / "project")
     config = (stand_ins.FAKE / "config.yaml").read_text()
-    text = "apiVersion: v1alpha1\nmodels:\n  - name: fake-model\n    source: fake-model.gguf\nconfig: |\n" + "".join(f"  {line}\n" for line in config.splitlines())
+    text = "apiVersion: v1alpha1\nmodels:\n  - name: fake-model\n    source: fake-model.gguf\nconfig: |\n"
+    text += "".join(f"  {line}\n" for line in config.splitlines())
     (project.path / "aikitfiles/fake.yaml").write_text(text)
-    project.services = [{"name": SERVICE, "src": "aikitfiles/fake.yaml", "context": str(context), "port": support.free_port(), "settings": {"context_size": 512}}]
+    service = {"name": SERVICE, "src": "aikitfiles/fake.yaml", "context": str(context), "port": support.free_port()}
+    project.services = [{**service, "settings": {"context_size": 512}}]
     project.write()
     arguments = ("-e", json.dumps({"inference_registry_mirrors": stand_ins.mirrors(host), "inference_cache_dir": str(tmp_path / "cache")}))
     try:

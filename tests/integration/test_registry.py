@@ -104,7 +104,7 @@ def test_three_tools_pull_it_and_it_runs(open_registry, tmp_path):
         docker("pull", "--quiet", reference)
         assert docker("image", "inspect", "--format={{.Id}}", reference) in (done["image"]["id"], digest)
         docker("run", "--detach", f"--name={SERVICE}", f"--publish=127.0.0.1:{port}:8080", reference)
-        support.wait(lambda: support.completion(port), OSError, 60)
+        support.wait(lambda: support.completion(port), OSError, 300)
         assert support.completion(port)["usage"]["completion_tokens"] > 0
     finally:
         docker("rm", "--force", "--volumes", SERVICE, check=False)
@@ -165,7 +165,7 @@ def test_an_image_of_another_maker_as_base(open_registry, tmp_path):
         reference = f"{open_registry.host}/e2e/on-llama@{done['image']['digest']}"
         docker("pull", "--quiet", reference)
         docker("run", "--detach", f"--name={SERVICE}-base", f"--publish=127.0.0.1:{port}:8080", reference)
-        support.wait(lambda: support.completion(port), OSError, 60)
+        support.wait(lambda: support.completion(port), OSError, 300)
         known = task("aikit_image", **options(open_registry, f"{open_registry.host}/e2e/known:1"))
         for key in ("LLAMA_ARG_MODEL", "LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_ALIAS", "LLAMA_ARG_LOG_VERBOSITY"):
             assert done["image"]["env"][key] == known["image"]["env"][key]
@@ -226,7 +226,7 @@ def test_a_push_through_a_bad_network(open_registry, small, up, down, request):
 
 def test_a_push_that_never_comes_through_leaves_no_tag(open_registry, small):
     with Proxy(open_registry.port) as proxy:
-        proxy.up = registries.damage_at(5_000_000, 99)
+        proxy.up = registries.damage_every(5_000_000)
         failed = task("aikit_image", name=f"{proxy.host}/bad/never:1", **small)
         assert failed["failed"] and "received other bytes than were sent" in failed["msg"] and not open_registry.tag("bad/never", "1")
         # Nothing was taken for good that is not
@@ -243,7 +243,7 @@ def test_a_base_through_a_bad_network(open_registry, small, tmp_path):
         wanted = {**small, "base": f"{proxy.host}/e2e/base:1", "base_server": hint, "push": False, "oci_layout": str(tmp_path / "layout"), "blobs": str(tmp_path / "blobs")}
         done = task("aikit_image", name="localhost/aikit-e2e/x:1", **wanted)
         assert done.get("changed") and [layer["digest"] for layer in done["image"]["layers"][:3]] == [layer["digest"] for layer in good["image"]["layers"]], done
-        proxy.down = registries.damage_at(5_000_000, 99)
+        proxy.down = registries.damage_every(5_000_000)
         failed = task("aikit_image", name="localhost/aikit-e2e/x:1", **{**wanted, "oci_layout": str(tmp_path / "other"), "blobs": str(tmp_path / "fresh")})
         assert failed["failed"] and "what came has digest" in failed["msg"]
         assert not (tmp_path / "other/index.json").exists() and not list((tmp_path / "fresh").rglob("*.part"))

@@ -88,7 +88,8 @@ def overrides(option: Optional[Mapping[str, Any]], base: Any) -> Overrides:
     """Read options ``localai`` and ``base``."""
     given = option or {}
     if base and not isinstance(base, str):
-        raise AikitError("base: server localai takes the reference of one image, which may have several platforms.", "For bases by platform write server: llama_cpp.")
+        hint = "For bases by platform write server: llama_cpp."
+        raise AikitError("base: server localai takes the reference of one image, which may have several platforms.", hint)
     if base and base.startswith(("/", "./", "~", "oci:")):
         raise AikitError(
             f"base: {base} is a path, and server localai takes the reference of an image.",
@@ -159,6 +160,7 @@ def sources(aikitfile: Aikitfile, found: Release, architecture_: str, overrides:
     else:
         base = found.named_backend_base if aikitfile.backends else data_aikit_release.BASE
     given = dict(overrides.sources)
+    tag = f"{data_aikit_release.BACKEND_REPOSITORY}:{backend_version}"
     known = ("base", "local-ai", *data_aikit_release.BACKENDS)
     for key in given:
         if key not in known:
@@ -168,7 +170,7 @@ def sources(aikitfile: Aikitfile, found: Release, architecture_: str, overrides:
     return Sources(
         overrides.base or given.get("base") or base,
         given.get("local-ai") or f"{data_aikit_release.LOCALAI_REPOSITORY}:{version}-{architecture_}",
-        tuple((backend, given.get(backend.directory) or f"{data_aikit_release.BACKEND_REPOSITORY}:{backend_version}-{backend.tag_suffix}") for backend in wanted),
+        tuple((backend, given.get(backend.directory) or f"{tag}-{backend.tag_suffix}") for backend in wanted),
     )
 
 

@@ -153,7 +153,8 @@ class LlamaCppMaker(Maker):
     def __init__(self, request: Request, aikitfile: Aikitfile, registry: Registry, store: BlobStore, cache: files.DigestCache, pins: Lock) -> None:
         super().__init__()
         if request.base is None:
-            raise AikitError("base: server llama_cpp needs a base that has it.", "Build one with role llama_cpp_base and give the path of its .tar file, or name an image.")
+            hint = "Build one with role llama_cpp_base and give the path of its .tar file, or name an image."
+            raise AikitError("base: server llama_cpp needs a base that has it.", hint)
         self.request = request
         self.aikitfile = aikitfile
         self.sources = image_base.split_bases(request.base, request.platforms)

@@ -187,7 +187,8 @@ class Preparation:
         """The tar of a backend below /backends; None in check mode when it is not here."""
         extra = [("metadata.json", 0o644, metadata(release, backend))]
         prefix = f"backends/{backend.directory}"
-        made_of = {"source": manifest.digest, "prefix": prefix, "extra": [[path, mode, data.decode()] for path, mode, data in extra], "version": REWRITE_VERSION}
+        added = [[path, mode, data.decode()] for path, mode, data in extra]
+        made_of = {"source": manifest.digest, "prefix": prefix, "extra": added, "version": REWRITE_VERSION}
         key = hashlib.sha256(oci.canonical(made_of)).hexdigest()
         path = os.path.join(self.blobs.root, "backends", f"{key}.tar")
         known = self._known(path)
@@ -262,7 +263,8 @@ class Preparation:
         found = {member.path: (member.mode, member.uid, member.gid) for member in plan.directories if member.path in FOLDERS}
         for member in plan.symlinks:
             if member.path in FOLDERS:
-                raise AikitError(f"{ref}: /{member.path} is a symbolic link to {member.target}.", "LocalAI goes into /usr/bin: take a base that has this folder.")
+                hint = "LocalAI goes into /usr/bin: take a base that has this folder."
+                raise AikitError(f"{ref}: /{member.path} is a symbolic link to {member.target}.", hint)
         if not self.check_mode:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             files.write_atomic(path, oci.canonical({"folders": found, "version": REWRITE_VERSION}))

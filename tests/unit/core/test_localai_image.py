@@ -48,7 +48,8 @@ def test_releases():
                                  "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.7.1-cpu-llama-cpp"}),
         ("cuda", "arm64", OLD, {"base": "ghcr.io/kaito-project/aikit/base:latest", "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.0.0-arm64",
                                 "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.0.0-cpu-llama-cpp"}),
-        ("applesilicon", "arm64", OLD, {"base": "ghcr.io/kaito-project/aikit/applesilicon/base:latest", "local-ai": "ghcr.io/kaito-project/aikit/localai:v3.12.1-arm64",
+        ("applesilicon", "arm64", OLD, {"base": "ghcr.io/kaito-project/aikit/applesilicon/base:latest",
+                                        "local-ai": "ghcr.io/kaito-project/aikit/localai:v3.12.1-arm64",
                                         "gpu-vulkan-llama-cpp": "quay.io/go-skynet/local-ai-backends:v3.12.1-gpu-vulkan-llama-cpp"}),
     ],
 )
@@ -224,7 +225,8 @@ def test_the_recipe(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"gguf")
     model = ModelFile("m", str(tmp_path / "m.gguf"), "5" * 64, 4)
     wanted = replace(FILE, models=(Model("m", "m.gguf", prompt_templates=(PromptTemplate("chat", "{{.Input}}"),)),))
-    found = localai_image.recipe("x:1", wanted, "main", MAIN, "amd64", parts(tmp_path, ("cuda12-llama-cpp", "cpu-llama-cpp")), [model], localai_image.texts(wanted, MAIN))
+    made_of = parts(tmp_path, ("cuda12-llama-cpp", "cpu-llama-cpp"))
+    found = localai_image.recipe("x:1", wanted, "main", MAIN, "amd64", made_of, [model], localai_image.texts(wanted, MAIN))
     assert [(layer.role, layer.title) for layer in found.layers] == [
         ("base", "base"), ("server", "local-ai"), ("backend", "backends/cuda12-llama-cpp"), ("backend", "backends/cpu-llama-cpp"),
         ("model", "m"), ("config", "config.yaml and templates"),

@@ -14,7 +14,8 @@ import os
 import tarfile
 
 import pytest
-from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base
+from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base, tar
+from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
 from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, registry
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
@@ -625,6 +626,19 @@ def test_info_from_a_registry_and_a_layout(server, run, folder, engine):
     assert run(aikit_image_info, oci_layout=str(folder / "layout"), name=name, config_path="/models")["msg"].startswith("/models of")
     assert "is no OCI layout" in run(aikit_image_info, oci_layout=str(folder))["msg"]
     assert run(aikit_image_info, registry=True)["failed"] and run(aikit_image_info, registry=True, name="x", oci_layout="/x")["failed"]
+
+
+@pytest.mark.parametrize("start, length", [(0, 12), (0, 3), (2, 3), (3, 6), (4, 2), (5, 7), (9, 3), (11, 1), (0, 0)])
+def test_a_part_of_a_layer(folder, start, length):
+    (folder / "part").write_bytes(b"defghi")
+    parts = (b"abc", tar.FileRef(str(folder / "part"), 6), b"jkl")
+    assert b"".join(image_io.stream_range(parts, start, length)) == b"abcdefghijkl"[start : start + length]
+
+
+def test_a_file_that_became_shorter(folder):
+    (folder / "part").write_bytes(b"de")
+    with pytest.raises(image_io.AikitError, match="became shorter"):
+        b"".join(image_io.stream_range((tar.FileRef(str(folder / "part"), 6),), 1, 5))
 
 
 def test_texts_of_a_program():

@@ -27,7 +27,13 @@ def read(path):
 
 
 @pytest.mark.parametrize(
-    "pack", [lambda data: data, gzip.compress, lambda data: gzip.compress(data[:1000]) + gzip.compress(data[1000:]), lambda data: gzip.compress(data) + b"\0" * 512]
+    "pack",
+    [
+        lambda data: data,
+        gzip.compress,
+        lambda data: gzip.compress(data[:1000]) + gzip.compress(data[1000:]),
+        lambda data: gzip.compress(data) + b"\0" * 512,
+    ],
 )
 def test_what_was_packed_comes_back(tmp_path, pack):
     (tmp_path / "layer").write_bytes(pack(DATA))
