@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import registries
 import support
-from helpers import BASE, task, tiny_base
+from helpers import BASE, gguf, task, tiny_base
 from registries import Proxy, Registry
 from support import docker
 
@@ -187,8 +187,6 @@ def test_an_image_of_another_maker_as_base(open_registry, tmp_path):
 def small(tmp_path, quickstart):
     """A base and a model of 40 MB that nobody runs."""
     tiny_base(tmp_path / "base.tar")
-    from helpers import gguf
-
     (tmp_path / "m.gguf").write_bytes(gguf() + os.urandom(40_000_000))
     definition = {"apiVersion": "v1alpha1", "models": [{"name": "m", "source": "m.gguf"}]}
     return {"definition": definition, "context": str(tmp_path), "server": "llama_cpp", "base": str(tmp_path / "base.tar"), "push": True}
@@ -236,7 +234,10 @@ def test_a_push_that_never_comes_through_leaves_no_tag(open_registry, small):
 
 
 def test_a_base_through_a_bad_network(open_registry, small, tmp_path):
-    good = task("aikit_image", name=f"{open_registry.host}/e2e/base:1", **small)
+    # Another model than that of the image above: what is here already is not fetched
+    (tmp_path / "below.gguf").write_bytes(gguf() + os.urandom(40_000_000))
+    below = {"apiVersion": "v1alpha1", "models": [{"name": "below", "source": "below.gguf"}]}
+    good = task("aikit_image", name=f"{open_registry.host}/e2e/base:1", **{**small, "definition": below})
     with Proxy(open_registry.port) as proxy:
         proxy.down = registries.cut_after(9_000_000, 2)
         hint = {"path": "/usr/bin/llama-server", "version": "0.7.0", "backends": ["cpu"]}

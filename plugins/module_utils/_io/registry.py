@@ -293,8 +293,8 @@ class Registry:
                 if f"sha256:{digest.hexdigest()}" == descriptor.digest:
                     break
                 os.unlink(part)
-                # The beginning may be from before a power cut; then the whole is fetched once more
-                if not start or not again:
+                # Damaged on the way, or begun before a power cut: the whole is fetched once more
+                if not again:
                     _check_digest(repository, descriptor, digest.hexdigest())
             os.replace(part, path)
             files.sync_directory(os.path.dirname(path))
