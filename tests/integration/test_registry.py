@@ -76,7 +76,9 @@ def test_logins_and_certificates(locked):
     assert f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" == done["image"]["digest"]
     # A password in a task goes nowhere but to its registry
     login = [{"registry": locked.host, "username": registries.USER, "password": registries.PASSWORD}]
-    plain = options(locked, f"{locked.host}/e2e/other:1", registry_ca_file=str(locked.ca), registry_logins=login, registry_auth_file=str(locked.folder / "none.json"))
+    plain = options(
+        locked, f"{locked.host}/e2e/other:1", registry_ca_file=str(locked.ca), registry_logins=login, registry_auth_file=str(locked.folder / "none.json")
+    )
     done = task("aikit_image", **plain)
     assert done["changed"] and registries.PASSWORD not in json.dumps(done)
 
@@ -241,9 +243,18 @@ def test_a_base_through_a_bad_network(open_registry, small, tmp_path):
     with Proxy(open_registry.port) as proxy:
         proxy.down = registries.cut_after(9_000_000, 2)
         hint = {"path": "/usr/bin/llama-server", "version": "0.7.0", "backends": ["cpu"]}
-        wanted = {**small, "base": f"{proxy.host}/e2e/base:1", "base_server": hint, "push": False, "oci_layout": str(tmp_path / "layout"), "blobs": str(tmp_path / "blobs")}
+        wanted = {
+            **small,
+            "base": f"{proxy.host}/e2e/base:1",
+            "base_server": hint,
+            "push": False,
+            "oci_layout": str(tmp_path / "layout"),
+            "blobs": str(tmp_path / "blobs"),
+        }
         done = task("aikit_image", name="localhost/aikit-e2e/x:1", **wanted)
-        assert done.get("changed") and [layer["digest"] for layer in done["image"]["layers"][:3]] == [layer["digest"] for layer in good["image"]["layers"]], done
+        assert done.get("changed") and [layer["digest"] for layer in done["image"]["layers"][:3]] == [layer["digest"] for layer in good["image"]["layers"]], (
+            done
+        )
         proxy.down = registries.damage_every(5_000_000)
         failed = task("aikit_image", name="localhost/aikit-e2e/x:1", **{**wanted, "oci_layout": str(tmp_path / "other"), "blobs": str(tmp_path / "fresh")})
         assert failed["failed"] and "what came has digest" in failed["msg"]
