@@ -18,7 +18,6 @@ from .._core import lock as locks
 from .._core import registry as rules
 from .._core.engine import ImageState, missing_layers
 from .._core.errors import AikitError, Finding, raise_for_errors
-from .._core.image_base import ServerHint
 from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
 from .._core.tar import Segment
