@@ -276,6 +276,8 @@ def test_a_registry_that_goes_away_and_comes_back(quickstart, small, tmp_path):
 
 def test_hosts_pull_what_the_builder_pushed(open_registry, tmp_path):
     project = support.Project(tmp_path / "project")
+    # An image that no other test makes: what an engine has is not pulled
+    project.aikitfile(1792)
     port = support.free_port()
     image = f"{open_registry.host}/e2e/fleet:1"
     project.service(SERVICE, port, image=image)
