@@ -71,6 +71,7 @@ def sandbox(quickstart, registry, tmp_path, monkeypatch):
     with serving(tmp_path / "web") as address:
         yield Sandbox(tmp_path, address, port, registry.host)
     docker("rmi", "--force", "localhost/aikit-e2e/example:1", check=False)
+    docker("rmi", f"{registry.host}/gemma:1", check=False)
 
 
 class Sandbox:

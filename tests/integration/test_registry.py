@@ -178,8 +178,9 @@ def test_an_image_of_another_maker_as_base(open_registry, tmp_path):
         assert task("aikit_image", check=True, **wanted, lock_update=True)["changed"]
     finally:
         docker("rm", "--force", "--volumes", f"{SERVICE}-base", check=False)
-        for image in (source, name):
-            docker("rmi", "--force", image, check=False)
+        for line in docker("images", "--no-trunc", "--format={{.Repository}} {{.ID}}").splitlines():
+            if line.startswith((source.rpartition(":")[0], name.rpartition(":")[0])):
+                docker("rmi", "--force", line.split()[1], check=False)
 
 
 # --- a network that breaks
