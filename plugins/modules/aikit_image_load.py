@@ -18,7 +18,8 @@ extends_documentation_fragment:
 description:
   - Says which layers of an image the engine of this host lacks, and loads an archive that holds them.
   - Or pulls it from a registry by its digest, and gives it its name.
-  - Without O(archive) and O(pull) nothing is changed; RV(missing) tells the builder what to put into the archive, see O(aikit.fleet.aikit_image#module:archive_omit).
+  - Without O(archive) and O(pull) nothing is changed; RV(missing)
+    tells the builder what to put into the archive, see O(aikit.fleet.aikit_image#module:archive_omit).
   - Every blob of the archive is checked against its sha256 while it is streamed into the engine.
 attributes:
   check_mode:

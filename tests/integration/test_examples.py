@@ -103,6 +103,7 @@ def sandbox(quickstart, registry, hub, tmp_path, monkeypatch):
     with serving(tmp_path / "web") as address:
         yield Sandbox(tmp_path, address, port, registry.host, hub.url)
     docker("rmi", "--force", "localhost/aikit-e2e/example:1", "localhost/aikit-e2e/example-localai:1", check=False)
+    docker("rmi", f"{registry.host}/gemma:1", check=False)
 
 
 class Sandbox:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import registries
 import support
-from helpers import BASE, task, tiny_base
+from helpers import BASE, gguf, task, tiny_base
 from registries import Proxy, Registry
 from support import docker
 
@@ -76,7 +76,9 @@ def test_logins_and_certificates(locked):
     assert f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" == done["image"]["digest"]
     # A password in a task goes nowhere but to its registry
     login = [{"registry": locked.host, "username": registries.USER, "password": registries.PASSWORD}]
-    plain = options(locked, f"{locked.host}/e2e/other:1", registry_ca_file=str(locked.ca), registry_logins=login, registry_auth_file=str(locked.folder / "none.json"))
+    plain = options(
+        locked, f"{locked.host}/e2e/other:1", registry_ca_file=str(locked.ca), registry_logins=login, registry_auth_file=str(locked.folder / "none.json")
+    )
     done = task("aikit_image", **plain)
     assert done["changed"] and registries.PASSWORD not in json.dumps(done)
 
@@ -176,8 +178,9 @@ def test_an_image_of_another_maker_as_base(open_registry, tmp_path):
         assert task("aikit_image", check=True, **wanted, lock_update=True)["changed"]
     finally:
         docker("rm", "--force", "--volumes", f"{SERVICE}-base", check=False)
-        for image in (source, name):
-            docker("rmi", "--force", image, check=False)
+        for line in docker("images", "--no-trunc", "--format={{.Repository}} {{.ID}}").splitlines():
+            if line.startswith((source.rpartition(":")[0], name.rpartition(":")[0])):
+                docker("rmi", "--force", line.split()[1], check=False)
 
 
 # --- a network that breaks
@@ -187,8 +190,6 @@ def test_an_image_of_another_maker_as_base(open_registry, tmp_path):
 def small(tmp_path, quickstart):
     """A base and a model of 40 MB that nobody runs."""
     tiny_base(tmp_path / "base.tar")
-    from helpers import gguf
-
     (tmp_path / "m.gguf").write_bytes(gguf() + os.urandom(40_000_000))
     definition = {"apiVersion": "v1alpha1", "models": [{"name": "m", "source": "m.gguf"}]}
     return {"definition": definition, "context": str(tmp_path), "server": "llama_cpp", "base": str(tmp_path / "base.tar"), "push": True}
@@ -236,13 +237,25 @@ def test_a_push_that_never_comes_through_leaves_no_tag(open_registry, small):
 
 
 def test_a_base_through_a_bad_network(open_registry, small, tmp_path):
-    good = task("aikit_image", name=f"{open_registry.host}/e2e/base:1", **small)
+    # Another model than that of the image above: what is here already is not fetched
+    (tmp_path / "below.gguf").write_bytes(gguf() + os.urandom(40_000_000))
+    below = {"apiVersion": "v1alpha1", "models": [{"name": "below", "source": "below.gguf"}]}
+    good = task("aikit_image", name=f"{open_registry.host}/e2e/base:1", **{**small, "definition": below})
     with Proxy(open_registry.port) as proxy:
         proxy.down = registries.cut_after(9_000_000, 2)
         hint = {"path": "/usr/bin/llama-server", "version": "0.7.0", "backends": ["cpu"]}
-        wanted = {**small, "base": f"{proxy.host}/e2e/base:1", "base_server": hint, "push": False, "oci_layout": str(tmp_path / "layout"), "blobs": str(tmp_path / "blobs")}
+        wanted = {
+            **small,
+            "base": f"{proxy.host}/e2e/base:1",
+            "base_server": hint,
+            "push": False,
+            "oci_layout": str(tmp_path / "layout"),
+            "blobs": str(tmp_path / "blobs"),
+        }
         done = task("aikit_image", name="localhost/aikit-e2e/x:1", **wanted)
-        assert done.get("changed") and [layer["digest"] for layer in done["image"]["layers"][:3]] == [layer["digest"] for layer in good["image"]["layers"]], done
+        assert done.get("changed") and [layer["digest"] for layer in done["image"]["layers"][:3]] == [layer["digest"] for layer in good["image"]["layers"]], (
+            done
+        )
         proxy.down = registries.damage_every(5_000_000)
         failed = task("aikit_image", name="localhost/aikit-e2e/x:1", **{**wanted, "oci_layout": str(tmp_path / "other"), "blobs": str(tmp_path / "fresh")})
         assert failed["failed"] and "what came has digest" in failed["msg"]
@@ -264,6 +277,8 @@ def test_a_registry_that_goes_away_and_comes_back(quickstart, small, tmp_path):
 
 def test_hosts_pull_what_the_builder_pushed(open_registry, tmp_path):
     project = support.Project(tmp_path / "project")
+    # An image that no other test makes: what an engine has is not pulled
+    project.aikitfile(1792)
     port = support.free_port()
     image = f"{open_registry.host}/e2e/fleet:1"
     project.service(SERVICE, port, image=image)

@@ -109,9 +109,7 @@ class FakeRegistry:
 
     def put_index(self, repository, reference, images):
         """An index of ``{platform: descriptor}``."""
-        manifests = [
-            {**descriptor, "platform": dict(zip(("os", "architecture", "variant"), platform.split("/")))} for platform, descriptor in images.items()
-        ]
+        manifests = [{**descriptor, "platform": dict(zip(("os", "architecture", "variant"), platform.split("/")))} for platform, descriptor in images.items()]
         return self.put_manifest(repository, reference, {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}, INDEX)
 
 

@@ -578,9 +578,8 @@ def identities(described: Mapping[str, Any]) -> tuple[list[str], list[tuple[str,
     found: list[Mapping[str, Any]] = [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
     if not isinstance(layers, list) or len(found) != len(layers):
         raise AikitError("image: layers: must be a list of mappings with the key digest.", hint)
-    digests = [
-        (f"layers[{index}].{key}", layer.get(key, "")) for index, layer in enumerate(found) for key in ("digest", "diff_id") if key == "digest" or key in layer
-    ]
+    keys = [(index, key) for index, layer in enumerate(found) for key in ("digest", "diff_id") if key == "digest" or key in layer]
+    digests = [(f"layers[{index}].{key}", found[index].get(key, "")) for index, key in keys]
     for where, value in (("id", ids[0]), ("digest", ids[1]), *digests):
         if (value or where.startswith("layers")) and not _DIGEST.match(str(value)):
             raise AikitError(f"image: {where}: {value!r} is no digest.", f"A digest is sha256: and 64 hexadecimal digits. {hint}")

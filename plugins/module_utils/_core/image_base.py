@@ -107,9 +107,13 @@ def parse_hint(value: Any, option: str = "base_server") -> ServerHint:
     version = str(value.get("version") or "")
     if version and not server_from_table(version).options:
         known = ", ".join(data_llama_server.VERSIONS)
-        raise AikitError(f"{option}.version: the options of llama-server {version} are not known; known are: {known}.", "Leave it out: they are looked for in the image.")
+        raise AikitError(
+            f"{option}.version: the options of llama-server {version} are not known; known are: {known}.", "Leave it out: they are looked for in the image."
+        )
     backends = value.get("backends")
-    if backends is not None and (not isinstance(backends, (list, tuple)) or not all(isinstance(entry, str) and re.fullmatch(r"[a-z0-9]+", entry) for entry in backends)):
+    if backends is not None and (
+        not isinstance(backends, (list, tuple)) or not all(isinstance(entry, str) and re.fullmatch(r"[a-z0-9]+", entry) for entry in backends)
+    ):
         raise AikitError(f"{option}.backends: must be a list of words such as cpu, cuda, vulkan.", "They are the names of ggml's backends.")
     return ServerHint(posixpath.normpath(path) if path else "", version, None if backends is None else tuple(sorted(set(backends))))
 

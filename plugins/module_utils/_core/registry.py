@@ -392,7 +392,9 @@ def check_redirect(source: str, target: str, what: str) -> None:
     """Refuse an address that is none, and one that leaves encryption behind."""
     scheme, host = origin(target)
     if scheme not in ("http", "https") or not host:
-        raise AikitError(f"{what}: the registry names {model_source.redact(target)[:200]!r}, which is no address.", "Check the registry, and the proxy before it.")
+        raise AikitError(
+            f"{what}: the registry names {model_source.redact(target)[:200]!r}, which is no address.", "Check the registry, and the proxy before it."
+        )
     if origin(source)[0] == "https" and scheme != "https":
         raise AikitError(
             f"{what}: the registry names {model_source.redact(target)}, which is not encrypted.",

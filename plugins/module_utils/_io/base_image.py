@@ -54,9 +54,7 @@ class ImageSource:
     open: Callable[[Descriptor], Iterator[bytes]]
 
 
-def find_base(
-    text: str, platform: str, hint: ServerHint, registry: Registry, store: BlobStore, cache: files.DigestCache, pinned: str = ""
-) -> FoundBase:
+def find_base(text: str, platform: str, hint: ServerHint, registry: Registry, store: BlobStore, cache: files.DigestCache, pinned: str = "") -> FoundBase:
     """The base that ``text`` names, for ``platform`` (empty: the only one that there is).
 
     ``pinned`` is the digest that a lock has for it: then that is read, whatever the name means today.
@@ -104,10 +102,14 @@ def layout_source(text: str, platform: str, pinned: str) -> ImageSource:
     folder, name = image_base.split_layout(text)
     layout = Layout(os.path.expandvars(folder))
     if not layout.exists():
-        raise AikitError(f"base: {layout.path} is no OCI layout: it has no file oci-layout.", "Name a base (.tar), an image, or a folder that skopeo or aikit_image wrote.")
+        raise AikitError(
+            f"base: {layout.path} is no OCI layout: it has no file oci-layout.", "Name a base (.tar), an image, or a folder that skopeo or aikit_image wrote."
+        )
     entry = layout.find(pinned or name) or (layout.find(name) if pinned else None)
     if entry is None:
-        raise AikitError(f"base: {layout.path} has no image {name}; it has: {', '.join(layout.names()) or 'none with a name'}.", "Name one of them: oci:FOLDER:NAME.")
+        raise AikitError(
+            f"base: {layout.path} has no image {name}; it has: {', '.join(layout.names()) or 'none with a name'}.", "Name one of them: oci:FOLDER:NAME."
+        )
     where = f"{layout.path}:{name}" if name else layout.path
     raw, media_type, index_digest = layout.read(entry.digest), entry.media_type, ""
     full = entry.annotations.get("io.containerd.image.name", "")
@@ -136,16 +138,16 @@ def layout_source(text: str, platform: str, pinned: str) -> ImageSource:
         except FileNotFoundError:
             raise AikitError(f"base: {layout.path} lacks layer {descriptor.digest} of {where}.", "The layout is incomplete; write it again.") from None
         if f"sha256:{digest.hexdigest()}" != descriptor.digest:
-            raise AikitError(f"base: layer {descriptor.digest} in {layout.path} has digest sha256:{digest.hexdigest()}.", "The layout is damaged; write it again.")
+            raise AikitError(
+                f"base: layer {descriptor.digest} in {layout.path} has digest sha256:{digest.hexdigest()}.", "The layout is damaged; write it again."
+            )
 
     ref = name if "/" in name else full or (name if not oci.is_digest(name) else "") or os.path.basename(layout.path)
     return ImageSource(ref, entry.digest, index_digest, manifest, config, "", layout.blob_path, read)
 
 
 def _describe(source: ImageSource, hint: ServerHint, cache: files.DigestCache) -> ImageBase:
-    layers = tuple(
-        Descriptor(oci.layer_media_type(layer.media_type, f"base: {source.ref}"), layer.digest, layer.size) for layer in source.manifest.layers
-    )
+    layers = tuple(Descriptor(oci.layer_media_type(layer.media_type, f"base: {source.ref}"), layer.digest, layer.size) for layer in source.manifest.layers)
     found = source.config.get("config")
     config = found if isinstance(found, dict) else {}
     told = image_base.from_labels(config)

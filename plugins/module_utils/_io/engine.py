@@ -20,6 +20,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Protocol
 from .._core.engine import ContainerState, ImageState, Room, docker_roots, find_image, parse_container, parse_image, podman_roots, uses_containerd_store
 from .._core.errors import AikitError
 from .._core.reference import split_tag
+from .._core.registry import is_loopback
 
 DOCKER_IMPORT_ERROR = None
 try:
@@ -371,6 +372,9 @@ class PodmanEngine:
                 json.dump({"auths": {ref.partition("/")[0]: {"auth": auth}}}, file)
                 file.flush()
                 words += ["--authfile", file.name]
+            if is_loopback(ref.partition("/")[0]):
+                # As Docker has it: no encryption is needed within one machine
+                words.append("--tls-verify=false")
             self._run(*words, ref)
 
     def tag(self, image_id: str, ref: str) -> None:

@@ -277,8 +277,8 @@ def stream_range(parts: Iterable[Segment], start: int, length: int) -> Iterator[
 def load(engine: Engine, image: Image, fetch: Callable[[Collection[str]], Any] = len) -> tuple[int, set[str]]:
     """Load ``image`` into ``engine``; returns the bytes sent and the digests of the layers that it had already.
 
-    Only missing layers are sent; ``fetch`` is called with their digests before, and has them here. What an engine says it has can still be refused (a layer chain
-    that was pruned half way), so the second attempt sends everything.
+    Only missing layers are sent; ``fetch`` is called with their digests before, and has them here. What an engine says it
+    has can still be refused (a layer chain that was pruned half way), so the second attempt sends everything.
     """
     present = {layer.digest for layer in image.layers} - _lacking(engine, image)
     sent = 0

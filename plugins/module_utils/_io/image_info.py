@@ -98,9 +98,15 @@ def _in_layer(source: ImageSource, layer: oci.Descriptor, wanted: str) -> tuple[
                 if name != wanted:
                     continue
                 if not member.isreg():
-                    raise AikitError(f"/{wanted} of {source.ref} is {'a link' if member.issym() or member.islnk() else 'no regular file'}.", "Give the path of the file itself.")
+                    raise AikitError(
+                        f"/{wanted} of {source.ref} is {'a link' if member.issym() or member.islnk() else 'no regular file'}.",
+                        "Give the path of the file itself.",
+                    )
                 if member.size > FILE_MAX_BYTES:
-                    raise AikitError(f"/{wanted} of {source.ref} has {member.size} bytes, and files of up to {FILE_MAX_BYTES} bytes are read.", "This is for configuration, not for models.")
+                    raise AikitError(
+                        f"/{wanted} of {source.ref} has {member.size} bytes, and files of up to {FILE_MAX_BYTES} bytes are read.",
+                        "This is for configuration, not for models.",
+                    )
                 handle = reader.extractfile(member)
                 found = handle.read() if handle is not None else None
     except tarfile.TarError as exc:

@@ -62,7 +62,9 @@ class Layout:
         if self.exists():
             marker = files.read_json(os.path.join(self.path, "oci-layout"))
             if not str(marker.get("imageLayoutVersion", "")).startswith("1."):
-                raise AikitError(f"oci_layout: {self.path} is a layout of version {marker.get('imageLayoutVersion')!r}.", "Only version 1 is known; take another folder.")
+                raise AikitError(
+                    f"oci_layout: {self.path} is a layout of version {marker.get('imageLayoutVersion')!r}.", "Only version 1 is known; take another folder."
+                )
             self.entries()
             return
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
@@ -170,7 +172,10 @@ class Layout:
             else:
                 digest = _copy(blob, part)
             if digest != blob.digest:
-                raise AikitError(f"A file changed while {self.path} was written: blob {blob.digest} would be {digest}.", "Leave the files alone during a build, and run again.")
+                raise AikitError(
+                    f"A file changed while {self.path} was written: blob {blob.digest} would be {digest}.",
+                    "Leave the files alone during a build, and run again.",
+                )
             os.replace(part, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):

@@ -218,7 +218,9 @@ class Registry:
             digest = oci.sha256(raw)
             told = wanted if oci.is_digest(wanted) else answer.header("Docker-Content-Digest")
             if told and oci.is_digest(told) and told != digest:
-                error = AikitError(f"{what}: {host} sent a manifest with digest {digest}, which should be {told}.", "The registry, or something on the way to it, is broken.")
+                error = AikitError(
+                    f"{what}: {host} sent a manifest with digest {digest}, which should be {told}.", "The registry, or something on the way to it, is broken."
+                )
                 raise Retry("the manifest has another digest", error=error)
             return digest, media_type, raw
 
@@ -261,7 +263,9 @@ class Registry:
     def small_blob(self, repository: str, descriptor: Descriptor) -> bytes:
         """A blob in memory; larger ones than a config may be are refused."""
         if descriptor.size > BODY_MAX_BYTES:
-            raise AikitError(f"{repository}@{descriptor.digest} has {descriptor.size} bytes, too many for a config.", "Name an image that a container engine can run.")
+            raise AikitError(
+                f"{repository}@{descriptor.digest} has {descriptor.size} bytes, too many for a config.", "Name an image that a container engine can run."
+            )
         return b"".join(self.open_blob(repository, descriptor))
 
     def open_blob(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
@@ -323,8 +327,8 @@ class Registry:
                 if f"sha256:{digest.hexdigest()}" == descriptor.digest:
                     break
                 os.unlink(part)
-                # The beginning may be from before a power cut; then the whole is fetched once more
-                if not start or not again:
+                # Damaged on the way, or begun before a power cut: the whole is fetched once more
+                if not again:
                     _check_digest(repository, descriptor, digest.hexdigest())
             os.replace(part, path)
             files.sync_directory(os.path.dirname(path))
@@ -657,7 +661,13 @@ class Registry:
         body = None
         if credentials is not None and credentials.identity_token:
             form = urlencode(
-                [*query, ("scope", " ".join(scopes)), ("grant_type", "refresh_token"), ("client_id", "aikit.fleet"), ("refresh_token", credentials.identity_token)]
+                [
+                    *query,
+                    ("scope", " ".join(scopes)),
+                    ("grant_type", "refresh_token"),
+                    ("client_id", "aikit.fleet"),
+                    ("refresh_token", credentials.identity_token),
+                ]
             ).encode()
             headers["Content-Type"] = "application/x-www-form-urlencoded"
             method, url, body = "POST", realm, Body(len(form), lambda: iter((form,)))
@@ -706,7 +716,8 @@ def _take_up(part: str, size: int) -> tuple[Any, int]:
 def _check_digest(repository: str, descriptor: Descriptor, found: str) -> None:
     if f"sha256:{found}" != descriptor.digest:
         raise AikitError(
-            f"{repository}@{descriptor.digest}: what came has digest sha256:{found}. Nothing was stored.", "The registry, or something on the way to it, is broken."
+            f"{repository}@{descriptor.digest}: what came has digest sha256:{found}. Nothing was stored.",
+            "The registry, or something on the way to it, is broken.",
         )
 
 

@@ -42,7 +42,9 @@ def find_credentials(host: str, repository: str, auth_file: Optional[str] = None
                 raw = handle.read(FILE_MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             if auth_file:
-                raise AikitError(f"registry_auth_file: there is no file {path} on this machine.", "Name the file that docker login or podman login wrote.") from None
+                raise AikitError(
+                    f"registry_auth_file: there is no file {path} on this machine.", "Name the file that docker login or podman login wrote."
+                ) from None
             continue
         except OSError as exc:
             if auth_file:

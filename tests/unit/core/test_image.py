@@ -316,7 +316,8 @@ def test_a_description_of_an_image_that_is_none(described, words):
 
 
 def test_a_description_of_an_image():
-    assert image.identities({"id": "", "digest": DIGESTS[1], "layers": [{"digest": DIGESTS[0], "role": "base"}]}) == (["", DIGESTS[1]], [(DIGESTS[0], DIGESTS[0])])
+    described = {"id": "", "digest": DIGESTS[1], "layers": [{"digest": DIGESTS[0], "role": "base"}, {"digest": DIGESTS[1], "diff_id": DIGESTS[2]}]}
+    assert image.identities(described) == (["", DIGESTS[1]], [(DIGESTS[0], DIGESTS[0]), (DIGESTS[2], DIGESTS[1])])
     assert image.identities({"id": DIGESTS[0], "layers": None}) == ([DIGESTS[0], ""], [])
 
 

@@ -46,14 +46,19 @@ def make_base(**changes):
 def make_image(name="registry.example/fleet/a:1", **changes):
     aikitfile = Aikitfile(models=(Model("gemma", "gemma.gguf", None, ()),), config="- name: gemma\n", text="apiVersion: v1alpha1\n", sha256="3" * 64)
     models = [image.ModelFile("gemma", "/store/gemma.gguf", "4" * 64, 1000)]
-    plan = image.recipe(name, aikitfile, make_base(**changes), "", models, ServerSettings(env={"LLAMA_ARG_MODEL": "/models/gemma.gguf"}), lambda digest: f"/blobs/{digest}")
+    plan = image.recipe(
+        name, aikitfile, make_base(**changes), "", models, ServerSettings(env={"LLAMA_ARG_MODEL": "/models/gemma.gguf"}), lambda digest: f"/blobs/{digest}"
+    )
     return image.finish(plan, [layer.digest or f"sha256:{number:064d}" for number, layer in enumerate(plan.layers)])
 
 
 def test_layers_of_another_image_are_kept():
     made = make_image()
     manifest, config = json.loads(made.manifest), json.loads(made.config)
-    assert [(layer["mediaType"], layer["digest"], layer["size"]) for layer in manifest["layers"][:2]] == [(GZIP, DIGESTS[1], 100), (oci.MEDIA_LAYER, DIGESTS[2], 200)]
+    assert [(layer["mediaType"], layer["digest"], layer["size"]) for layer in manifest["layers"][:2]] == [
+        (GZIP, DIGESTS[1], 100),
+        (oci.MEDIA_LAYER, DIGESTS[2], 200),
+    ]
     assert config["rootfs"]["diff_ids"][:2] == [DIGESTS[3], DIGESTS[2]] and len(config["history"]) == 4
     assert made.layers[0].parts == (tar.FileRef(f"/blobs/{DIGESTS[1]}", 100),) and made.layers[0].source == "registry.example/llama.cpp"
     assert made.layers[0].unpacked == DIGESTS[3] and made.layers[1].unpacked == DIGESTS[2]
@@ -78,7 +83,10 @@ def test_golden_digests():
         "sha256:d3cf54683c1649e49283bcecfa47b626f91e0e665e53d4dc53fd929c116177cd",
         "sha256:e016dee4f396794bf6aaa5eb1c53085178bc6e0cf0b4491d31dfb150ee2bf647",
     )
-    assert oci.sha256(b"".join(part if isinstance(part, bytes) else b"x" * part.size for part in image.archive(both))) == "sha256:dbf5dbd11e8c705fac5bae3d527a1ca255083efa345f33d0b8aa830faadf3e1d"
+    assert (
+        oci.sha256(b"".join(part if isinstance(part, bytes) else b"x" * part.size for part in image.archive(both)))
+        == "sha256:dbf5dbd11e8c705fac5bae3d527a1ca255083efa345f33d0b8aa830faadf3e1d"
+    )
 
 
 def test_a_release_of_two_platforms():
@@ -115,16 +123,26 @@ def test_options_by_texts():
     server = image_base.find_server(every, {"Labels": {"org.opencontainers.image.version": "b9999"}}, ServerHint(), "x/llama:server-b11669")[0]
     assert server.options == frozenset(table["options"]) and (server.version, server.build) == ("b9999", "11669")
     # An older one: what it has and is known, under the names that it has
-    older = LayerFiles(("app/llama-server",), (), {"app/llama-server": ("--model", "--port", "--n-gpu-layers", "--mlock", "--color", "-ngl", "LLAMA_ARG_PORT", "LLAMA_ARG_MODEL")})
+    older = LayerFiles(
+        ("app/llama-server",),
+        (),
+        {"app/llama-server": ("--model", "--port", "--n-gpu-layers", "--mlock", "--color", "-ngl", "LLAMA_ARG_PORT", "LLAMA_ARG_MODEL")},
+    )
     server = image_base.find_server(older, {}, ServerHint(), "x")[0]
-    assert {"--model", "--port", "--mlock"} <= server.options and "--color" not in server.options and server.environment == {"LLAMA_ARG_PORT": "--port", "LLAMA_ARG_MODEL": "--model"}
+    assert (
+        {"--model", "--port", "--mlock"} <= server.options
+        and "--color" not in server.options
+        and server.environment == {"LLAMA_ARG_PORT": "--port", "LLAMA_ARG_MODEL": "--model"}
+    )
 
 
 def test_labels_of_ours_are_enough():
     labels = {"io.aikit.fleet.server": "llama_cpp", "io.aikit.fleet.server.version": "0.7.0", "io.aikit.fleet.backends": "cpu,vulkan"}
     told = image_base.from_labels({"Labels": labels, "Entrypoint": ["/usr/bin/llama-server"]})
     assert told.complete and told.backends == ("cpu", "vulkan")
-    assert image_base.find_server(LayerFiles(), {"Labels": labels, "Entrypoint": ["/usr/bin/llama-server"]}, ServerHint(), "x")[0].path == "/usr/bin/llama-server"
+    assert (
+        image_base.find_server(LayerFiles(), {"Labels": labels, "Entrypoint": ["/usr/bin/llama-server"]}, ServerHint(), "x")[0].path == "/usr/bin/llama-server"
+    )
     assert not image_base.from_labels({"Labels": {**labels, "io.aikit.fleet.server": "localai"}}).complete
 
 
@@ -135,7 +153,9 @@ def test_bases_of_platforms():
     assert image_base.split_layout("oci:/x:a/b:1") == ("/x", "a/b:1") and image_base.split_layout("/x") == ("/x", "")
 
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1, max_size=60).filter(lambda name: name not in (".", "..") and len(name.encode()) < 200)
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1, max_size=60).filter(
+    lambda name: name not in (".", "..") and len(name.encode()) < 200
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -163,10 +183,17 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 )
 def test_any_manifest_says_what_its_image_is(layers, labels, env):
     found = tuple(Descriptor(kind, f"sha256:{number:064x}", size) for number, (kind, size) in enumerate(layers))
-    base = {"layers": found, "diff_ids": tuple(layer.digest for layer in found), "config": {"Labels": labels, "Env": [f"{key}={value}" for key, value in env.items()]}}
+    base = {
+        "layers": found,
+        "diff_ids": tuple(layer.digest for layer in found),
+        "config": {"Labels": labels, "Env": [f"{key}={value}" for key, value in env.items()]},
+    }
     made = make_image(**base)
     manifest, config = oci.parse_manifest(made.manifest), json.loads(made.config)
-    assert manifest.layers[: len(found)] == tuple(Descriptor(layer.media_type, layer.digest, layer.size, {"io.aikit.fleet.role": "base", "org.opencontainers.image.title": make_base().ref}) for layer in found)
+    assert manifest.layers[: len(found)] == tuple(
+        Descriptor(layer.media_type, layer.digest, layer.size, {"io.aikit.fleet.role": "base", "org.opencontainers.image.title": make_base().ref})
+        for layer in found
+    )
     assert manifest.config.digest == made.id == oci.sha256(made.config) and manifest.config.size == len(made.config)
     assert len(oci.diff_ids(config, manifest.layers, "x")) == len(config["history"]) == len(found) + 2
     assert oci.canonical(json.loads(made.manifest)) == made.manifest and make_image(**base).digest == made.digest

@@ -19,7 +19,9 @@ DIGEST = "sha256:" + "1" * 64
 
 
 def index(*platforms):
-    return oci.Index(oci.MEDIA_INDEX, {}, tuple(Descriptor(oci.MEDIA_MANIFEST, f"sha256:{number:064d}", 1, {}, platform) for number, platform in enumerate(platforms)), {})
+    return oci.Index(
+        oci.MEDIA_INDEX, {}, tuple(Descriptor(oci.MEDIA_MANIFEST, f"sha256:{number:064d}", 1, {}, platform) for number, platform in enumerate(platforms)), {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,10 @@ def test_a_platform_is_chosen(have, wanted, number):
     assert oci.choose_platform(index(*have), wanted).digest == f"sha256:{number:064d}"
 
 
-@pytest.mark.parametrize("have, wanted", [(("linux/amd64",), "linux/arm64"), (("linux/amd64", "linux/arm64"), ""), (("linux/arm/v6",), "linux/arm/v7"), ((), "linux/amd64"), ((), "")])
+@pytest.mark.parametrize(
+    "have, wanted",
+    [(("linux/amd64",), "linux/arm64"), (("linux/amd64", "linux/arm64"), ""), (("linux/arm/v6",), "linux/arm/v7"), ((), "linux/amd64"), ((), "")],
+)
 def test_no_platform_is_guessed(have, wanted):
     with pytest.raises(AikitError, match="has no image for|no platform was named"):
         oci.choose_platform(index(*have), wanted)
@@ -86,7 +91,9 @@ def test_bad_descriptors(descriptor, words):
 
 
 def test_an_index_is_no_manifest_and_back():
-    raw = json.dumps({"schemaVersion": 2, "manifests": [{"digest": DIGEST, "size": 1, "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}]}).encode()
+    raw = json.dumps(
+        {"schemaVersion": 2, "manifests": [{"digest": DIGEST, "size": 1, "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}]}
+    ).encode()
     assert oci.is_index(json.loads(raw), "") and oci.parse_index(raw).platforms == ("linux/arm64",)
     with pytest.raises(AikitError, match="Name a platform"):
         oci.parse_manifest(raw)
@@ -106,7 +113,19 @@ def test_diff_ids_and_types():
         oci.layer_media_type("application/json", "x")
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["schemaVersion", "mediaType", "config", "layers", "manifests", "digest", "size", "platform", "os", "annotations"]), inner), max_leaves=12).map(lambda value: json.dumps(value).encode()))
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(["schemaVersion", "mediaType", "config", "layers", "manifests", "digest", "size", "platform", "os", "annotations"]), inner
+            )
+        ),
+        max_leaves=12,
+    ).map(lambda value: json.dumps(value).encode())
+)
 def test_what_comes_from_a_registry_is_read_or_refused(raw):
     for parse in (oci.parse_manifest, oci.parse_index):
         try:

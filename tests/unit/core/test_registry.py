@@ -125,7 +125,10 @@ def test_no_secret_is_printed():
     "headers, expected",
     [
         (['Bearer realm="https://a/token",service="b",scope="repository:c:pull"'], Challenge("bearer", "https://a/token", "b", "repository:c:pull")),
-        (['Bearer realm="https://a/t?x=1,2" , service=b , error="insufficient_scope"'], Challenge("bearer", "https://a/t?x=1,2", "b", "", "insufficient_scope")),
+        (
+            ['Bearer realm="https://a/t?x=1,2" , service=b , error="insufficient_scope"'],
+            Challenge("bearer", "https://a/t?x=1,2", "b", "", "insufficient_scope"),
+        ),
         (['Basic realm="a \\"b\\", c"'], Challenge("basic", 'a "b", c')),
         (["Basic realm=x, Bearer realm=https://t"], Challenge("bearer", "https://t")),
         (["Negotiate abc==", "Basic realm=x"], Challenge("basic", "x")),
@@ -160,7 +163,9 @@ def test_ranges(text, expected):
 
 def test_positions():
     assert [registry.upload_position(*pair) for pair in (("0-0", 0), ("0-0", 5), ("0-9", 0), ("", 0), ("", 5))] == [0, 0, 10, 0, -1]
-    assert registry.content_range("bytes 5-9/10") == (5, 10) and registry.content_range("bytes 5-9/*") == (5, None) and registry.content_range("x") == (None, None)
+    assert (
+        registry.content_range("bytes 5-9/10") == (5, 10) and registry.content_range("bytes 5-9/*") == (5, None) and registry.content_range("x") == (None, None)
+    )
     assert registry.chunk_bytes("", 10) == 10 and registry.chunk_bytes("20", 10) == 20 and registry.chunk_bytes("x", 10) == 10
 
 
@@ -213,7 +218,10 @@ def test_limits(host, size, name):
 
 def test_given_logins():
     entry = {"registry": "Registry.example:5000", "username": "u", "password": "p"}
-    assert registry.given_logins([entry, {**entry, "registry": "index.docker.io"}]) == {"registry.example:5000": Credentials("u", "p"), "docker.io": Credentials("u", "p")}
+    assert registry.given_logins([entry, {**entry, "registry": "index.docker.io"}]) == {
+        "registry.example:5000": Credentials("u", "p"),
+        "docker.io": Credentials("u", "p"),
+    }
     for changes in ({"registry": "https://x"}, {"username": ""}, {"password": ""}):
         with pytest.raises(AikitError, match="registry_logins"):
             registry.given_logins([{**entry, **changes}])

@@ -119,3 +119,50 @@ def test_what_is_no_small_file_is_refused_before_it_is_read(data: bytes, words: 
     with pytest.raises(AikitError, match=words):
         docker(client).image_file("i", "/x")
     assert client.read <= 2
+
+
+REF = "registry.example:5000/a@sha256:" + "1" * 64
+
+
+@pytest.mark.parametrize("login", [None, ("anna", "s3cret")])
+def test_docker_pulls_with_a_login_in_a_header(monkeypatch: pytest.MonkeyPatch, login: Any) -> None:
+    calls = []
+
+    class Puller:
+        api: Any = None
+        events: list[dict[str, str]] = [{"status": "Pulling"}]
+
+        def pull(self, *words: Any, **more: Any) -> Any:
+            calls.append((words, more))
+            return self.events
+
+        def close(self) -> None:
+            calls.append("closed")
+
+    puller = Puller()
+    puller.api = puller
+    monkeypatch.setattr(engines.docker, "from_env", lambda **_more: puller)
+    docker(Client({})).pull(REF, login)
+    auth = {"username": "anna", "password": "s3cret"} if login else None
+    assert calls == [(("registry.example:5000/a",), {"tag": "sha256:" + "1" * 64, "stream": True, "decode": True, "auth_config": auth}), "closed"]
+    puller.events = [{"error": "manifest unknown\n"}]
+    with pytest.raises(AikitError, match="Docker could not pull .*manifest unknown"):
+        docker(Client({})).pull(REF, login)
+
+
+def test_podman_pulls_with_a_login_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[tuple[str, ...], Any]] = []
+    made = engines.PodmanEngine.__new__(engines.PodmanEngine)
+
+    def run(*words: str, **_more: Any) -> str:
+        path = words[words.index("--authfile") + 1] if "--authfile" in words else None
+        calls.append((words, json.loads(Path(path).read_text()) if path else None))
+        return ""
+
+    monkeypatch.setattr(made, "_run", run)
+    made.pull(REF)
+    made.pull("127.0.0.1:5000/a@sha256:" + "1" * 64)
+    made.pull(REF, ("anna", "s3cret"))
+    assert calls[0] == (("pull", "--quiet", REF), None) and "--tls-verify=false" in calls[1][0]
+    assert calls[2][1] == {"auths": {"registry.example:5000": {"auth": "YW5uYTpzM2NyZXQ="}}} and not any("s3cret" in word for word in calls[2][0])
+    assert not Path(calls[2][0][3]).exists()

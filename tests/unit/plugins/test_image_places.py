@@ -15,10 +15,10 @@ import tarfile
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base, tar
+from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
 from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
 from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, progress, registry
-from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.tests.unit.fake_registry import LAYER, FakeRegistry, is_, once, sha256
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
@@ -26,13 +26,17 @@ from ansible_collections.aikit.fleet.tests.unit.plugins import test_aikit_image 
 
 engine, folder, run = shared.engine, shared.folder, shared.run
 
-PROGRAM = b"\x7fELF\0" + b"\0".join(
-    name.encode()
-    for name in (
-        *("--model", "--alias", "--host", "--port", "--verbosity", "--ctx-size", "--models-preset", "--models-max", "--no-such-thing-anywhere"),
-        *("LLAMA_ARG_MODEL", "LLAMA_ARG_ALIAS", "LLAMA_ARG_HOST", "LLAMA_ARG_PORT", "LLAMA_ARG_LOG_VERBOSITY", "LLAMA_ARG_CTX_SIZE"),
+PROGRAM = (
+    b"\x7fELF\0"
+    + b"\0".join(
+        name.encode()
+        for name in (
+            *("--model", "--alias", "--host", "--port", "--verbosity", "--ctx-size", "--models-preset", "--models-max", "--no-such-thing-anywhere"),
+            *("LLAMA_ARG_MODEL", "LLAMA_ARG_ALIAS", "LLAMA_ARG_HOST", "LLAMA_ARG_PORT", "LLAMA_ARG_LOG_VERBOSITY", "LLAMA_ARG_CTX_SIZE"),
+        )
     )
-) + b"\0"
+    + b"\0"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +81,15 @@ CONFIG = {
 }
 
 
-def llama_image(server, repository="llama.cpp", tag="server", platform=("linux", "amd64"), config=None, programs=None, libraries=("libggml-cpu-haswell.so", "libggml-base.so")):
+def llama_image(
+    server,
+    repository="llama.cpp",
+    tag="server",
+    platform=("linux", "amd64"),
+    config=None,
+    programs=None,
+    libraries=("libggml-cpu-haswell.so", "libggml-base.so"),
+):
     """An image as llama.cpp's own: a big layer below, libraries, and the server on top; compressed."""
     plain = [
         tar_of({"etc/os-release": b"Ubuntu " + platform[1].encode(), "usr/lib/x86_64-linux-gnu/libc.so.6": os.urandom(100)}),
@@ -213,7 +225,12 @@ def test_a_layout_check_real_again(folder, run):
 def test_entries_of_others_stay_and_what_nobody_needs_goes(folder, run):
     path = folder / "layout"
     run(oci_layout=str(path), name="localhost/other:1")
-    foreign = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": json.loads((path / "index.json").read_text())["manifests"][0]["digest"], "size": 1, "x": 1}
+    foreign = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": json.loads((path / "index.json").read_text())["manifests"][0]["digest"],
+        "size": 1,
+        "x": 1,
+    }
     index = json.loads((path / "index.json").read_text())
     (path / "index.json").write_text(json.dumps({**index, "manifests": [*index["manifests"], foreign]}))
     run(oci_layout=str(path))
@@ -249,7 +266,14 @@ def test_a_base_is_not_copied_where_it_can_be_shared(folder, run):
     assert os.stat(blob).st_ino == os.stat(folder / "base.tar").st_ino or layouts.FICLONE
 
 
-@pytest.mark.parametrize("content, words", [({"notes.txt": "x"}, "with other things in it"), ({"oci-layout": '{"imageLayoutVersion":"9"}'}, "version '9'"), ({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', "index.json": "["}, "no index of images")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"notes.txt": "x"}, "with other things in it"),
+        ({"oci-layout": '{"imageLayoutVersion":"9"}'}, "version '9'"),
+        ({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', "index.json": "["}, "no index of images"),
+    ],
+)
 def test_folders_that_are_no_layouts(folder, run, content, words):
     path = folder / "layout"
     path.mkdir()
@@ -282,13 +306,17 @@ def test_everything_in_one_run(folder, engine, run, server):
     places = {"load": ["docker"], "archive": str(folder / "out.tar"), "oci_layout": str(folder / "layout"), "push": True, "lock": str(folder / "lock.json")}
     told = run(check_mode=True, name=name, **places)
     done = run(name=name, **places)
-    assert told["actions"] == done["actions"] == [
-        f"load {name} (docker)",
-        f"write {folder}/out.tar",
-        f"store {folder}/layout ({name})",
-        f"push {name}",
-        f"lock {folder}/lock.json",
-    ]
+    assert (
+        told["actions"]
+        == done["actions"]
+        == [
+            f"load {name} (docker)",
+            f"write {folder}/out.tar",
+            f"store {folder}/layout ({name})",
+            f"push {name}",
+            f"lock {folder}/lock.json",
+        ]
+    )
     assert not run(name=name, **places)["changed"]
 
 
@@ -478,7 +506,9 @@ def test_an_index_of_platforms_shares_the_model(server, run, folder, engine):
     model = manifests[0]["layers"][3]["digest"]
     assert len([path for verb, path in server.seen("PUT") if model.partition(":")[2] in path]) == 1
     assert done["image"]["digest"] == sha256(server.manifests["fleet/tiny"]["1"][1])
-    assert [entry["platform"] for entry in done["image"]["platforms"]] == platforms and done["image"]["platforms"][1]["digest"] == index["manifests"][1]["digest"]
+    assert [entry["platform"] for entry in done["image"]["platforms"]] == platforms and done["image"]["platforms"][1]["digest"] == index["manifests"][1][
+        "digest"
+    ]
     assert len(done["image"]["layers"]) == 8 - (manifests[0]["layers"][1:3] == manifests[1]["layers"][1:3]) * 2
     puts = [path for verb, path in server.seen("PUT") if "/manifests/" in path]
     assert puts[-1].endswith("/manifests/1") and puts[-2].endswith(done["image"]["digest"]) and len(puts) == 4
@@ -535,7 +565,11 @@ def test_a_lock_holds_a_tag_to_its_digest(server, run, folder):
     again = run(**options)
     assert not again["changed"] and again["image"]["digest"] == built["image"]["digest"]
     told = run(**options, lock_update=True, check_mode=True)
-    assert told["actions"] == [f"push {options['name']}", f"lock {path}"] and first["digest"] in told["diff"]["before"] and second["digest"] in told["diff"]["after"]
+    assert (
+        told["actions"] == [f"push {options['name']}", f"lock {path}"]
+        and first["digest"] in told["diff"]["before"]
+        and second["digest"] in told["diff"]["after"]
+    )
     moved = run(**options, lock_update=True)
     assert moved["image"]["base"]["digest"] == second["digest"] == json.loads(path.read_text())["base"]["linux/amd64"]["digest"]
     assert any("locked is " + first["digest"] in finding["message"] for finding in moved["findings"])
@@ -566,7 +600,9 @@ def test_stale_entries_are_named(folder, run):
     (folder / "other.gguf").write_bytes(gguf_bytes())
     parsed = {**shared.aikitfile(("other", "other.gguf")), "directory": str(folder)}
     done = run(lock=str(path), parsed=parsed)
-    assert [finding["message"] for finding in done["findings"] if finding["path"] == "lock"] == ["model tiny (tiny.gguf, models/tiny.gguf) is not used any more"]
+    assert [finding["message"] for finding in done["findings"] if finding["path"] == "lock"] == [
+        "model tiny (tiny.gguf, models/tiny.gguf) is not used any more"
+    ]
     assert [entry["name"] for entry in json.loads(path.read_text())["models"]] == ["other"]
 
 

@@ -384,7 +384,9 @@ def test_a_login_stays_with_its_registry(make, tmp_path):
         headers = []
         storage.faults.append(lambda handler: headers.append(dict(handler.headers)) or handler.answer(200, b"layer") or True)
         server.faults.append(
-            once(is_("GET", f"/blobs/{sha256(b'layer')}"), lambda handler: handler.answer(307, b"", {"Location": f"http://{storage.host}/bucket/x?signature=y"}))
+            once(
+                is_("GET", f"/blobs/{sha256(b'layer')}"), lambda handler: handler.answer(307, b"", {"Location": f"http://{storage.host}/bucket/x?signature=y"})
+            )
         )
         registry = make(auth_file=logins(tmp_path, server.host))
         found = registry.manifest(f"{server.host}/a/b:1")
@@ -633,7 +635,9 @@ def test_an_answer_that_is_lost_is_asked_for(server, make, small_chunks):
         handler.upload("a/b", handler.route.rpartition("/")[2])
         handler.cut()
 
-    server.faults.append(once(is_("PATCH", "state=2097152"), lambda handler: server.uploads[handler.route.rpartition("/")[2]].extend(handler.body()) or handler.cut()))
+    server.faults.append(
+        once(is_("PATCH", "state=2097152"), lambda handler: server.uploads[handler.route.rpartition("/")[2]].extend(handler.body()) or handler.cut())
+    )
     server.faults.append(once(is_("PUT", "/uploads/"), take))
     assert push(make(), server).how == "uploaded"
     assert server.received == len(BIG) and server.blobs["a/b"][sha256(BIG)] == BIG
@@ -641,7 +645,12 @@ def test_an_answer_that_is_lost_is_asked_for(server, make, small_chunks):
 
 def test_bytes_that_are_damaged_on_the_way(server, make, small_chunks):
     server.faults.append(
-        once(is_("PATCH", "state=0"), lambda handler: server.uploads[handler.route.rpartition("/")[2]].extend(b"!" + handler.body()[1:]) or handler.answer(202, b"", {"Range": f"0-{(1 << 20) - 1}"}))
+        once(
+            is_("PATCH", "state=0"),
+            lambda handler: (
+                server.uploads[handler.route.rpartition("/")[2]].extend(b"!" + handler.body()[1:]) or handler.answer(202, b"", {"Range": f"0-{(1 << 20) - 1}"})
+            ),
+        )
     )
     pushed = push(make(), server)
     assert server.blobs["a/b"][sha256(BIG)] == BIG and pushed.sent_bytes == 2 * len(BIG)
@@ -696,7 +705,9 @@ def test_a_registry_that_tells_no_digest_is_asked(server, make):
     assert server.seen("HEAD", "/manifests/1")
 
 
-@pytest.mark.parametrize("settings, words", [({"insecure": ("https://x/y",)}, "insecure"), ({"mirrors": {"a b": "c"}}, "mirrors"), ({"timeout_seconds": 0}, "timeout_seconds")])
+@pytest.mark.parametrize(
+    "settings, words", [({"insecure": ("https://x/y",)}, "insecure"), ({"mirrors": {"a b": "c"}}, "mirrors"), ({"timeout_seconds": 0}, "timeout_seconds")]
+)
 def test_bad_settings(settings, words):
     with pytest.raises(AikitError, match=words):
         Registry(RegistrySettings(**settings))
