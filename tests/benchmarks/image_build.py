@@ -24,7 +24,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -158,7 +158,8 @@ class Lab:
 
     def prepare(self, crane: str) -> None:
         subprocess.run([str(support.ROOT / "tests/tools/host"), "create", HOST, "trixie", "--volume=/srv"], check=True, stdout=subprocess.DEVNULL)
-        self.sh(f"command -v podman docker-registry dockerd >/dev/null && [ -x /usr/bin/time ] || {{ apt-get -q=2 update; DEBIAN_FRONTEND=noninteractive apt-get -q=2 install --yes --no-install-recommends {PACKAGES} >/dev/null; }}")
+        install = f"apt-get -q=2 update; DEBIAN_FRONTEND=noninteractive apt-get -q=2 install --yes --no-install-recommends {PACKAGES} >/dev/null"
+        self.sh(f"command -v podman docker-registry dockerd >/dev/null && [ -x /usr/bin/time ] || {{ {install}; }}")
         self.sh("mkdir -p /srv/context /srv/registry /srv/bin; chown docker-registry: /srv/registry")
         for path, text in (("/srv/bin/counters", COUNTERS), ("/etc/docker/registry/config.yml", REGISTRY_CONFIG), ("/srv/context/Dockerfile", DOCKERFILE)):
             self.write(path, text)
@@ -193,7 +194,9 @@ class Lab:
             self.sh(f"docker image inspect {BASE} >/dev/null 2>&1 || docker import /srv/base.tar {BASE} >/dev/null")
 
     def empty_registry(self) -> None:
-        self.sh("systemctl stop docker-registry; rm -rf /srv/registry/docker; systemctl start docker-registry; for i in $(seq 50); do python3 -c \"import socket; socket.create_connection(('127.0.0.1', 5000))\" 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
+        self.sh("systemctl stop docker-registry; rm -rf /srv/registry/docker; systemctl start docker-registry")
+        answers = "import socket; socket.create_connection(('127.0.0.1', 5000))"
+        self.sh(f'for i in $(seq 50); do python3 -c "{answers}" 2>/dev/null && exit 0; sleep 0.1; done; exit 1')
 
     def change_config(self) -> None:
         """What a user changes between two builds: the size of the context."""
@@ -362,8 +365,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--gb", type=float, default=2.02, help="size of the model")
     parser.add_argument("--arms", default="direct,tuned,default,crane,podman,containerd")
-    parser.add_argument("--cases", default="cold,config,model,pull", help="the second and further runs leave out what takes long and is steady: model and pull")
-    parser.add_argument("--crane", default=shutil.which("crane") or "debian", help="the program to compare with; by default built in the host from Debian's source")
+    parser.add_argument("--cases", default="cold,config,model,pull", help="only the first run has model and pull")
+    parser.add_argument("--crane", default=shutil.which("crane") or "debian", help="the program; where there is none, it is built in the host from Debian's source")
     parser.add_argument("--json", type=Path, help="file for every single run")
     parser.add_argument("--show", type=Path, nargs="+", help="print the tables of such files together, and measure nothing")
     parser.add_argument("--keep", action="store_true", help="leave the host there, for another run")
