@@ -353,9 +353,10 @@ def show(rows: list[Row], floors: list[float], titles: dict[str, str]) -> str:
             mine = [row for row in pulls if (row.arm, row.case) == (arm, case)]
             seconds = [row.seconds for row in mine]
             middle = {name: statistics.median(getattr(row, name) for row in mine) for name in ("client_cpu", "daemon_cpu", "written", "sent")}
+            daemon = 0 if arm == "podman" else round(middle["daemon_cpu"], 1)
             text.append(
                 f"| {arm} | {titles.get(case[8:], case[8:])} | {statistics.median(seconds):.1f} ({min(seconds):.1f}, {len(seconds)}) "
-                f"| {middle['client_cpu']:.1f} + {0 if arm == 'podman' else round(middle['daemon_cpu'], 1)} | {size(middle['written'])} | {size(middle['sent'])} |"
+                f"| {middle['client_cpu']:.1f} + {daemon} | {size(middle['written'])} | {size(middle['sent'])} |"
             )
     return "\n".join(text)
 
@@ -366,20 +367,21 @@ def main() -> None:
     parser.add_argument("--gb", type=float, default=2.02, help="size of the model")
     parser.add_argument("--arms", default="direct,tuned,default,crane,podman,containerd")
     parser.add_argument("--cases", default="cold,config,model,pull", help="only the first run has model and pull")
-    parser.add_argument("--crane", default=shutil.which("crane") or "debian", help="the program; where there is none, it is built in the host from Debian's source")
+    parser.add_argument("--crane", default=shutil.which("crane") or "debian", help="by default the one here, else Debian's, built in the host")
     parser.add_argument("--json", type=Path, help="file for every single run")
     parser.add_argument("--show", type=Path, nargs="+", help="print the tables of such files together, and measure nothing")
     parser.add_argument("--keep", action="store_true", help="leave the host there, for another run")
     arguments = parser.parse_args()
     titles = {arm.name: arm.title for arm in ARMS}
+    rows: list[Row] = []
     if arguments.show:
         files = [json.loads(path.read_text()) for path in arguments.show]
-        print(show([Row(**row) for found in files for row in found["rows"]], [floor for found in files for floor in found["floors"]], titles))
+        rows = [Row(**row) for found in files for row in found["rows"]]
+        print(show(rows, [floor for found in files for floor in found["floors"]], titles))
         return
     wanted = [arm for arm in ARMS if arm.name in arguments.arms.split(",")]
     cases = arguments.cases.split(",")
     needs()
-    rows: list[Row] = []
     floors: list[float] = []
 
     def note(row: Row) -> Row:
