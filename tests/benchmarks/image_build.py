@@ -24,7 +24,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -158,7 +158,8 @@ class Lab:
 
     def prepare(self, crane: str) -> None:
         subprocess.run([str(support.ROOT / "tests/tools/host"), "create", HOST, "trixie", "--volume=/srv"], check=True, stdout=subprocess.DEVNULL)
-        self.sh(f"command -v podman docker-registry dockerd >/dev/null && [ -x /usr/bin/time ] || {{ apt-get -q=2 update; DEBIAN_FRONTEND=noninteractive apt-get -q=2 install --yes --no-install-recommends {PACKAGES} >/dev/null; }}")
+        install = f"apt-get -q=2 update; DEBIAN_FRONTEND=noninteractive apt-get -q=2 install --yes --no-install-recommends {PACKAGES} >/dev/null"
+        self.sh(f"command -v podman docker-registry dockerd >/dev/null && [ -x /usr/bin/time ] || {{ {install}; }}")
         self.sh("mkdir -p /srv/context /srv/registry /srv/bin; chown docker-registry: /srv/registry")
         for path, text in (("/srv/bin/counters", COUNTERS), ("/etc/docker/registry/config.yml", REGISTRY_CONFIG), ("/srv/context/Dockerfile", DOCKERFILE)):
             self.write(path, text)
@@ -193,7 +194,9 @@ class Lab:
             self.sh(f"docker image inspect {BASE} >/dev/null 2>&1 || docker import /srv/base.tar {BASE} >/dev/null")
 
     def empty_registry(self) -> None:
-        self.sh("systemctl stop docker-registry; rm -rf /srv/registry/docker; systemctl start docker-registry; for i in $(seq 50); do python3 -c \"import socket; socket.create_connection(('127.0.0.1', 5000))\" 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
+        self.sh("systemctl stop docker-registry; rm -rf /srv/registry/docker; systemctl start docker-registry")
+        answers = "import socket; socket.create_connection(('127.0.0.1', 5000))"
+        self.sh(f'for i in $(seq 50); do python3 -c "{answers}" 2>/dev/null && exit 0; sleep 0.1; done; exit 1')
 
     def change_config(self) -> None:
         """What a user changes between two builds: the size of the context."""
@@ -350,9 +353,10 @@ def show(rows: list[Row], floors: list[float], titles: dict[str, str]) -> str:
             mine = [row for row in pulls if (row.arm, row.case) == (arm, case)]
             seconds = [row.seconds for row in mine]
             middle = {name: statistics.median(getattr(row, name) for row in mine) for name in ("client_cpu", "daemon_cpu", "written", "sent")}
+            daemon = 0 if arm == "podman" else round(middle["daemon_cpu"], 1)
             text.append(
                 f"| {arm} | {titles.get(case[8:], case[8:])} | {statistics.median(seconds):.1f} ({min(seconds):.1f}, {len(seconds)}) "
-                f"| {middle['client_cpu']:.1f} + {0 if arm == 'podman' else round(middle['daemon_cpu'], 1)} | {size(middle['written'])} | {size(middle['sent'])} |"
+                f"| {middle['client_cpu']:.1f} + {daemon} | {size(middle['written'])} | {size(middle['sent'])} |"
             )
     return "\n".join(text)
 
@@ -362,21 +366,22 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--gb", type=float, default=2.02, help="size of the model")
     parser.add_argument("--arms", default="direct,tuned,default,crane,podman,containerd")
-    parser.add_argument("--cases", default="cold,config,model,pull", help="the second and further runs leave out what takes long and is steady: model and pull")
-    parser.add_argument("--crane", default=shutil.which("crane") or "debian", help="the program to compare with; by default built in the host from Debian's source")
+    parser.add_argument("--cases", default="cold,config,model,pull", help="only the first run has model and pull")
+    parser.add_argument("--crane", default=shutil.which("crane") or "debian", help="by default the one here, else Debian's, built in the host")
     parser.add_argument("--json", type=Path, help="file for every single run")
     parser.add_argument("--show", type=Path, nargs="+", help="print the tables of such files together, and measure nothing")
     parser.add_argument("--keep", action="store_true", help="leave the host there, for another run")
     arguments = parser.parse_args()
     titles = {arm.name: arm.title for arm in ARMS}
+    rows: list[Row] = []
     if arguments.show:
         files = [json.loads(path.read_text()) for path in arguments.show]
-        print(show([Row(**row) for found in files for row in found["rows"]], [floor for found in files for floor in found["floors"]], titles))
+        rows = [Row(**row) for found in files for row in found["rows"]]
+        print(show(rows, [floor for found in files for floor in found["floors"]], titles))
         return
     wanted = [arm for arm in ARMS if arm.name in arguments.arms.split(",")]
     cases = arguments.cases.split(",")
     needs()
-    rows: list[Row] = []
     floors: list[float] = []
 
     def note(row: Row) -> Row:

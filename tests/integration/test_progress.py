@@ -293,8 +293,10 @@ def ssh_host(tmp_path_factory):
     subprocess.run([tool, "create", HOST], check=True)
     try:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
-        docker("exec", HOST, "sh", "-euc", "apt-get -q=2 update; DEBIAN_FRONTEND=noninteractive apt-get -q=2 install --yes --no-install-recommends openssh-server")
-        docker("exec", HOST, "sh", "-euc", "useradd --create-home --shell /bin/bash dev; echo dev:secret-of-dev | chpasswd; echo 'dev ALL=(ALL) ALL' >/etc/sudoers.d/dev")
+        install = "DEBIAN_FRONTEND=noninteractive apt-get -q=2 install --yes --no-install-recommends openssh-server"
+        docker("exec", HOST, "sh", "-euc", f"apt-get -q=2 update; {install}")
+        user = "useradd --create-home --shell /bin/bash dev; echo dev:secret-of-dev | chpasswd; echo 'dev ALL=(ALL) ALL' >/etc/sudoers.d/dev"
+        docker("exec", HOST, "sh", "-euc", user)
         for user in ("root", "dev"):
             docker("exec", HOST, "sh", "-euc", f"install -d -m 700 -o {user} -g {user} ~{user}/.ssh")
             docker("cp", str(folder / "key.pub"), f"{HOST}:/srv/key.pub")
@@ -404,5 +406,3 @@ def test_several_hosts_have_lines_of_their_own(ssh_host, tmp_path):
     assert found.process.returncode == 0 and CLEAR not in found.shown
     lines = [line.partition(":")[0] for line in found.shown.splitlines() if ": download m.bin" in line]
     assert sorted(lines) == ["away", "far"]
-
-

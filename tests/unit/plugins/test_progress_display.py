@@ -76,7 +76,8 @@ def test_a_path_for_a_shell(path, expected):
 
 def test_the_shell_finds_it(tmp_path):
     (tmp_path / "a b").write_text("here")
-    done = subprocess.run(["sh", "-c", f"cat {shown.quoted('~/a b')}"], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, capture_output=True, check=True)
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(["sh", "-c", f"cat {shown.quoted('~/a b')}"], env=environment, capture_output=True, check=True)
     assert done.stdout == b"here"
 
 
