@@ -43,7 +43,22 @@ def test_every_form(text: str, repository: str, revision: str, path: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", "ns", "ns/", "/tiny", "ns//m.gguf", "ns/tiny@", "ns/tiny@/m", "ns/tiny/a/b/c", "ns/tiny@v1/../x", "ns/tiny@v1/a\\b", "n s/tiny", "ns/ti..ny", "-ns/tiny", "ns/tiny@a..b"],
+    [
+        "",
+        "ns",
+        "ns/",
+        "/tiny",
+        "ns//m.gguf",
+        "ns/tiny@",
+        "ns/tiny@/m",
+        "ns/tiny/a/b/c",
+        "ns/tiny@v1/../x",
+        "ns/tiny@v1/a\\b",
+        "n s/tiny",
+        "ns/ti..ny",
+        "-ns/tiny",
+        "ns/tiny@a..b",
+    ],
 )
 def test_bad_names(text: str) -> None:
     with pytest.raises(AikitError) as caught:
