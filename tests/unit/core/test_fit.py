@@ -128,6 +128,10 @@ def test_layers_that_are_asked_for_are_kept_even_where_they_do_not_fit() -> None
 def test_slots() -> None:
     shared = one(LLAMA, 24564, {"parallel": 4, "context_size": 16384})
     assert shared.breakdown[0].kv_mib == 2048.0
+    assert to_llama_env(shared.settings)["LLAMA_ARG_KV_UNIFIED"] == "1"
+    divided = one(LLAMA, 24564, {"parallel": 4, "context_size": 16384, "kv_unified": False})
+    assert to_llama_env(divided.settings)["LLAMA_ARG_KV_UNIFIED"] == "0" and divided.breakdown[0].kv_mib == 2048.0
+    assert "LLAMA_ARG_KV_UNIFIED" not in to_llama_env(one(LLAMA, 24564).settings)
     windows = [one(WINDOW, 24564, {"parallel": slots, "context_size": 16384}).breakdown[0].kv_mib for slots in (1, 4)]
     assert windows[1] > windows[0]
 
