@@ -125,6 +125,7 @@ def settings(asked: _Asked, load: Load, delegated: bool, total: int) -> dict[str
     """Explicit settings, named as in ``inference_services``."""
     if delegated:
         return {"gpu_layers": "auto", "context_size": load.context, "batch": load.ubatch, "flash_attention": "on" if load.flash else "off", "parallel": load.parallel}
+    divided = {"kv_unified": False} if asked.wish.settings.get("kv_unified") is False else {}
     several = len([count for count in load.counts if count]) > 1 or (len(load.counts) > 1 and load.gpu_layers > 0)
     return {
         "gpu_layers": min(load.gpu_layers, total),
@@ -137,6 +138,7 @@ def settings(asked: _Asked, load: Load, delegated: bool, total: int) -> dict[str
         "n_cpu_moe": load.cpu_moe,
         "parallel": load.parallel,
         "tensor_split": ",".join(str(count) for count in load.counts) if several else "",
+        **divided,
     }
 
 
@@ -213,6 +215,9 @@ def to_llama_env(values: Mapping[str, Any]) -> dict[str, str]:
     if values["gpu_layers"] == "auto":
         env["LLAMA_ARG_FIT"] = "on"
         return env
+    if int(values["parallel"]) > 1:
+        # The server divides the cache among slots whose number it is told, and a plan shares it
+        env["LLAMA_ARG_KV_UNIFIED"] = "0" if values.get("kv_unified") is False else "1"
     env["LLAMA_ARG_FIT"] = "off"
     env["LLAMA_ARG_CACHE_TYPE_K"] = str(values["cache_type_k"])
     env["LLAMA_ARG_CACHE_TYPE_V"] = str(values["cache_type_v"])

@@ -128,6 +128,10 @@ def test_layers_that_are_asked_for_are_kept_even_where_they_do_not_fit() -> None
 def test_slots() -> None:
     shared = one(LLAMA, 24564, {"parallel": 4, "context_size": 16384})
     assert shared.breakdown[0].kv_mib == 2048.0
+    assert to_llama_env(shared.settings)["LLAMA_ARG_KV_UNIFIED"] == "1"
+    divided = one(LLAMA, 24564, {"parallel": 4, "context_size": 16384, "kv_unified": False})
+    assert to_llama_env(divided.settings)["LLAMA_ARG_KV_UNIFIED"] == "0" and divided.breakdown[0].kv_mib == 2048.0
+    assert "LLAMA_ARG_KV_UNIFIED" not in to_llama_env(one(LLAMA, 24564).settings)
     windows = [one(WINDOW, 24564, {"parallel": slots, "context_size": 16384}).breakdown[0].kv_mib for slots in (1, 4)]
     assert windows[1] > windows[0]
 
@@ -332,6 +336,12 @@ def test_eras() -> None:
     assert data_era.era("localai v4.7.1").outputs_per_slot and not data_era.era("localai v3.12.1").outputs_per_slot
     assert data_era.era("localai v3.12.1").output_first and not data_era.era("localai v3.12.1").unified
     assert data_era.era("") == data_era.era("llama_cpp 99.0") == data_era.NEWEST
+    between = data_era.era("localai v4.2.0")
+    assert between.unified and between.cpu_moe and not between.outputs_per_slot
+    assert data_era.era("localai") == data_era.era("localai v4.7.1") and data_era.era("localai v2.0.0").name == "2024"
+    assert data_era.era("llama_cpp 6401").name == data_era.era("llama_cpp b6401").name == "2025"
+    assert data_era.era("llama_cpp 1:0.7.0+dfsg-2") == data_era.era("0.7.0") == data_era.era("llama_cpp 0.9.1") == data_era.NEWEST
+    assert data_era.era("llama_cpp 0.6.0").name == data_era.era("llama_cpp v0.5.0").name == "2026-09" and data_era.era("llama_cpp 0.1.0").name == "2026-06"
     assert data_era.era("localai v9.0") == data_era.era("localai v4.7.1")
 
 
