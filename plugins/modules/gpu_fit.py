@@ -52,8 +52,8 @@ options:
       model:
         description:
           - The path of its GGUF file; of a split model that of any part, with the others beside it.
-          - Or its shape, a dictionary with C(metadata), C(vocabulary) and C(tensors) as modules that read headers return it, or a dictionary
-            that has one under C(shape).
+          - Or the result of module gguf_info with C(tensors=true), which also reads headers on servers.
+          - Or its shape, a dictionary with C(metadata), C(vocabulary) and C(tensors), or a dictionary that has one under C(shape).
         type: raw
         required: true
       mmproj:

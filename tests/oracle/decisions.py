@@ -51,6 +51,9 @@ class Loader:
         if config not in self._seen:
             found = self.engine.observe("decisions.gguf", config)
             if found.error:
+                # A machine that is busy with other things can make the server late
+                found = self.engine.observe("decisions.gguf", config, 600)
+            if found.error:
                 raise RuntimeError(f"{self.name} {config.short()}: {found.error}")
             self._seen[config] = dict(found.buffers.get("CUDA0", {}))
         return self._seen[config]
@@ -91,8 +94,12 @@ def main() -> int:
         engine.prepare()
     engine.models.mkdir(parents=True, exist_ok=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
+    path = FOLDER / f"{SERVER.replace(' ', '-')}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     for name in MODELS:
+        if any(row["model"] == name for row in rows):
+            # To start anew, remove the file
+            continue
         loader = Loader(engine, name)
         whole = loader.total(Config(context=CONTEXT)) + Policy().context_mib
         for factor in FACTORS:
@@ -117,7 +124,7 @@ def main() -> int:
             )
             print(rows[-1], flush=True)
         text = ",\n".join(f" {json.dumps(row)}" for row in rows)
-        (FOLDER / f"{SERVER.replace(' ', '-')}.json").write_text(f"[\n{text}\n]\n", encoding="utf-8")
+        path.write_text(f"[\n{text}\n]\n", encoding="utf-8")
     return 0
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Callable, Mapping, Optional, Sequence
 
+from .data_ggml import TENSOR_TYPES
 from .errors import AikitError
 from .fit import Fit, Gpu, Host, ModelShape, Policy, Wish, plan
+from .fit_shape import LAYER_NAME
 from .localai import CACHE_TYPES, did_you_mean
 
 # Reads the header of a file on the machine that plans
@@ -80,8 +82,28 @@ def _shape(path: str, value: Any, read_shape: ReadShape) -> ModelShape:
         for key in ("shape", "gguf"):
             if isinstance(value.get(key), Mapping):
                 return _shape(path, value[key], read_shape)
+        if "header_bytes_read" in value or "tensor_count" in value:
+            return _listed(path, value)
         return ModelShape.from_dict(value, path)
     raise AikitError(f"{path} is {type(value).__name__}.", "Give the path of a GGUF file on the machine that plans, or a shape.")
+
+
+def _listed(path: str, value: Mapping[str, Any]) -> ModelShape:
+    """From what gguf_info returns: a tensor in each entry, its type by name."""
+    tensors, metadata = value.get("tensors"), value.get("metadata")
+    if not isinstance(tensors, (list, tuple)) or not isinstance(metadata, Mapping):
+        raise AikitError(f"{path} is a result of gguf_info without its tensors.", "Run gguf_info with tensors: true, or give the path of the file.")
+    numbers = {name: number for number, (name, _block, _size) in TENSOR_TYPES.items()}
+    entries = []
+    for tensor in tensors:
+        name, kind = str(tensor.get("name")), str(tensor.get("type"))
+        unknown = kind.rpartition(" ")[2]
+        number = numbers.get(kind, int(unknown) if unknown.isdigit() else -1)
+        match = LAYER_NAME.match(name)
+        entries.append([match.group(2) if match else name, number, tensor.get("shape"), match.group(1) if match else ""])
+    lengths = value.get("array_lengths") or {}
+    vocabulary = value.get("vocabulary_size") or lengths.get("tokenizer.ggml.tokens") or 0
+    return ModelShape.from_dict({"metadata": dict(metadata), "vocabulary": vocabulary, "tensors": entries}, path)
 
 
 def _gpu(path: str, value: Mapping[str, Any], position: int) -> Gpu:

@@ -21,7 +21,7 @@ from .errors import AikitError
 if TYPE_CHECKING:
     from .gguf import GgufHeader
 
-_BLOCK = re.compile(r"blk\.(\d+)\.(.+)\Z")
+LAYER_NAME = re.compile(r"blk\.(\d+)\.(.+)\Z")
 # llama.cpp's own limit
 MAX_LAYERS = 512
 # What is worth to travel with a shape: keys of the architecture, never vocabularies or templates
@@ -356,7 +356,7 @@ class ModelShape:
 
 
 def _weight(name: str, type_id: int, shape: Iterable[int]) -> Weight:
-    match = _BLOCK.match(name)
+    match = LAYER_NAME.match(name)
     if match:
         return Weight(match.group(2), type_id, tuple(shape), int(match.group(1)))
     return Weight(name, type_id, tuple(shape))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.aikit.fleet.plugins.module_utils._core.data_ggml import TENSOR_TYPES
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.fit_options import fits, policy_of
 from ansible_collections.aikit.fleet.plugins.module_utils._core.fit_shape import ModelShape
@@ -91,6 +92,22 @@ def test_models_in_all_forms() -> None:
         assert run([{"name": "a", "model": model}])[0].layers_total == 33
     with pytest.raises(AikitError, match=r"services\[0\].model is int"):
         run([{"name": "a", "model": 5}])
+
+
+def test_a_result_of_gguf_info() -> None:
+    model = shape("Llama 3.1 8B")
+    names = {number: name for number, (name, _block, _size) in TENSOR_TYPES.items()}
+    tensors = [
+        {"name": f"blk.{weight.layer}.{weight.name}" if weight.layer >= 0 else weight.name, "type": names[weight.type_id], "shape": list(weight.shape)} for weight in model.weights
+    ]
+    facts = {"architecture": "llama", "tensor_count": len(tensors), "vocabulary_size": model.vocabulary}
+    whole = {"gguf": {**facts, "tensors": tensors, "metadata": dict(model.metadata)}}
+    assert run([{"name": "a", "model": whole}])[0] == run([{"name": "a", "model": LLAMA}])[0]
+    with pytest.raises(AikitError, match="without its tensors") as caught:
+        run([{"name": "a", "model": {"gguf": facts}}])
+    assert "tensors: true" in caught.value.hint
+    strange = {"gguf": {**facts, "tensors": [*tensors, {"name": "blk.0.x", "type": "type 99", "shape": [8]}], "metadata": dict(model.metadata)}}
+    assert run([{"name": "a", "model": strange}])[0].confidence == "estimated"
 
 
 def test_options_of_a_service() -> None:
