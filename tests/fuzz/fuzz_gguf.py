@@ -57,7 +57,37 @@ MESSAGE_CHARACTERS = 1200
 BATCH = 2000
 # Every input runs under the limit of the process; of one in so many it is measured what it takes, and all that is said of a header is compared
 MEASURED = 50
-INTERESTING = (0, 1, 2, 3, 4, 7, 8, 9, 13, 31, 32, 33, 64, 127, 128, 255, 256, 1023, 1024, 1025, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
+INTERESTING = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    9,
+    13,
+    31,
+    32,
+    33,
+    64,
+    127,
+    128,
+    255,
+    256,
+    1023,
+    1024,
+    1025,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+)
 
 
 def corpus() -> list[bytes]:
@@ -82,8 +112,13 @@ def corpus() -> list[bytes]:
         "general.name": Value(STRING, "Gemma 3 270m"),
         "general.size_label": Value(STRING, "270M"),
         "general.tags": Value(ARRAY, ["gemma3", "gemma", "google", "text-generation"], STRING),
-        **{f"gemma3.{key}": Value(U32, value) for key, value in {"context_length": 32768, "embedding_length": 640, "block_count": 18, "feed_forward_length": 2048}.items()},
-        **{f"gemma3.attention.{key}": Value(U32, value) for key, value in {"head_count": 4, "key_length": 256, "value_length": 256, "head_count_kv": 1}.items()},
+        **{
+            f"gemma3.{key}": Value(U32, value)
+            for key, value in {"context_length": 32768, "embedding_length": 640, "block_count": 18, "feed_forward_length": 2048}.items()
+        },
+        **{
+            f"gemma3.attention.{key}": Value(U32, value) for key, value in {"head_count": 4, "key_length": 256, "value_length": 256, "head_count_kv": 1}.items()
+        },
         "gemma3.attention.layer_norm_rms_epsilon": Value(F32, 1e-6),
         "gemma3.attention.sliding_window": Value(U32, 512),
         "gemma3.rope.freq_base": Value(F32, 1e6),
@@ -206,7 +241,20 @@ def _text(dice: random.Random, data: bytearray) -> None:
     data[at : at + 6] = dice.choice((b"\xff\xfe\xed\xa0\x80\x00", b"\x1b[2J\r\n", b"\xf0\x9f\x98\x80ab", b"\x00" * 6))
 
 
-MUTATIONS: tuple[Callable[[random.Random, bytearray], None], ...] = (_flip, _byte, _number, _number, _number, _cut, _insert, _remove, _copy, _noise, _swap, _text)
+MUTATIONS: tuple[Callable[[random.Random, bytearray], None], ...] = (
+    _flip,
+    _byte,
+    _number,
+    _number,
+    _number,
+    _cut,
+    _insert,
+    _remove,
+    _copy,
+    _noise,
+    _swap,
+    _text,
+)
 
 
 def judge(data: bytes, size: int, thorough: bool = True) -> Optional[gguf.GgufHeader]:
@@ -265,12 +313,12 @@ def batch(job: tuple[int, int, int]) -> Outcome:
         peak = 0
         if measured:
             tracemalloc.start()
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             found.accepted += judge(data, size, measured) is not None
         except Exception:
             found.failures.append((number, traceback.format_exc(limit=-3)))
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         if measured:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()

@@ -191,7 +191,9 @@ class HubServer:
                 return None, self._error(404, "RepoNotFound", "Repository not found")
             return None, self._error(401, "RepoNotFound", "Invalid username or password.")
         if read and repository.gated and token != repository.gated:
-            said = f"Access to model {name} is restricted" + (" and you are not in the authorized list." if token else ". You must be authenticated to access it.")
+            said = f"Access to model {name} is restricted" + (
+                " and you are not in the authorized list." if token else ". You must be authenticated to access it.",
+            )
             return None, self._error(403 if token else 401, "GatedRepo", said)
         if repository.find(revision) is None:
             return None, self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")

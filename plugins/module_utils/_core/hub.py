@@ -148,7 +148,10 @@ def parse_tree(document: Any, name: HubName) -> list[HubFile]:
             continue
         path = entry.get("path")
         if not isinstance(path, str) or not safe_path(path):
-            raise AikitError(f"{name.text}: the hub lists a file with the name {str(path)[:200]!r}, which leads elsewhere.", "Name the files that you want instead.")
+            raise AikitError(
+                f"{name.text}: the hub lists a file with the name {str(path)[:200]!r}, which leads elsewhere.",
+                "Name the files that you want instead.",
+            )
         if any(part.startswith(".") for part in path.split("/")):
             continue
         lfs = entry.get("lfs")
@@ -201,7 +204,8 @@ def refusal(name: HubName, status: int, headers: Mapping[str, str], token: bool)
     give = "Give a `token` of an account that may read it (for the builds of role inference: inference_model_token)."
     if code == "GatedRepo":
         page = f"{DEFAULT_URL}/{name.repository}"
-        hint = f"Accept its terms at {page} with the account that the token belongs to." if token else f"Accept its terms at {page}, and give a `token` of that account."
+        account = "with the account that the token belongs to." if token else "and give a `token` of that account."
+        hint = f"Accept its terms at {page} {account}" if token else f"Accept its terms at {page}, {account}"
         return AikitError(f"{name.repository} is gated ({answer}).", hint)
     if code == "RevisionNotFound":
         return AikitError(f"{name.repository} has no revision {name.revision} ({answer}).", "Name a branch, a tag or a commit of it.")

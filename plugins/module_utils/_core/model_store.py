@@ -94,6 +94,8 @@ def plan(contents: Sequence[Content], gone: Sequence[Content], more: Sequence[Fi
 
 def _state(contents: Sequence[Content]) -> dict[str, Any]:
     return {
-        "models": {content.sha256: {"names": [file.path.rpartition("/")[2] for file in content.files], "size_bytes": content.size_bytes} for content in contents},
+        "models": {
+            content.sha256: {"names": [file.path.rpartition("/")[2] for file in content.files], "size_bytes": content.size_bytes} for content in contents
+        },
         "total_bytes": sum(content.size_bytes for content in contents),
     }

@@ -126,7 +126,10 @@ def read_info(
     """
     source = sources.parse(src)
     if source.kind == sources.LOCAL and not os.path.isabs(os.path.expanduser(source.location)):
-        raise AikitError(f"src: {source.shown} is a relative path, and nothing says what it is relative to.", "Give an absolute path or a source with a scheme.")
+        raise AikitError(
+            f"src: {source.shown} is a relative path, and nothing says what it is relative to.",
+            "Give an absolute path or a source with a scheme.",
+        )
     reach = replace(reach, hub_url=hub.check_url(reach.hub_url))
     job = _Job(source, sources.parse_sha256(sha256), reach, Store(store, read_only=check_mode), Cache(cache, check_mode), say)
     try:
@@ -299,7 +302,8 @@ def _oci(job: _Job, number: int) -> Read:
     digest = entry.sha256
     if job.sha256 and not number and digest and digest != job.sha256:
         raise AikitError(
-            f"src: {job.source.shown} has another sha256 than expected: its manifest says {digest}, expected {job.sha256}.", "Name a digest, or the right sha256."
+            f"src: {job.source.shown} has another sha256 than expected: its manifest says {digest}, expected {job.sha256}.",
+            "Name a digest, or the right sha256.",
         )
     key = f"layer:{entry.descriptor.digest}:{start}"
     known = _known(job, digest) or job.cache.get(key)[0]
@@ -337,7 +341,9 @@ def _gguf_of(
                         (member.name, entry, member.offset_data, member.size) for member in reader if member.isfile() and member.name.lower().endswith(".gguf")
                     ]
             except (tarfile.TarError, EOFError) as exc:
-                raise AikitError(f"src: {job.source.shown}: the layer {entry.descriptor.digest} is no tar archive: {exc}.", "Pack the artifact again.") from None
+                raise AikitError(
+                    f"src: {job.source.shown}: the layer {entry.descriptor.digest} is no tar archive: {exc}.", "Pack the artifact again."
+                ) from None
             read += blob.bytes_read
         else:
             raise AikitError(
@@ -353,7 +359,10 @@ def _gguf_of(
     if len(models) != 1:
         names = ", ".join(item[0] for item in found) or "none"
         what = f"part {number} of the model" if number else "one GGUF file"
-        raise AikitError(f"src: {job.source.shown} does not hold {what}; its GGUF files are: {names}.", "Fetch it with model_file, and give the path of the file.")
+        raise AikitError(
+            f"src: {job.source.shown} does not hold {what}; its GGUF files are: {names}.",
+            "Fetch it with model_file, and give the path of the file.",
+        )
     if not number and PART.search(models[0][0]):
         job.source = replace(job.source, file_name=models[0][0])
     dummy, entry, start, size = models[0]

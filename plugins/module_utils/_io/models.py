@@ -512,7 +512,9 @@ def _ensure_packed(job: _Job, registry: Registry, repository: str, layer: Packed
             with _open_tar(path, layer, job.source.shown) as reader:
                 models = [model for member in reader for model in _take_member(job, reader, member, digest)]
         except (tarfile.TarError, EOFError) as exc:
-            raise AikitError(f"{job.source.shown}: the layer {layer.descriptor.digest} is no tar archive: {exc}.", "The artifact is broken; pack it again.") from None
+            raise AikitError(
+                f"{job.source.shown}: the layer {layer.descriptor.digest} is no tar archive: {exc}.", "The artifact is broken; pack it again."
+            ) from None
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

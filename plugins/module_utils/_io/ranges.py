@@ -154,5 +154,8 @@ class RangeFile:
         encoding = str(answer.headers.get("Content-Encoding") or "identity").lower()
         if encoding != "identity":
             answer.close()
-            raise AikitError(f"{self.shown} is sent compressed ({encoding}), although that was not asked for.", "Give an address that serves the file as it is.")
+            raise AikitError(
+                f"{self.shown} is sent compressed ({encoding}), although that was not asked for.",
+                "Give an address that serves the file as it is.",
+            )
         return answer

@@ -197,6 +197,8 @@ row("error", "models[0].source", "must be huggingface://", model(source="hugging
 row("error", "models[0].source", "would fetch n/r/a", model(source="huggingface://n/r/a/b/one.gguf"))
 row("warning", "models[0].source", "the third of four parts, a, as a branch", model(source="huggingface://n/r/a/one.gguf"))
 row("error", "models[0].source", "write huggingface://n/r/v2/one.gguf", model(source="huggingface://n/r@v2/one.gguf"))
+row("warning", "models[0].source", "is read by builder direct alone", model(source="huggingface://n/r@v2/a/one.gguf"))
+row("error", "models[0].source", "is no path of a file", model(source="huggingface://n/r@v2/a/../one.gguf"))
 row("warning", "models[0].source", "takes every file", model(source="huggingface://n/r"))
 row("error", "models[0].source", "they came with v0.10.0", model(source="huggingface://n/r/f"), None, "0.9.0")
 row("error", "models[0].source", "they came with v0.11.0", model(source="oci://registry.example/one:1"), None, "0.10.0")
@@ -400,6 +402,7 @@ def test_normalised_has_every_key() -> None:
         ("./dir//a", "https://example/x/a.gguf", "dir/a.gguf"),
         ("a", "huggingface://n/r/f.gguf", "f.gguf"),
         ("a", "huggingface://n/r/main/f.gguf", "f.gguf"),
+        ("a", "huggingface://n/r@v2/x/y/f.gguf", "f.gguf"),
         ("a", "huggingface://n/r", ""),
         ("a", "oci://registry.ollama.ai/library/llama3.2:1b", "llama3.2"),
         ("a", "oci://registry.example/a:1", ""),

@@ -32,7 +32,12 @@ LARGE = {
     "llama.context_length": Value(U32, 4096),
     "tokenizer.ggml.merges": Value(ARRAY, [f"{number} {number}" for number in range(20_000)], STRING),
 }
-TENSORS = [("token_embd.weight", (256, 1000), 8), ("blk.0.attn_q.weight", (256, 2000), 0), ("blk.1.attn_q.weight", (256, 2000), 0), ("output.weight", (256, 100), 8)]
+TENSORS = [
+    ("token_embd.weight", (256, 1000), 8),
+    ("blk.0.attn_q.weight", (256, 2000), 0),
+    ("blk.1.attn_q.weight", (256, 2000), 0),
+    ("output.weight", (256, 100), 8),
+]
 MODEL = Writer().file(metadata=LARGE, tensors=TENSORS)
 DIGEST = hashlib.sha256(MODEL).hexdigest()
 SCORES_BYTES = 1_600_000

@@ -66,7 +66,8 @@ def write(path: Path, architecture: str, endianess: Any = peer.GGUFEndian.LITTLE
     writer.add_token_types([1] * tokens)
     writer.add_token_merges([f"{number} {number}" for number in range(tokens)])
     writer.add_chat_template("{{ messages }}" * 400)
-    for kind, value in (("uint8", 200), ("int8", -3), ("uint16", 60000), ("int16", -300), ("int32", -70000), ("uint64", 2**60), ("int64", -(2**60)), ("float64", 0.1)):
+    small = (("uint8", 200), ("int8", -3), ("uint16", 60000), ("int16", -300))
+    for kind, value in (*small, ("int32", -70000), ("uint64", 2**60), ("int64", -(2**60)), ("float64", 0.1)):
         getattr(writer, f"add_{kind}")(f"{architecture}.extra.{kind}", value)
     for index, kind in enumerate(types or (peer.GGMLQuantizationType.F32, peer.GGMLQuantizationType.Q8_0, peer.GGMLQuantizationType.Q4_K)):
         block, size = peer.GGML_QUANT_SIZES[kind]
