@@ -80,7 +80,10 @@ def test_the_container_gets_explicit_settings(served):
     assert "LLAMA_ARG_CTX_SIZE=2048" in image["Config"]["Env"]
     (result,) = [result for result in run.results(f"Prove the answers of {NAME}") if "planned" in result]
     (row,) = result["planned"]
-    assert row["device"] == "Vulkan0" and abs(row["weights"]["percent"]) < 0.5 and abs(row["kv"]["percent"]) < 0.1, row
+    assert row["device"] == "Vulkan0" and abs(row["kv"]["percent"]) < 0.1 and abs(row["compute"]["percent"]) < 1, row
+    # Mesa's device does not take the output matrix, which is the embeddings' and stays with them: 170 MiB. It is noticed
+    assert abs(row["weights"]["planned_mib"] - row["weights"]["actual_mib"] - 170) < 0.2, row
+    assert "weights 65 MiB where 235 were planned" in result["findings"][0]["message"]
 
 
 def test_a_second_deployment_keeps_the_plan(served):

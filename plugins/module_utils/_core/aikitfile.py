@@ -753,7 +753,8 @@ class _Check:
             self.warning(
                 f"{path}.low_vram",
                 "does nothing: no llama.cpp backend reads low_vram",
-                "use no_kv_offloading, cache_type_k and cache_type_v, a smaller context_size, or fewer gpu_layers",
+                "use no_kv_offloading, cache_type_k and cache_type_v, a smaller context_size, or fewer gpu_layers;"
+                " in the settings of a service, low_vram is a wish that a plan honours",
             )
         layers = entry.get("gpu_layers")
         if not isinstance(layers, int) or isinstance(layers, bool):
