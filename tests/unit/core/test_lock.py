@@ -14,8 +14,8 @@ BASE = {"linux/amd64": {"source": "ghcr.io/a/b:1", "digest": "sha256:1"}}
 MODEL = {"name": "m", "source": "https://models.example/m.gguf", "file": "models/m.gguf", "sha256": "2", "size_bytes": 3}
 
 
-def content(base=BASE, models=(MODEL,), images=None):
-    return lock.document("x:1", "sha256:9", "3", base, models, images)
+def content(base=None, models=(MODEL,), images=None):
+    return lock.document("x:1", "sha256:9", "3", base or BASE, models, images)
 
 
 def made(**parts):
