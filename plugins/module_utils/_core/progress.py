@@ -214,8 +214,8 @@ def line(stages: Sequence[Stage], width: int = 80, prefix: str = "", colour: boo
         return shorten(text, width)
     if share is not None and width - columns(text) >= _BAR + 4:
         filled = share * _BAR // 100
-        bar = "#" * filled + "-" * (_BAR - filled)
-        coloured = f"{_BAR_COLOUR}{bar}{_PLAIN}" if colour else bar
+        drawn = "#" * filled + "-" * (_BAR - filled)
+        coloured = f"{_BAR_COLOUR}{drawn}{_PLAIN}" if colour else drawn
         text = f"{head}{name}{others}  [{coloured}]{tail}"
     return text
 
