@@ -28,7 +28,7 @@ _SPLITS = re.compile(r"graph splits = (\d+)|splits = (\d+)")
 _NEEDED = re.compile(r"\[(lib(?:cudart|cublas|cuda)\.so[^\]]*)\]")
 _SYMBOL = re.compile(r"(?:__cuda|cuda|cublas|cu[A-Z])")
 SUITE = "sid"
-PACKAGES = "base-files,llama.cpp-tools,libggml0-backend-vulkan,mesa-vulkan-drivers,ca-certificates"
+PACKAGES = "base-files,coreutils,llama.cpp-tools,libggml0-backend-vulkan,mesa-vulkan-drivers,ca-certificates"
 
 
 def mirror() -> str:
