@@ -401,7 +401,12 @@ def step_down(observed: Observed, spec: Mapping[str, Any], reason: str) -> tuple
     if not entry or entry == observed.state.get("step_down"):
         return ()
     detail = f"step {entry['count']} down: {reason}"
-    return (Step("write", observed.name, state={**observed.state, "step_down": entry}, detail=detail),)
+    steps = [Step("write", observed.name, state={**observed.state, "step_down": entry}, detail=detail)]
+    current = observed.container
+    if current is not None and _stoppable(current) and _spec(current) == spec["spec"] != observed.proven:
+        # It would start again and again, and take memory that the next plan counts on
+        steps.append(Step("stop", observed.name))
+    return tuple(steps)
 
 
 # --- rollback, stop, absent --------------------------------------------------------------------------------------
@@ -530,7 +535,8 @@ def port_owners(
     :param own: names of this service's containers.
     :param found: listening sockets of the host with a description of the process behind each.
     """
-    running = [container for container in containers if container.running]
+    # One that its restart policy starts again and again has its ports every other moment
+    running = [container for container in containers if _stoppable(container)]
     sockets = tuple(found)
     result = []
     for wish in ports:

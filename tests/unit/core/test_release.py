@@ -797,7 +797,11 @@ def test_a_plan_made_from_something_else_is_written_down_though_nothing_else_cha
 def test_an_error_of_memory_is_remembered_once_and_forgotten_with_what_it_was_learned_on():
     state = release.empty_state("llama")
     seen = release.Observed("llama", container("A"), None, state)
-    (step,) = release.step_down(seen, with_fit("A", FIT), "cudaMalloc failed: out of memory\nmore words")
+    step, stop = release.step_down(seen, with_fit("A", FIT), "cudaMalloc failed: out of memory\nmore words")
+    assert (stop.verb, stop.target) == ("stop", "llama")
+    # One that was proven before may be what there is to go back to
+    known = release.Observed("llama", container("A"), None, {**state, "current": {"spec": "A"}})
+    assert [found.verb for found in release.step_down(known, with_fit("A", FIT), "out of memory")] == ["write"]
     entry = step.state["step_down"]
     assert (entry["count"], entry["reason"], entry["settings"]) == (1, "cudaMalloc failed: out of memory", FIT["settings"])
     assert step.action().describe() == "write state of llama (step 1 down: cudaMalloc failed: out of memory)"
@@ -816,3 +820,11 @@ def test_a_difference_shows_the_settings():
     plan = release.plan(seen, decision.steps, with_fit("B", FIT))
     assert plan.before["settings"] == {"context_size": 8192} and plan.after["settings"] == FIT["settings"]
     assert "settings" not in release.plan(seen, (), with_fit("B", FIT)).before
+
+
+def test_a_container_between_two_restarts_has_its_port():
+    mine = container("A", running=False, status="restarting", ports=({"host_ip": "127.0.0.1", "host_port": 8080, "container_port": 8080},))
+    wish = [{"bind_address": "127.0.0.1", "port": 8080}]
+    seen = [(Listener("127.0.0.1", 8080, 1), "docker-proxy (pid 9)")]
+    assert release.port_owners(wish, ["llama"], [mine], seen) == ()
+    assert release.port_owners(wish, ["other"], [mine], seen)[0].owner == "container llama"
