@@ -17,7 +17,8 @@ extends_documentation_fragment:
   - aikit.fleet.registry
 description:
   - Assembles an image from an C(aikitfile), a base and model files, without a daemon and without a temporary copy of the weights.
-  - What needs commands inside the image is built by BuildKit with AIKit's own frontend (C(docker buildx build)); O(builder=auto) decides, and RV(reason) says why.
+  - What needs commands inside the image is built by BuildKit with AIKit's own frontend (C(docker buildx build)); O(builder=auto) decides,
+    and RV(reason) says why.
   - The layers are the base, one uncompressed layer for each model, and the configuration last. So a changed setting changes a layer of a few kilobytes.
   - The same inputs give the same digest on every machine and every Python.
   - Pushes the image to a registry, loads it into the engines of the build host, writes it as an archive that Docker and Podman load, or as an OCI layout;
@@ -477,7 +478,8 @@ frontend:
   sample: ghcr.io/kaito-project/aikit/aikit:v0.21.0@sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
 fingerprint:
   description:
-    - Digest of everything that the image is made of - the bytes of the aikitfile, the frontend's digest, build arguments, platforms, the files of the context, the compression.
+    - Digest of everything that the image is made of - the bytes of the aikitfile, the frontend's digest, build arguments, platforms,
+      the files of the context, the compression.
     - It is an annotation of the image, C(io.aikit.fleet.fingerprint).
   returned: with builder V(buildkit)
   type: str

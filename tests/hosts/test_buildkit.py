@@ -28,7 +28,9 @@ IMAGE = f"{REGISTRY}/fleet/flux:1"
 PACKAGES = "docker.io docker-cli docker-buildx docker-registry iptables podman crun nftables python3-docker python3-requests python3-grpcio"
 STATE = "/root/.cache/aikit-fleet/buildkit"
 # Bytes that a careless hand would change: no line feed at the end, CRLF, blanks at the end, what is not ASCII
-AIKITFILE = f"#syntax={FRONTEND}\r\napiVersion: v1alpha1   \nruntime: cuda\nbackends: [diffusers]\n# Größe\nmodels:\n  - name: tiny\n    source: weights/tiny.gguf"
+AIKITFILE = (
+    f"#syntax={FRONTEND}\r\napiVersion: v1alpha1   \nruntime: cuda\nbackends: [diffusers]\n# Größe\nmodels:\n  - name: tiny\n    source: weights/tiny.gguf"
+)
 SECRET = "hf_" + "s3cr3tS3CR3Ts3cr3tS3CR3T"
 
 
@@ -154,7 +156,10 @@ def test_a_second_run_changes_nothing(host):
 
 def test_a_tag_that_was_moved_is_not_believed(host):
     digest = host.tag()
-    host.sh(f"docker tag {FRONTEND.rpartition(':')[0]}@{host.tag(FRONTEND)} {IMAGE} 2>/dev/null || docker pull -q {FRONTEND} && docker tag {FRONTEND} {IMAGE}; docker push -q {IMAGE}")
+    host.sh(
+        f"docker tag {FRONTEND.rpartition(':')[0]}@{host.tag(FRONTEND)} {IMAGE} 2>/dev/null || "
+        f"docker pull -q {FRONTEND} && docker tag {FRONTEND} {IMAGE}; docker push -q {IMAGE}"
+    )
     assert host.tag() != digest
     moved = host.ok(push=True, load=["docker"])
     assert moved["actions"] == [f"build {IMAGE} (BuildKit)", f"push {IMAGE}", f"load {IMAGE} (docker)"] and host.tag() == digest
@@ -206,7 +211,9 @@ def test_a_secret_reaches_the_step_and_nothing_else(host, kind):
     assert host.inside("/out/sum", image) == built_sha(hashlib.sha256(SECRET.encode()).hexdigest())
     assert host.sh(f"docker save {image} | grep -c {SECRET} || true") == "0"
     assert host.sh(f"grep -rl {SECRET} {STATE} /tmp 2>/dev/null || true") == ""
-    assert not host.ok(name=image, load=["docker"], build_args={"run": READ + f"  # {kind}"}, secrets={"hf-token": {kind: given}}, environment=environment)["changed"]
+    assert not host.ok(name=image, load=["docker"], build_args={"run": READ + f"  # {kind}"}, secrets={"hf-token": {kind: given}}, environment=environment)[
+        "changed"
+    ]
 
 
 def test_a_failing_step_shows_its_log_without_the_secret(host):
@@ -237,7 +244,10 @@ def test_what_cannot_be_had(host):
 
 
 def test_a_registry_with_a_login(host):
-    host.sh("apt-get install -y -qq --no-install-recommends apache2-utils >/dev/null; htpasswd -Bbn builder s3cret >/etc/docker/registry/htpasswd; systemctl restart docker-registry")
+    host.sh(
+        "apt-get install -y -qq --no-install-recommends apache2-utils >/dev/null; "
+        "htpasswd -Bbn builder s3cret >/etc/docker/registry/htpasswd; systemctl restart docker-registry"
+    )
     host.sh("sleep 1; echo s3cret | docker login --username builder --password-stdin localhost:5001 2>/dev/null")
     closed = IMAGE.replace("5000", "5001")
     assert host.ok(name=closed, push=True)["changed"] and not host.ok(name=closed, push=True)["changed"]
@@ -273,5 +283,3 @@ def test_caches_go_out_and_come_in(host):
 
 def built_sha(text):
     return hashlib.sha256(text.encode()).hexdigest()
-
-

@@ -34,7 +34,9 @@ SCHEMA = 1
 LOG_LINES = 20
 HIDDEN = "********"
 
-_SECRET_NAME = re.compile(r"(?i)(^|[_.-])(token|secret|passw(or)?d|passphrase|credentials?|api_?key|private_?key|auth)([_.-]|$)|(token|secret|password|apikey)$")
+_SECRET_NAME = re.compile(
+    r"(?i)(^|[_.-])(token|secret|passw(or)?d|passphrase|credentials?|api_?key|private_?key|auth)([_.-]|$)|(token|secret|password|apikey)$"
+)
 _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|glpat-[\w-]{20,})")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 _SECRET_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
@@ -135,7 +137,9 @@ def build_arg_findings(build_args: Mapping[str, str], frontend: str, secrets: It
         if name == "BUILDKIT_SYNTAX":
             raise AikitError("build_args: BUILDKIT_SYNTAX names the frontend.", "Write it into frontend: it is resolved to a digest then.")
         if name in data_buildkit.FINE_TUNE_BUILD_ARGS:
-            raise AikitError(f"build_args: {name} is for fine-tuning, which this module does not build.", "Run AIKit itself for that (docker buildx build --target unsloth).")
+            raise AikitError(
+                f"build_args: {name} is for fine-tuning, which this module does not build.", "Run AIKit itself for that (docker buildx build --target unsloth)."
+            )
         if "\0" in value or "\n" in value:
             raise AikitError(f"build_args: the value of {name} has more than one line.", "A build argument is one line.")
         if is_secret(name, value) or any(secret in value for secret in values):
@@ -352,9 +356,13 @@ def choose_instance(
     """Docker's own BuildKit where it can do it, else an instance of ours. ``exists`` has what ``inspect`` said of those that are there."""
     if asked:
         if asked not in exists:
-            raise AikitError(f"buildx_builder: there is no instance {asked} on this host.", "docker buildx ls lists them; without the option one is made where needed.")
+            raise AikitError(
+                f"buildx_builder: there is no instance {asked} on this host.", "docker buildx ls lists them; without the option one is made where needed."
+            )
         if image or config:
-            raise AikitError("buildx_builder: an instance that is there has its image and its configuration already.", "Leave buildkit_image and buildkitd_config out.")
+            raise AikitError(
+                "buildx_builder: an instance that is there has its image and its configuration already.", "Leave buildkit_image and buildkitd_config out."
+            )
         return Instance(asked, exists[asked].get("driver", ""), "buildx_builder was given")
     if found.containerd_store and not image and not config:
         return Instance("default", "docker", "Docker's own BuildKit, with the containerd image store")
@@ -430,14 +438,17 @@ def check_targets(wanted: Sequence[Target], platforms: Sequence[str], containerd
     """What cannot hold an image for several platforms."""
     if not wanted:
         raise AikitError(
-            "builder: buildkit has nowhere to put the image.", "Give at least one of push, load, archive and oci_layout: without one, a build leaves nothing but a cache."
+            "builder: buildkit has nowhere to put the image.",
+            "Give at least one of push, load, archive and oci_layout: without one, a build leaves nothing but a cache.",
         )
     if len(platforms) < 2:
         return
     for target in wanted:
         if target.kind == "podman" or (target.kind == "docker" and not containerd_store):
             what = "Podman" if target.kind == "podman" else "Docker's graph driver"
-            raise AikitError(f"load: {what} takes an image of one platform, and platforms has {len(platforms)}.", "Push it, or write an oci_layout or an archive.")
+            raise AikitError(
+                f"load: {what} takes an image of one platform, and platforms has {len(platforms)}.", "Push it, or write an oci_layout or an archive."
+            )
 
 
 def marks(fingerprint: str, aikitfile_sha256: str, platforms: Sequence[str]) -> list[str]:

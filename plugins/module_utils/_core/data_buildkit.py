@@ -92,15 +92,24 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"exec format error", "A step for another architecture needs its emulator: install qemu-user-binfmt (or qemu-user-static) on the build host."),
     (r"no match for platform", "The frontend, or an image that it builds from, does not exist for that platform: take it out of platforms."),
     (r"failed to calculate checksum of ref .* not found", "A source without a scheme is looked for in context: check its path there."),
-    (r"(failed to push|pushing).*(denied|unauthorized|authentication required)", "Log in to the registry on the build host (docker login) as the user of the task."),
-    (r"denied|unauthorized|authentication required|403 Forbidden|401 Unauthorized", "Log in to the registry on the build host (docker login) as the user of the task."),
+    (
+        r"(failed to push|pushing).*(denied|unauthorized|authentication required)",
+        "Log in to the registry on the build host (docker login) as the user of the task.",
+    ),
+    (
+        r"denied|unauthorized|authentication required|403 Forbidden|401 Unauthorized",
+        "Log in to the registry on the build host (docker login) as the user of the task.",
+    ),
     (r"server gave HTTP response to HTTPS client", "The registry speaks plain HTTP: name it in buildkitd_config (http = true), or give it a certificate."),
     (r"x509: ", "The registry's certificate is not trusted: put its CA into /etc/docker/certs.d/HOST/ca.crt, or into buildkitd_config."),
     (
         r"no such host|connection refused|i/o timeout|network is unreachable|Temporary failure in name resolution",
         "BuildKit cannot reach that host: check the network and the proxy of the build host, or name a mirror of the frontend with frontend.",
     ),
-    (r"failed to resolve source metadata.*not found|manifest unknown", "There is no such image: check the name and the tag of the frontend and of what it builds from."),
+    (
+        r"failed to resolve source metadata.*not found|manifest unknown",
+        "There is no such image: check the name and the tag of the frontend and of what it builds from.",
+    ),
     (r"ResourceExhausted|signal: killed|exit code: 137", "The step was killed, which mostly means that memory ran out."),
     (r"unsupported URL scheme", "AIKit takes https, http, huggingface and oci sources, and paths inside the context."),
 )

@@ -68,9 +68,8 @@ class Commands:
             )
         except OSError as exc:
             raise AikitError(f"{argv[0]} cannot be run: {exc.strerror}.", "Install Docker and its buildx plugin on the build host.") from None
-        assert process.stdout is not None
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 on_line(line.decode("utf-8", "replace"))
             return process.wait()
         except BaseException:
@@ -215,7 +214,9 @@ class _Run:
             with open(name, "rb") as handle:
                 data = handle.read(SECRET_MAX_BYTES + 1)
         except OSError as exc:
-            raise AikitError(f"{path}.file: {name} cannot be read on the build host: {exc.strerror}.", "Put it there, or give the secret with env or value.") from None
+            raise AikitError(
+                f"{path}.file: {name} cannot be read on the build host: {exc.strerror}.", "Put it there, or give the secret with env or value."
+            ) from None
         if not data or len(data) > SECRET_MAX_BYTES:
             what = "is empty" if not data else f"has more than {SECRET_MAX_BYTES} bytes, which BuildKit refuses"
             raise AikitError(f"{path}.file: {name} {what}.", "Name the file that holds the secret.")
@@ -233,10 +234,13 @@ class _Run:
             file = os.path.normpath(os.path.join(self.context, source))
             root = os.path.realpath(self.context)
             if os.path.isabs(source) or not os.path.realpath(os.path.dirname(file)).startswith(root):
-                raise AikitError(f"{path}: {source} leads out of the context {self.context}.", "BuildKit sees nothing outside of it: move the file there, or set context.")
+                raise AikitError(
+                    f"{path}: {source} leads out of the context {self.context}.", "BuildKit sees nothing outside of it: move the file there, or set context."
+                )
             if os.path.islink(file):
                 raise AikitError(
-                    f"{path}: {file} is a symbolic link, which AIKit's frontend copies as a link.", "Put the file itself there (a hard link will do); builder direct follows links."
+                    f"{path}: {file} is a symbolic link, which AIKit's frontend copies as a link.",
+                    "Put the file itself there (a hard link will do); builder direct follows links.",
                 )
             if os.path.isdir(file):
                 found[source] = _folder_digest(file, self.cache)
@@ -261,7 +265,8 @@ class _Run:
                 with contextlib.suppress(OSError):
                     other += 0 if inside else os.lstat(path).st_size
             if other > CONTEXT_REMARK_BYTES:
-                message = f"{self.context} holds more than {files.human_bytes(CONTEXT_REMARK_BYTES)} beside the models: AIKit's frontend takes all of it, at every build"
+                remark = files.human_bytes(CONTEXT_REMARK_BYTES)
+                message = f"{self.context} holds more than {remark} beside the models: AIKit's frontend takes all of it, at every build"
                 self.findings.append(Finding("warning", "context", 0, message, "put the models into a folder of their own"))
                 return
 
@@ -272,7 +277,8 @@ class _Run:
         digest = locked or self.registry.digest_of(frontend)
         if not digest:
             raise AikitError(
-                f"frontend: there is no image {frontend} (from {origin}).", "Check its tag, or name a frontend that there is with frontend (AIKit's or a mirror of it)."
+                f"frontend: there is no image {frontend} (from {origin}).",
+                "Check its tag, or name a frontend that there is with frontend (AIKit's or a mirror of it).",
             )
         return core.pinned(frontend, digest)
 
@@ -282,12 +288,17 @@ class _Run:
         request = self.request
         status, text, errors = self.commands.ask(["docker", "version", "--format", "{{.Server.Version}} {{.Server.Os}}/{{.Server.Arch}}"])
         if status == command.NOT_FOUND:
-            raise AikitError("builder: buildkit needs Docker's command line, and this host has no docker.", "Role aikit.fleet.container_engine installs Docker; Debian's client is docker-cli.")
+            raise AikitError(
+                "builder: buildkit needs Docker's command line, and this host has no docker.",
+                "Role aikit.fleet.container_engine installs Docker; Debian's client is docker-cli.",
+            )
         docker, here = core.parse_docker(text)
         platforms = core.platforms(request.platforms, self.aikitfile.runtime, here)
         if status or not docker:
             said = _last_line(errors) or _last_line(text)
-            raise AikitError(f"builder: buildkit: Docker does not answer: {said}", "Start it (systemctl start docker), and check that this user may use its socket.")
+            raise AikitError(
+                f"builder: buildkit: Docker does not answer: {said}", "Start it (systemctl start docker), and check that this user may use its socket."
+            )
         status, text, errors = self.commands.ask(["docker", "buildx", "version"])
         buildx = core.parse_buildx(text)
         if status or not buildx:
@@ -319,7 +330,9 @@ class _Run:
         if instance.create:
             status, text, errors = self.commands.ask(instance.create)
             if status:
-                raise AikitError(f"buildx: instance {instance.name} cannot be made: {_last_line(errors) or _last_line(text)}", "docker buildx ls shows what is there.")
+                raise AikitError(
+                    f"buildx: instance {instance.name} cannot be made: {_last_line(errors) or _last_line(text)}", "docker buildx ls shows what is there."
+                )
         if instance.driver == "docker":
             return versions
         status, text, errors = self.commands.ask(["docker", "buildx", "inspect", "--bootstrap", instance.name], START_SECONDS)
@@ -330,7 +343,8 @@ class _Run:
                 self.commands.ask(["docker", "buildx", "rm", instance.name])
             raise AikitError(
                 f"buildx: instance {instance.name} ({instance.reason}) does not start: {said}",
-                core.hint_for(said) or "Its image is moby/buildkit: name a mirror of it with buildkit_image, or turn Docker's containerd image store on, which needs no instance.",
+                core.hint_for(said)
+                or "Its image is moby/buildkit: name a mirror of it with buildkit_image, or turn Docker's containerd image store on, which needs no instance.",
             )
         return Versions(versions.docker, versions.buildx, version.upstream(core.parse_inspect(text).get("buildkit", "")), versions.containerd_store)
 
@@ -412,7 +426,10 @@ class _Run:
             told = files.read_json(metadata)
             digest = core.built_digest(told)
             if not digest:
-                raise AikitError("docker buildx build ended well, but tells no digest of an image.", "Its frontend may have made something else than an image; name AIKit's with frontend.")
+                raise AikitError(
+                    "docker buildx build ended well, but tells no digest of an image.",
+                    "Its frontend may have made something else than an image; name AIKit's with frontend.",
+                )
             done, written = self._deliver(lacking, paths, digest, str(told.get("containerimage.config.digest") or ""))
             image = self._image(done, lacking, digest, platforms)
             fresh = core.new_state(state, self.name, inputs, done)
@@ -429,7 +446,10 @@ class _Run:
             if target.kind == "push":
                 there = self.registry.digest_of(self.name)
                 if there != digest:
-                    raise AikitError(f"{self.name} was pushed as {digest}, and the registry has {there or 'nothing'} under that tag.", "Somebody else pushed it at the same time; run again.")
+                    raise AikitError(
+                        f"{self.name} was pushed as {digest}, and the registry has {there or 'nothing'} under that tag.",
+                        "Somebody else pushed it at the same time; run again.",
+                    )
                 done[target.key] = there
             elif target.kind == "docker":
                 done[target.key] = _loaded(open_engine("docker"), self.name, digest, config)
@@ -558,7 +578,9 @@ def _docker_config(work: str, auth_file: Optional[str], logins: Mapping[str, Cre
             document = rules.parse_login_file(handle.read(), source)
     except OSError as exc:
         if auth_file:
-            raise AikitError(f"registry_auth_file: {auth_file} cannot be read: {exc.strerror}.", "Log in first (docker login, podman login), or leave it out.") from None
+            raise AikitError(
+                f"registry_auth_file: {auth_file} cannot be read: {exc.strerror}.", "Log in first (docker login, podman login), or leave it out."
+            ) from None
     if logins:
         # A program that keeps logins would be asked before what stands here
         document = {"auths": dict(document.get("auths") or {}), "credHelpers": dict(document.get("credHelpers") or {})}
@@ -756,4 +778,3 @@ def _json(text: str) -> Any:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
-

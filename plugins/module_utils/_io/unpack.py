@@ -61,7 +61,6 @@ def _zstd(handle: Any, what: str) -> Iterator[bytes]:
             process = subprocess.Popen(["zstd", "--decompress", "--stdout", "--quiet"], stdin=handle, stdout=subprocess.PIPE, stderr=said)
         except FileNotFoundError:
             raise AikitError(f"{what} is packed with zstd, and program zstd is not on this machine.", "Install package zstd on the build host.") from None
-        assert process.stdout is not None
         try:
             yield from iter(lambda: process.stdout.read(PIECE_BYTES), b"")  # type: ignore[union-attr]
             if process.wait() != 0:

@@ -266,7 +266,9 @@ def test_parse_buildx(text, expected):
     assert buildkit.parse_buildx(text) == expected
 
 
-@pytest.mark.parametrize("text, expected", [("26.1.5+dfsg1 linux/amd64\n", ("26.1.5", "linux/amd64")), ("29.0.0", ("29.0.0", "")), ("", ("", "")), ("not found", ("", "found"))])
+@pytest.mark.parametrize(
+    "text, expected", [("26.1.5+dfsg1 linux/amd64\n", ("26.1.5", "linux/amd64")), ("29.0.0", ("29.0.0", "")), ("", ("", "")), ("not found", ("", "found"))]
+)
 def test_parse_docker(text, expected):
     assert buildkit.parse_docker(text) == expected
 
@@ -279,13 +281,23 @@ def test_platforms_are_always_named():
 
 
 def test_parse_inspect():
-    text = 'Name:   aikit-fleet\nDriver: docker-container\n\nNodes:\nName: aikit-fleet0\nDriver Options: image="mirror/buildkit:1"\nStatus: running\nBuildKit version: v0.20.1\n'
+    text = (
+        'Name:   aikit-fleet\nDriver: docker-container\n\nNodes:\nName: aikit-fleet0\nDriver Options: image="mirror/buildkit:1"\n'
+        "Status: running\nBuildKit version: v0.20.1\n"
+    )
     assert buildkit.parse_inspect(text) == {"driver": "docker-container", "options": 'image="mirror/buildkit:1"', "status": "running", "buildkit": "v0.20.1"}
 
 
 @pytest.mark.parametrize(
     "told, docker, expected",
-    [("v0.13.2", "26.1.5", "0.13.2"), ("v0.0.0+unknown", "26.1.5", "0.13.0"), ("", "24.0.9", "0.11.0"), ("", "20.10.24", "0.8.0"), ("", "29.0.0", "0.20.0"), ("", "1.13", "")],
+    [
+        ("v0.13.2", "26.1.5", "0.13.2"),
+        ("v0.0.0+unknown", "26.1.5", "0.13.0"),
+        ("", "24.0.9", "0.11.0"),
+        ("", "20.10.24", "0.8.0"),
+        ("", "29.0.0", "0.20.0"),
+        ("", "1.13", ""),
+    ],
 )
 def test_the_buildkit_inside_docker(told, docker, expected):
     assert buildkit.docker_buildkit(told, docker) == expected
@@ -339,7 +351,14 @@ OURS = {"driver": "docker-container", "options": 'image="mirror/buildkit:1"'}
                 ("docker", "buildx", "create", "--name", "aikit-fleet", "--driver", "docker-container"),
             ),
         ),
-        (None, None, None, GRAPH, {"aikit-fleet": OURS}, Instance("aikit-fleet", "docker-container", "Docker's graph driver cannot merge file systems, which AIKit's frontend does")),
+        (
+            None,
+            None,
+            None,
+            GRAPH,
+            {"aikit-fleet": OURS},
+            Instance("aikit-fleet", "docker-container", "Docker's graph driver cannot merge file systems, which AIKit's frontend does"),
+        ),
         (None, "mirror/buildkit:1", None, GOOD, {"aikit-fleet": OURS}, Instance("aikit-fleet", "docker-container", "buildkit_image was given")),
         (
             None,
@@ -392,7 +411,9 @@ def test_targets():
         buildkit.check_targets((), (), True)
 
 
-@pytest.mark.parametrize("kind, store, word", [("podman", True, "Podman takes"), ("docker", False, "Docker's graph driver takes"), ("docker", True, ""), ("push", False, "")])
+@pytest.mark.parametrize(
+    "kind, store, word", [("podman", True, "Podman takes"), ("docker", False, "Docker's graph driver takes"), ("docker", True, ""), ("push", False, "")]
+)
 def test_engines_that_take_one_platform(kind, store, word):
     buildkit.check_targets([Target(kind)], ["linux/amd64"], store)
     if not word:
@@ -612,7 +633,10 @@ def test_errors_outside_of_a_step():
 @pytest.mark.parametrize(
     "text, word",
     [
-        ("failed to load LLB: requested feature mergeop  has been disabled on the build server: only enabled with containerd image store backend", "containerd-snapshotter"),
+        (
+            "failed to load LLB: requested feature mergeop  has been disabled on the build server: only enabled with containerd image store backend",
+            "containerd-snapshotter",
+        ),
         ("unknown API capability mergeop", "containerd-snapshotter"),
         ("requested experimental feature mergeop  is not supported by build server", "containerd-snapshotter"),
         ("write /x: no space left on device", "docker buildx prune"),

@@ -458,8 +458,8 @@ PLANNED = {
 }
 
 
-def planned(settings=PLANNED, **changes):
-    return service(settings=settings, fit={"planned": True, "offload": "full", "breakdown": [], "inputs": {"model": "m"}}, **changes)
+def planned(settings=None, **changes):
+    return service(settings=PLANNED if settings is None else settings, fit={"planned": True, "offload": "full", "breakdown": [], "inputs": {"model": "m"}}, **changes)
 
 
 def test_a_plan_reaches_llama_server_as_variables(fixtures):

@@ -105,8 +105,8 @@ def ran(planned, held=None, step=None):
     }
 
 
-def plan(services, gpus, remembered=None, shapes=SHAPES, policy=Policy(), **more):
-    return service_fit.plan_host(services, shapes, gpus, remembered, policy, **more)
+def plan(services, gpus, remembered=None, shapes=None, policy=Policy(), **more):
+    return service_fit.plan_host(services, SHAPES if shapes is None else shapes, gpus, remembered, policy, **more)
 
 
 def one(*args, **more):
@@ -347,7 +347,10 @@ def test_gpus_by_index_by_uuid_and_instances():
     assert one([service()], two).fit["visible"] == [0, 1]
     missing = plan([service(gpus=["5"])], two)
     assert "it asks for GPU 5, and the host has 0, 1" in missing.findings[0].message
-    instances = [{"index": 1, "profile": "3g.20gb", "uuid": "MIG-a", "memory_total_mib": 19968}, {"index": 2, "profile": "1g", "uuid": "MIG-b", "memory_total_mib": 4864}]
+    instances = [
+        {"index": 1, "profile": "3g.20gb", "uuid": "MIG-a", "memory_total_mib": 19968},
+        {"index": 2, "profile": "1g", "uuid": "MIG-b", "memory_total_mib": 4864},
+    ]
     divided = info(gpu(40960, mig={"current": "enabled", "devices": instances}))
     for asked in (["MIG-a"], ["0:1"], ["all"]):
         found = one([service(gpus=asked)], divided)

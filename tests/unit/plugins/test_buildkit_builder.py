@@ -32,7 +32,10 @@ FAKE = Path(__file__).resolve().parents[2] / "fixtures/fake-docker"
 NAME = "registry.example:5000/fleet/flux:1"
 DIGEST = "sha256:" + "1" * 64
 FRONTEND = f"ghcr.io/kaito-project/aikit/aikit:v0.21.0@{DIGEST}"
-AIKITFILE = "#syntax=ghcr.io/kaito-project/aikit/aikit:v0.21.0\r\napiVersion: v1alpha1  \nruntime: cuda\nbackends: [diffusers]\n# Größe\nmodels:\n  - name: tiny\n    source: tiny.gguf"
+AIKITFILE = (
+    "#syntax=ghcr.io/kaito-project/aikit/aikit:v0.21.0\r\napiVersion: v1alpha1  \nruntime: cuda\nbackends: [diffusers]\n# Größe\n"
+    "models:\n  - name: tiny\n    source: tiny.gguf"
+)
 TOKEN = "hf_" + "s3cr3t" * 4
 
 
@@ -284,7 +287,12 @@ def test_a_secret_in_a_build_argument_is_warned_about_and_hidden(ground, run):
 
 
 def test_a_failing_build_shows_the_end_of_its_log_without_secrets(ground, run):
-    settle(ground, status=1, output=f"#3 [linux/amd64] pip install\n#3 0.1 using {TOKEN}\n#3 0.2 no space left on device\n#3 ERROR: exit code: 1\nERROR: failed to solve: exit code: 1")
+    settle(
+        ground,
+        status=1,
+        output=f"#3 [linux/amd64] pip install\n#3 0.1 using {TOKEN}\n#3 0.2 no space left on device\n"
+        "#3 ERROR: exit code: 1\nERROR: failed to solve: exit code: 1",
+    )
     failed = run(archive=str(ground.folder / "a.tar"), secrets={"hf-token": {"value": TOKEN}})
     assert failed["failed"] and failed["failed_step"] == "[linux/amd64] pip install" and TOKEN not in json.dumps(failed)
     assert "The last 2 lines of its log:\n  using ********\n  no space left on device" in failed["msg"] and "docker buildx prune" in failed["hint"]
@@ -308,7 +316,10 @@ def test_an_instance_is_made_where_docker_cannot_build(ground, run):
 def test_an_instance_that_does_not_start_is_not_left_behind(ground, run):
     settle(ground, store=False, created="ERROR: failed to pull moby/buildkit: no such host")
     failed = run(archive=str(ground.folder / "a.tar"))
-    assert "instance aikit-fleet (Docker's graph driver cannot merge file systems, which AIKit's frontend does) does not start: ERROR: failed to pull" in failed["msg"]
+    assert (
+        "instance aikit-fleet (Docker's graph driver cannot merge file systems, which AIKit's frontend does) does not start: ERROR: failed to pull"
+        in failed["msg"]
+    )
     assert len(calls(ground, "buildx", "rm")) == 1 and not calls(ground, "buildx", "build")
 
 
@@ -362,7 +373,10 @@ def test_no_docker_command(ground, run, monkeypatch):
 @pytest.mark.parametrize("text, version, refused", [("cost: $HOME", "0.21.0", True), ("cost: $HOME", "main", False), ("cost: 5 $", "0.21.0", False)])
 def test_text_that_the_frontend_would_run_is_refused_with_its_place(ground, run, text, version, refused):
     file = ground.folder / "flux.yaml"
-    file.write_text(f"apiVersion: v1alpha1\nmodels:\n  - name: tiny\n    source: tiny.gguf\nconfig: |\n  - name: tiny\n    parameters:\n      model: tiny.gguf\n    system_prompt: '{text}'\n")
+    file.write_text(
+        "apiVersion: v1alpha1\nmodels:\n  - name: tiny\n    source: tiny.gguf\nconfig: |\n  - name: tiny\n    parameters:\n"
+        f"      model: tiny.gguf\n    system_prompt: '{text}'\n"
+    )
     ground.registry.tags["ghcr.io/kaito-project/aikit/aikit:dev"] = DIGEST
     told = run(check_mode=True, archive=str(ground.folder / "a.tar"), builder="buildkit", aikit_version=version)
     assert bool(told.get("failed")) is refused, told
