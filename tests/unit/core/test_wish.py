@@ -167,6 +167,8 @@ def test_models_become_services():
     assert not findings and [entry.name for entry in resolved] == ["A-b.gguf", "model-m"]
     assert resolved[0].settings == {"gpu_layers": "auto", "context_size": 8192} and resolved[1].gpus == ("0",)
     assert found[1]["definition"]["models"] == [{"name": "model-m", "source": "m.gguf", "sha256": "c" * 64}]
+    (local,) = wish.models_as_services(["/srv/models/m1.gguf"])
+    assert (local["context"], local["definition"]["models"][0]["source"]) == ("/srv/models", "m1.gguf")
     twice = wish.models_as_services(["m.gguf", "m.gguf"])
     assert len({entry["name"] for entry in twice}) == 2 and not services.resolve(twice)[1]
 
