@@ -26,7 +26,8 @@ from ansible_collections.aikit.fleet.tests.oracle.servers import Config, Debian
 from ansible_collections.aikit.fleet.tests.unit.shapes import shape
 
 SERVER, CONTEXT = "llama_cpp 0.7.0", 8192
-MODELS = ("Llama 3.1 8B", "Qwen3 8B", "Gemma 3 12B", "Qwen2.5 7B", "Mistral Small 22B", "GLM 4 9B", "Qwen3 30B A3B", "gpt-oss 20B", "Falcon H1 7B", "DeepSeek V2 Lite")
+DENSE = ("Llama 3.1 8B", "Qwen3 8B", "Gemma 3 12B", "Qwen2.5 7B", "Mistral Small 22B", "GLM 4 9B", "Falcon H1 7B")
+MODELS = (*DENSE, "Qwen3 30B A3B", "gpt-oss 20B", "DeepSeek V2 Lite")
 FACTORS = (0.5, 0.7, 0.85, 0.95, 1.0, 1.1, 1.3)
 FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "oracle" / "decisions"
 

@@ -28,7 +28,7 @@ _SPLITS = re.compile(r"graph splits = (\d+)|splits = (\d+)")
 _NEEDED = re.compile(r"\[(lib(?:cudart|cublas|cuda)\.so[^\]]*)\]")
 _SYMBOL = re.compile(r"(?:__cuda|cuda|cublas|cu[A-Z])")
 SUITE = "sid"
-PACKAGES = "base-files,llama.cpp-tools,libggml0-backend-vulkan,mesa-vulkan-drivers,ca-certificates"
+PACKAGES = "base-files,coreutils,llama.cpp-tools,libggml0-backend-vulkan,mesa-vulkan-drivers,ca-certificates"
 
 
 def mirror() -> str:
@@ -141,7 +141,8 @@ class Debian:
 
     def observe(self, model: str, config: Config, timeout: float = 180) -> Observation:
         words = ["/usr/bin/llama-server", "-m", f"/models/{model}", "--log-verbosity", "4", "--fit", "off", "--no-warmup", "--no-repack"]
-        words += ["--port", str(20000 + os.getpid() % 20000), "-ngl", str(config.gpu_layers), "-c", str(config.context), "-np", str(config.parallel), "-ub", str(config.ubatch)]
+        words += ["--port", str(20000 + os.getpid() % 20000), "-ngl", str(config.gpu_layers), "-c", str(config.context)]
+        words += ["-np", str(config.parallel), "-ub", str(config.ubatch)]
         words += ["-b", str(max(2048, config.ubatch)), "-fa", "on" if config.flash else "off", "-ctk", config.type_k, "-ctv", config.type_v]
         words += ["-kvu" if config.unified else "-no-kvu"]
         if config.cpu_moe:
@@ -235,5 +236,3 @@ def pretend(backend: Path, target: Path) -> None:
         links = [f"-Wl,-soname,{library}", f"-Wl,--version-script={script}"]
         subprocess.run(["gcc", *options, "-o", str(target / library), str(source), str(rest), *links], check=True)
     subprocess.run(["gcc", "-O1", "-w", "-shared", "-fPIC", "-o", str(target / "files.so"), str(HERE / "pretend_files.c")], check=True)
-
-

@@ -67,6 +67,8 @@ NEWEST = BUILDS[-1][1]
 
 # llama.cpp's releases have numbers of their own since 2026
 RELEASES: Mapping[str, int] = {"0.5.0": 10900, "0.7.0": 11669}
+# ... and those before the first of these are not older than this
+FIRST_RELEASE = 9450
 
 # LocalAI's release -> llama.cpp's build that its backend pins (2026-02-21 and 2026-07-13)
 LOCALAI: Mapping[str, int] = {"v3.12.1": 8120, "v4.7.1": 10000}
@@ -79,17 +81,18 @@ def era(server_version: str) -> Era:
     words = server_version.lower().split()
     text = words[-1] if words else ""
     if words and words[0] == "localai":
-        known = LOCALAI.get(text if text.startswith("v") else f"v{text}")
-        major = _numbers(text)[:1]
-        if known is None:
-            known = 10000 if not major or major[0] >= _LOCALAI_UNIFIED else 8120
-        found = of_build(known)
-        unified = not major or major[0] >= _LOCALAI_UNIFIED
-        return replace(found, unified=unified, cpu_moe=unified)
-    build = re.search(r"(?:^|\bb|build )(\d{4,6})\b", server_version.lower())
-    if build:
-        return of_build(int(build.group(1)))
-    return of_build(RELEASES.get(text.lstrip("v"), BUILDS[-1][0]))
+        number = _numbers(text)
+        # The newest release that is not newer than this one: older builds take more, so a plan errs on the safe side
+        older = [build for release, build in LOCALAI.items() if not number or _numbers(release) <= number]
+        unified = not number or number[0] >= _LOCALAI_UNIFIED
+        return replace(of_build(max(older, default=0)), unified=unified, cpu_moe=unified)
+    release = re.search(r"\d+\.\d+\.\d+", text)
+    if release:
+        number = _numbers(release.group())
+        older = [build for known_release, build in RELEASES.items() if _numbers(known_release) <= number]
+        return of_build(max(older)) if older else of_build(FIRST_RELEASE)
+    found_build = re.search(r"(?:^|\s|\bb)(\d{3,6})\b", server_version.lower())
+    return of_build(int(found_build.group(1))) if found_build else NEWEST
 
 
 def of_build(number: int) -> Era:

@@ -270,5 +270,3 @@ def _staged(graph: _Graph, blocks: Sequence[int]) -> int:
 def _host(graph: _Graph, pipeline: bool) -> int:
     masks = _masks(graph, range(graph.shape.block_count), COPIES if pipeline else 1) * (1 if graph.era.mask_f16 or not graph.load.flash else 2)
     return masks + graph.width * (graph.era.inputs_host_pipeline if pipeline else graph.era.inputs_host)
-
-

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Iterable, Mapping, Optional, Sequence
+from typing import Iterable, Mapping, Optional, Sequence
 
 from . import fit_memory as memory
 from . import fit_words as words
@@ -116,8 +116,8 @@ def plan_all(
         taken = _taken([found for _entry, found in earlier], [other for other, _found in earlier])
         rooms = tuple(_room(gpu, entry, policy, taken, host, [found for _entry, found in earlier]) for gpu in entry.gpus)
         cpu_before = sum(found.cpu.total for _entry, found in earlier[:number] if found is not None)
-        assert need is not None
-        fits.append(_report(entry, need, rooms, policy, host, cpu_before))
+        if need is not None:
+            fits.append(_report(entry, need, rooms, policy, host, cpu_before))
     return tuple(fits)
 
 

@@ -112,7 +112,9 @@ class ModelShape:
         tensors = [tensor for part in parts for tensor in part.tensors]
         total = first.metadata.get("split.tensors.count")
         if len(parts) > 1 and isinstance(total, int) and total != len(tensors):
-            raise AikitError(f"The parts of {first.name or first.architecture} hold {len(tensors)} tensors, and should hold {total}.", "Get all parts from one place.")
+            raise AikitError(
+                f"The parts of {first.name or first.architecture} hold {len(tensors)} tensors, and should hold {total}.", "Get all parts from one place."
+            )
         weights = tuple(_weight(tensor.name, tensor.type_id, tensor.shape) for tensor in tensors)
         return cls(
             architecture=first.architecture,

@@ -95,7 +95,13 @@ def explain(wish: Wish, shape: ModelShape) -> tuple[Finding, ...]:
     total = shape.block_count + 1
     if settings.get("f16") is True:
         found.append(
-            Finding("warning", f"{where}.f16", 0, "f16 does nothing for llama.cpp: its KV cache is f16 already", "Leave it out; cache_type_k and cache_type_v choose the type.")
+            Finding(
+                "warning",
+                f"{where}.f16",
+                0,
+                "f16 does nothing for llama.cpp: its KV cache is f16 already",
+                "Leave it out; cache_type_k and cache_type_v choose the type.",
+            )
         )
     layers = settings.get("gpu_layers")
     if layers == COPIED_LAYERS and total != COPIED_LAYERS:
@@ -115,7 +121,8 @@ def explain(wish: Wish, shape: ModelShape) -> tuple[Finding, ...]:
                 "info",
                 f"{where}.low_vram",
                 0,
-                "low_vram does nothing for llama.cpp by itself; the plan honours it with a smaller batch, and a KV cache that is quantised or in host memory where it has to be",
+                "low_vram does nothing for llama.cpp by itself; the plan honours it with a smaller batch, and a KV cache that is quantised or in"
+                " host memory where it has to be",
             )
         )
     return tuple(found)
@@ -124,7 +131,9 @@ def explain(wish: Wish, shape: ModelShape) -> tuple[Finding, ...]:
 def settings(asked: _Asked, load: Load, delegated: bool, total: int) -> dict[str, Any]:
     """Explicit settings, named as in ``inference_services``."""
     if delegated:
-        return {"gpu_layers": "auto", "context_size": load.context, "batch": load.ubatch, "flash_attention": "on" if load.flash else "off", "parallel": load.parallel}
+        flash = "on" if load.flash else "off"
+        return {"gpu_layers": "auto", "context_size": load.context, "batch": load.ubatch, "flash_attention": flash, "parallel": load.parallel}
+    divided = {"kv_unified": False} if asked.wish.settings.get("kv_unified") is False else {}
     several = len([count for count in load.counts if count]) > 1 or (len(load.counts) > 1 and load.gpu_layers > 0)
     return {
         "gpu_layers": min(load.gpu_layers, total),
@@ -137,6 +146,7 @@ def settings(asked: _Asked, load: Load, delegated: bool, total: int) -> dict[str
         "n_cpu_moe": load.cpu_moe,
         "parallel": load.parallel,
         "tensor_split": ",".join(str(count) for count in load.counts) if several else "",
+        **divided,
     }
 
 
@@ -162,7 +172,10 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], offload: str, holds
     free = sum(max(0, room.free) for room in rooms) // MIB
     if not holds and asked.layers is None and asked.cpu_moe is None:
         wanted = sum(need.total(number) for number in range(len(rooms))) // MIB
-        return f"Not one layer fits: {free} MiB are free for it, and computing large batches on the GPU needs {wanted} MiB by itself. Give the service no GPU (gpus: [])."
+        return (
+            f"Not one layer fits: {free} MiB are free for it, and computing large batches on the GPU needs {wanted} MiB by itself."
+            " Give the service no GPU (gpus: [])."
+        )
     if not holds:
         wanted = sum(need.total(number) for number in range(len(rooms))) // MIB
         return f"The settings asked for need {wanted} MiB on the GPU, and {free} MiB are free for it: it would run out of memory."
@@ -176,7 +189,8 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], offload: str, holds
     if offload == "none":
         return f"Not one layer fits: {free} MiB are free for it.{unknown}"
     if load.cpu_moe:
-        return f"All layers fit but for the experts of {load.cpu_moe} of {shape.block_count} blocks, which stay in host memory: {free} MiB are free for it.{unknown}"
+        moved = f"{load.cpu_moe} of {shape.block_count} blocks"
+        return f"All layers fit but for the experts of {moved}, which stay in host memory: {free} MiB are free for it.{unknown}"
     if need.offloaded == asked.total:
         return f"All layers fit because the KV cache stays in host memory.{unknown}"
     if asked.layers is not None:
@@ -188,7 +202,13 @@ def to_localai(values: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a model in LocalAI's configuration that a plan decides. Options are merged by their first word."""
     if values.get("gpu_layers") == "auto":
         # Any number but -1 switches llama.cpp's own fit off
-        return {"gpu_layers": -1, "context_size": values["context_size"], "flash_attention": values["flash_attention"], "parameters": {"batch": values["batch"]}, "options": [f"parallel:{values['parallel']}"]}
+        return {
+            "gpu_layers": -1,
+            "context_size": values["context_size"],
+            "flash_attention": values["flash_attention"],
+            "parameters": {"batch": values["batch"]},
+            "options": [f"parallel:{values['parallel']}"],
+        }
     result: dict[str, Any] = {key: values[key] for key in ("gpu_layers", "context_size", "flash_attention", "cache_type_k", "cache_type_v", "no_kv_offloading")}
     result["parameters"] = {"batch": values["batch"]}
     if values.get("tensor_split"):
@@ -213,6 +233,9 @@ def to_llama_env(values: Mapping[str, Any]) -> dict[str, str]:
     if values["gpu_layers"] == "auto":
         env["LLAMA_ARG_FIT"] = "on"
         return env
+    if int(values["parallel"]) > 1:
+        # The server divides the cache among slots whose number it is told, and a plan shares it
+        env["LLAMA_ARG_KV_UNIFIED"] = "0" if values.get("kv_unified") is False else "1"
     env["LLAMA_ARG_FIT"] = "off"
     env["LLAMA_ARG_CACHE_TYPE_K"] = str(values["cache_type_k"])
     env["LLAMA_ARG_CACHE_TYPE_V"] = str(values["cache_type_v"])

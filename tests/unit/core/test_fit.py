@@ -128,6 +128,10 @@ def test_layers_that_are_asked_for_are_kept_even_where_they_do_not_fit() -> None
 def test_slots() -> None:
     shared = one(LLAMA, 24564, {"parallel": 4, "context_size": 16384})
     assert shared.breakdown[0].kv_mib == 2048.0
+    assert to_llama_env(shared.settings)["LLAMA_ARG_KV_UNIFIED"] == "1"
+    divided = one(LLAMA, 24564, {"parallel": 4, "context_size": 16384, "kv_unified": False})
+    assert to_llama_env(divided.settings)["LLAMA_ARG_KV_UNIFIED"] == "0" and divided.breakdown[0].kv_mib == 2048.0
+    assert "LLAMA_ARG_KV_UNIFIED" not in to_llama_env(one(LLAMA, 24564).settings)
     windows = [one(WINDOW, 24564, {"parallel": slots, "context_size": 16384}).breakdown[0].kv_mib for slots in (1, 4)]
     assert windows[1] > windows[0]
 
@@ -257,7 +261,8 @@ def test_flash_attention_is_off_where_the_gpu_has_no_kernel() -> None:
 
 def test_an_unknown_architecture() -> None:
     known = shape(LLAMA)
-    strange = ModelShape("marvin", {key.replace("llama.", "marvin."): value for key, value in known.metadata.items()}, known.weights, known.vocabulary, "Marvin")
+    metadata = {key.replace("llama.", "marvin."): value for key, value in known.metadata.items()}
+    strange = ModelShape("marvin", metadata, known.weights, known.vocabulary, "Marvin")
     wish = Wish("a", strange, {"context_size": 8192})
     found = plan([wish], [gpu(24564)], server_version=NEW)[0]
     assert found.confidence == "estimated" and "marvin is not known" in found.reason
@@ -279,7 +284,15 @@ def test_an_index_for_sparse_attention_is_left_to_the_server() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("gpu_layers", "many"), ("context_size", 0), ("context_size", True), ("cache_type_k", "q9"), ("flash_attention", "perhaps"), ("tensor_split", "a,b"), ("tensor_split", "0,0")],
+    [
+        ("gpu_layers", "many"),
+        ("context_size", 0),
+        ("context_size", True),
+        ("cache_type_k", "q9"),
+        ("flash_attention", "perhaps"),
+        ("tensor_split", "a,b"),
+        ("tensor_split", "0,0"),
+    ],
 )
 def test_words_that_are_none(key: str, value: Any) -> None:
     with pytest.raises(AikitError) as caught:
@@ -332,6 +345,12 @@ def test_eras() -> None:
     assert data_era.era("localai v4.7.1").outputs_per_slot and not data_era.era("localai v3.12.1").outputs_per_slot
     assert data_era.era("localai v3.12.1").output_first and not data_era.era("localai v3.12.1").unified
     assert data_era.era("") == data_era.era("llama_cpp 99.0") == data_era.NEWEST
+    between = data_era.era("localai v4.2.0")
+    assert between.unified and between.cpu_moe and not between.outputs_per_slot
+    assert data_era.era("localai") == data_era.era("localai v4.7.1") and data_era.era("localai v2.0.0").name == "2024"
+    assert data_era.era("llama_cpp 6401").name == data_era.era("llama_cpp b6401").name == "2025"
+    assert data_era.era("llama_cpp 1:0.7.0+dfsg-2") == data_era.era("0.7.0") == data_era.era("llama_cpp 0.9.1") == data_era.NEWEST
+    assert data_era.era("llama_cpp 0.6.0").name == data_era.era("llama_cpp v0.5.0").name == "2026-09" and data_era.era("llama_cpp 0.1.0").name == "2026-06"
     assert data_era.era("localai v9.0") == data_era.era("localai v4.7.1")
 
 
@@ -364,6 +383,7 @@ def test_renderers_agree_with_what_containers_get() -> None:
 # Whatever the numbers are
 
 NAMES = st.sampled_from(sorted(SHAPES))
+TYPES = st.sampled_from([("f16",), ("f16", "q8_0"), ("q8_0",)])
 MEMORY = st.integers(min_value=300, max_value=90000)
 SOME = settings(max_examples=60, deadline=None)
 
@@ -379,7 +399,7 @@ def sound(found: Fit) -> None:
 
 
 @SOME
-@given(name=NAMES, total=MEMORY, free=st.floats(0.05, 1), slots=st.integers(1, 4), types=st.sampled_from([("f16",), ("f16", "q8_0"), ("q8_0",)]), low=st.booleans())
+@given(name=NAMES, total=MEMORY, free=st.floats(0.05, 1), slots=st.integers(1, 4), types=TYPES, low=st.booleans())
 def test_no_plan_takes_more_than_there_is(name: str, total: int, free: float, slots: int, types: tuple[str, ...], low: bool) -> None:
     wish = Wish("a", shape(name), {"parallel": slots, "low_vram": low})
     found = plan([wish], [gpu(total, int(total * free))], Policy(kv_types=types), NEW)[0]
@@ -391,9 +411,8 @@ def test_no_plan_takes_more_than_there_is(name: str, total: int, free: float, sl
 @SOME
 @given(name=NAMES, total=MEMORY, more=st.integers(0, 20000))
 def test_more_memory_is_never_worse(name: str, total: int, more: int) -> None:
-    small, large = (plan([Wish("a", shape(name))], [gpu(90000, 90000 - size)], server_version=NEW)[0] for size in (90000 - min(total, 69000), 90000 - min(total, 69000) - more if more < total else 0))
-    if large.breakdown[0].available_mib < small.breakdown[0].available_mib:
-        small, large = large, small
+    free = min(total, 69000)
+    small, large = (plan([Wish("a", shape(name))], [gpu(90000, size)], server_version=NEW)[0] for size in (free, free + more))
 
     def rank(found: Fit) -> tuple[int, int, int]:
         return found.layers_offloaded, -found.settings["n_cpu_moe"], found.settings["context_size"]

@@ -53,13 +53,14 @@ def module(**params: Any) -> dict[str, Any]:
 
 
 def test_the_module_runs() -> None:
-    found = module(services=[{"name": "chat", "model": LLAMA, "settings": {"f16": True}}], gpus=[L4], server_version="llama_cpp 0.7.0", _ansible_check_mode=True)
+    options = {"services": [{"name": "chat", "model": LLAMA, "settings": {"f16": True}}], "gpus": [L4], "server_version": "llama_cpp 0.7.0"}
+    found = module(**options, _ansible_check_mode=True)
     assert found["changed"] is False
     fit = found["fits"][0]
     assert (fit["service"], fit["offload"], fit["settings"]["gpu_layers"]) == ("chat", "full", 33)
     assert fit["localai"]["gpu_layers"] == 33 and fit["environment"]["LLAMA_ARG_N_GPU_LAYERS"] == "33"
     assert "f16 does nothing" in json.dumps(found["warnings"])
-    assert found == module(services=[{"name": "chat", "model": LLAMA, "settings": {"f16": True}}], gpus=[L4], server_version="llama_cpp 0.7.0", _ansible_check_mode=True)
+    assert found["fits"] == module(**options)["fits"]
     documented = yaml.safe_load(gpu_fit.RETURN)["fits"]["contains"]
     assert set(fit) == set(documented)
     assert set(fit["settings"]) == set(documented["settings"]["sample"])
@@ -97,9 +98,10 @@ def test_models_in_all_forms() -> None:
 def test_a_result_of_gguf_info() -> None:
     model = shape("Llama 3.1 8B")
     names = {number: name for number, (name, _block, _size) in TENSOR_TYPES.items()}
-    tensors = [
-        {"name": f"blk.{weight.layer}.{weight.name}" if weight.layer >= 0 else weight.name, "type": names[weight.type_id], "shape": list(weight.shape)} for weight in model.weights
-    ]
+    tensors = []
+    for weight in model.weights:
+        name = f"blk.{weight.layer}.{weight.name}" if weight.layer >= 0 else weight.name
+        tensors.append({"name": name, "type": names[weight.type_id], "shape": list(weight.shape)})
     facts = {"architecture": "llama", "tensor_count": len(tensors), "vocabulary_size": model.vocabulary}
     whole = {"gguf": {**facts, "tensors": tensors, "metadata": dict(model.metadata)}}
     assert run([{"name": "a", "model": whole}])[0] == run([{"name": "a", "model": LLAMA}])[0]
@@ -158,7 +160,8 @@ def test_documented_defaults_are_the_planners() -> None:
     documented = yaml.safe_load(gpu_fit.DOCUMENTATION)["options"]["policy"]["suboptions"]
     spec = gpu_fit.ARGUMENT_SPEC["policy"]["options"]
     assert set(documented) == set(spec) == set(Policy.__dataclass_fields__)
-    assert policy_of({key: entry["default"] for key, entry in documented.items()}) == policy_of({key: entry["default"] for key, entry in spec.items()}) == Policy()
+    for defaults in (documented, spec):
+        assert policy_of({key: entry["default"] for key, entry in defaults.items()}) == Policy()
 
 
 def test_pictures_and_tables_are_up_to_date() -> None:
