@@ -192,7 +192,7 @@ class HubServer:
             return None, self._error(401, "RepoNotFound", "Invalid username or password.")
         if read and repository.gated and token != repository.gated:
             said = f"Access to model {name} is restricted" + (
-                " and you are not in the authorized list." if token else ". You must be authenticated to access it.",
+                " and you are not in the authorized list." if token else ". You must be authenticated to access it."
             )
             return None, self._error(403 if token else 401, "GatedRepo", said)
         if repository.find(revision) is None:
