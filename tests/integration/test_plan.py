@@ -117,7 +117,8 @@ def test_plan_writes_a_table_and_a_document_and_changes_nothing(served):
     (table,) = run.results("What fits where")
     assert table["msg"][2].split()[:4] == ["localhost", NAME, "full", "19/19"]
     document = json.loads(target.read_text())
-    assert document["fits"] and document["known"] and document["hosts"]["localhost"]["services"][NAME]["settings"]["context_size"] == 1024
+    context = own.state_of(NAME)["current"]["settings"]["context_size"]
+    assert document["fits"] and document["known"] and document["hosts"]["localhost"]["services"][NAME]["settings"]["context_size"] == context
 
 
 def test_models_of_a_list_where_there_is_no_driver(served):

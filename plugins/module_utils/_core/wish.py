@@ -200,13 +200,16 @@ def models_as_services(models: Any, settings: Any = None) -> list[dict[str, Any]
         name = re.sub(r"[^A-Za-z0-9_.-]+|-{2,}", "-", str(entry.get("name") or posixpath.basename(entry["source"].partition("?")[0]))).strip("-._")
         # A container's name has two characters at least
         name = name if len(name) > 1 else f"model-{name or index}"
-        model = {"name": name, "source": entry["source"]}
+        # An aikitfile has no absolute paths: they start from a folder on the builder
+        local = entry["source"].startswith("/")
+        model = {"name": name, "source": posixpath.basename(entry["source"]) if local else entry["source"]}
         if entry.get("sha256"):
             model["sha256"] = entry["sha256"]
         result.append(
             {
                 "name": name[:50] if name[:50] not in [other["name"] for other in result] else f"{name[:50]}.{index}",
                 "definition": {"apiVersion": "v1alpha1", "runtime": "cuda", "models": [model]},
+                **({"context": posixpath.dirname(entry["source"])} if local else {}),
                 "image": f"localhost/aikit/plan:{index}",
                 "gpus": entry.get("gpus") or ["all"],
                 # They are never started; each service of a host has to have a port of its own

@@ -13,16 +13,7 @@ from ansible_collections.aikit.fleet.plugins.module_utils._core import planned
 from ansible_collections.aikit.fleet.plugins.module_utils._core.offload import evidence
 
 LOGS = Path(__file__).resolve().parents[2] / "fixtures" / "logs"
-SHARE = {
-    "device": "GPU 0",
-    "index": 0,
-    "weights_mib": 1000.0,
-    "kv_mib": 200.0,
-    "state_mib": 0.0,
-    "compute_mib": 100.0,
-    "context_mib": 330.0,
-    "margin_mib": 512.0,
-}
+SHARE = {"device": "GPU 0", "index": 0, "weights_mib": 1000.0, "kv_mib": 200.0, "state_mib": 0.0, "compute_mib": 100.0, "context_mib": 330.0}
 
 
 def buffers(weights=1000.0, kv=200.0, compute=100.0, name="CUDA0", place="gpu"):

@@ -347,10 +347,8 @@ def test_gpus_by_index_by_uuid_and_instances():
     assert one([service()], two).fit["visible"] == [0, 1]
     missing = plan([service(gpus=["5"])], two)
     assert "it asks for GPU 5, and the host has 0, 1" in missing.findings[0].message
-    instances = [
-        {"index": 1, "profile": "3g.20gb", "uuid": "MIG-a", "memory_total_mib": 19968},
-        {"index": 2, "profile": "1g", "uuid": "MIG-b", "memory_total_mib": 4864},
-    ]
+    large = {"index": 1, "profile": "3g.20gb", "uuid": "MIG-a", "memory_total_mib": 19968}
+    instances = [large, {"index": 2, "profile": "1g", "uuid": "MIG-b", "memory_total_mib": 4864}]
     divided = info(gpu(40960, mig={"current": "enabled", "devices": instances}))
     for asked in (["MIG-a"], ["0:1"], ["all"]):
         found = one([service(gpus=asked)], divided)

@@ -34,13 +34,7 @@ def test_the_drivers_list():
     [
         (None, {("GPU-a", 1): 5.0}, CURRENT, [], ""),
         (dataclasses.replace(RUNNING, running=False), {("GPU-a", 1): 5.0}, CURRENT, [], ""),
-        (
-            RUNNING,
-            {("GPU-a", 1): 5.0, ("GPU-b", 2): 7.0, ("GPU-b", 99): 70.0},
-            CURRENT,
-            [{"uuid": "GPU-a", "mib": 5.0}, {"uuid": "GPU-b", "mib": 7.0}],
-            "driver",
-        ),
+        (RUNNING, {("GPU-a", 1): 5.0, ("GPU-a", 2): 2.0, ("GPU-b", 99): 70.0}, CURRENT, [{"uuid": "GPU-a", "mib": 7.0}], "driver"),
         # The driver cannot tell how much: the buffers of this run, and what lies outside of them
         (RUNNING, {("GPU-a", 1): None}, CURRENT, [{"position": 0, "mib": 1330.0}], "log"),
         (RUNNING, {}, CURRENT, [{"position": 0, "mib": 1330.0}], "log"),

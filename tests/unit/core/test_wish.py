@@ -36,9 +36,8 @@ def test_a_service_that_says_nothing_is_what_the_server_does():
 
 
 def test_the_service_wins_over_the_aikitfile():
-    entry = config(
-        context_size=4096, gpu_layers=35, f16=True, parameters={"batch": 256}, flash_attention=True, options=["parallel:2", "n_cpu_moe:3", "swa_full"]
-    )
+    options = ["parallel:2", "n_cpu_moe:3", "swa_full"]
+    entry = config(context_size=4096, gpu_layers=35, f16=True, parameters={"batch": 256}, flash_attention=True, options=options)
     found = asked({"gpu_layers": "auto", "threads": 4}, [entry])
     assert found["auto"] == ["gpu_layers"]
     assert found["settings"] == {
@@ -91,12 +90,8 @@ def test_what_cannot_be_planned_says_why(configs, models, words):
 
 def test_models_are_read_once_and_keys_show_no_signature():
     signed = "https://models.example/m.gguf?X-Signature=secret"
-    present = {
-        "state": "present",
-        "gpus": ["all"],
-        "context": "/a",
-        "wish": {"files": [{"name": "m", "source": signed, "sha256": ""}], "mmproj": [], "problem": ""},
-    }
+    asked_for = {"files": [{"name": "m", "source": signed, "sha256": ""}], "mmproj": [], "problem": ""}
+    present = {"state": "present", "gpus": ["all"], "context": "/a", "wish": asked_for}
     found = wish.needed_files([{"services": [present, present]}, {"services": [{**present, "state": "absent"}, {**present, "gpus": []}]}, {}])
     assert len(found) == 1 and "secret" not in found[0]["key"]
     local = [{"name": "m", "source": "m.gguf", "sha256": ""}]
@@ -115,13 +110,8 @@ def premade(settings=None, auto=("gpu_layers", "context_size"), **more):
 
 
 def test_an_image_of_ours_says_it_in_its_variables():
-    env = {
-        "LLAMA_ARG_MODEL": "/models/m.gguf",
-        "LLAMA_ARG_MMPROJ": "/models/mmproj.gguf",
-        "LLAMA_ARG_CTX_SIZE": "4096",
-        "LLAMA_ARG_BATCH": "2048",
-        "LLAMA_ARG_UBATCH": "256",
-    }
+    env = {"LLAMA_ARG_MODEL": "/models/m.gguf", "LLAMA_ARG_MMPROJ": "/models/mmproj.gguf", "LLAMA_ARG_CTX_SIZE": "4096"}
+    env.update(LLAMA_ARG_BATCH="2048", LLAMA_ARG_UBATCH="256")
     read = {"images": [{"server": "llama_cpp", "env": {**env, "LLAMA_ARG_KV_OFFLOAD": "0"}}]}
     found = wish.of_image(premade(auto=("gpu_layers",)), read, ())
     assert found["paths"] == ["/models/m.gguf", "/models/mmproj.gguf"]
@@ -156,13 +146,8 @@ def test_an_image_that_is_not_there_yet():
 
 
 def test_services_that_share_an_image_keep_their_own_wishes():
-    read = {
-        "r.example/p:1": {
-            "wish": {"paths": ["/m"], "problem": "", "settings": {"context_size": 4096, "gpu_layers": "auto"}},
-            "image": {},
-            "models": {"r.example/p:1:/m": {}},
-        }
-    }
+    inside = {"paths": ["/m"], "problem": "", "settings": {"context_size": 4096, "gpu_layers": "auto"}}
+    read = {"r.example/p:1": {"wish": inside, "image": {}, "models": {"r.example/p:1:/m": {}}}}
     first, second, built = wish.with_images([premade(), premade(auto=("gpu_layers",)), {**premade(), "built": True}], read)
     assert first["wish"]["settings"] == {"context_size": "auto", "gpu_layers": "auto"} and first["wish"]["paths"] == ["/m"]
     assert second["wish"]["settings"] == {"context_size": 4096, "gpu_layers": "auto"}
@@ -181,13 +166,14 @@ def test_servers_by_image():
 
 
 def test_models_become_services():
-    found = wish.models_as_services(
-        ["https://models.example/A b.gguf?x=1", {"source": "m.gguf", "name": "m", "sha256": "c" * 64, "gpus": [0]}], {"context_size": 8192}
-    )
+    listed = ["https://models.example/A b.gguf?x=1", {"source": "m.gguf", "name": "m", "sha256": "c" * 64, "gpus": [0]}]
+    found = wish.models_as_services(listed, {"context_size": 8192})
     resolved, findings = services.resolve(found)
     assert not findings and [entry.name for entry in resolved] == ["A-b.gguf", "model-m"]
     assert resolved[0].settings == {"gpu_layers": "auto", "context_size": 8192} and resolved[1].gpus == ("0",)
     assert found[1]["definition"]["models"] == [{"name": "model-m", "source": "m.gguf", "sha256": "c" * 64}]
+    (local,) = wish.models_as_services(["/srv/models/m1.gguf"])
+    assert (local["context"], local["definition"]["models"][0]["source"]) == ("/srv/models", "m1.gguf")
     twice = wish.models_as_services(["m.gguf", "m.gguf"])
     assert len({entry["name"] for entry in twice}) == 2 and not services.resolve(twice)[1]
 
