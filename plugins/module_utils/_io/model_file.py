@@ -24,6 +24,7 @@ def reach(given: Mapping[str, Any]) -> Reach:
         insecure=tuple(given["registry_insecure"]),
         mirrors=given["registry_mirrors"],
         timeout_seconds=given["registry_timeout_seconds"],
+        logins=tuple(given["registry_logins"] or ()),
     )
     return Reach(given["token"], given["hub_url"], given["timeout_seconds"], registry)
 

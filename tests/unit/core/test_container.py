@@ -459,7 +459,8 @@ PLANNED = {
 
 
 def planned(settings=None, **changes):
-    return service(settings=PLANNED if settings is None else settings, fit={"planned": True, "offload": "full", "breakdown": [], "inputs": {"model": "m"}}, **changes)
+    fit = {"planned": True, "offload": "full", "breakdown": [], "inputs": {"model": "m"}}
+    return service(settings=PLANNED if settings is None else settings, fit=fit, **changes)
 
 
 def test_a_plan_reaches_llama_server_as_variables(fixtures):

@@ -20,6 +20,7 @@ import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.oci import Descriptor
 from ansible_collections.aikit.fleet.plugins.module_utils._io import files, models
+from ansible_collections.aikit.fleet.plugins.module_utils._io.model_file import reach
 from ansible_collections.aikit.fleet.plugins.module_utils._io.models import Reach
 from ansible_collections.aikit.fleet.plugins.module_utils._io.registry import Registry, RegistrySettings
 from ansible_collections.aikit.fleet.tests.unit.fake_registry import FakeRegistry
@@ -258,10 +259,22 @@ def test_a_login_is_used_and_shown_nowhere(tmp_path: Path, store: Path, monkeypa
             models.ensure_models(source, store=str(store))
         assert "docker login" in caught.value.hint
         (tmp_path / "auth.json").write_text('{"auths": {"%s": {"username": "me", "password": "hunter22"}}}' % registry.host)
-        reach = Reach(registry=RegistrySettings(auth_file=str(tmp_path / "auth.json")))
-        real = models.ensure_models(source, store=str(store), reach=reach)
+        login_reach = Reach(registry=RegistrySettings(auth_file=str(tmp_path / "auth.json")))
+        real = models.ensure_models(source, store=str(store), reach=login_reach)
         assert real.sha256 == DIGEST and "hunter22" not in str(real)
         assert not any(b"hunter22" in path.read_bytes() for path in store.rglob("*") if path.is_file())
+
+
+def test_a_login_of_a_task_is_used(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("DOCKER_CONFIG", "/nonexistent")
+    options = {"registry_auth_file": None, "registry_ca_file": None, "registry_insecure": [], "registry_mirrors": {}, "registry_timeout_seconds": 60}
+    options.update({"token": None, "hub_url": "https://huggingface.co", "timeout_seconds": 60})
+    with FakeRegistry(user="me", password="hunter22") as registry:
+        put(registry, "models/tiny:1", [(f"{OLLAMA}model", MODEL, {})])
+        logins = [{"registry": registry.host, "username": "me", "password": "hunter22"}]
+        found = models.ensure_models(f"oci://{registry.host}/models/tiny:1", None, str(store), reach=reach({**options, "registry_logins": logins}))
+        assert found.sha256 == DIGEST
 
 
 def test_a_piece_of_a_blob(registry: FakeRegistry) -> None:
