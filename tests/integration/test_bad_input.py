@@ -167,12 +167,21 @@ def test_a_model_outside_of_the_context_is_refused(quickstart, folder, tmp_path_
         ("huggingface://owner", "huggingface://NAMESPACE/REPOSITORY/FILE"),
         ("huggingface://owner/repository/a/b/model.gguf", "huggingface://owner/repository@main/a/b/model.gguf"),
         ("oci://model:1", "oci://REGISTRY/NAME:TAG"),
-        ("https://example.invalid/m.gguf", "set require_sha256 to false"),
     ],
 )
 def test_sources_that_name_nothing_are_refused_with_what_to_do(tmp_path, source, hint):
     refused(task("model_file", source=source, store=str(tmp_path / "store")), source.partition(":")[0], hint)
     assert not tree(tmp_path)
+
+
+def test_a_source_whose_content_nobody_vouches_for_is_refused(tmp_path):
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/tiny.gguf").write_bytes(gguf())
+    store = tmp_path / "store"
+    with serving(tmp_path / "web") as address:
+        refused(task("model_file", source=f"{address}/tiny.gguf", store=str(store)), f"{address}/tiny.gguf", "set require_sha256 to false")
+        assert not [path for path in tree(tmp_path) if path.startswith("store") and path.endswith(("gguf", "part"))]
+        assert task("model_file", source=f"{address}/tiny.gguf", store=str(store), require_sha256=False)["changed"]
 
 
 def test_a_secret_is_shown_nowhere(quickstart, folder):
@@ -340,7 +349,7 @@ def test_no_space_in_the_store(big_model, small_disk):
     refused(task("model_file", source=str(big_model), store=store), f"{store} needs 2.1 MB", "1.0 MB free", "larger one")
     refused(task("model_file", check=True, source=str(big_model), store=store), "2.1 MB", "1.0 MB free")
     with serving(big_model.parent) as address:
-        refused(task("model_file", source=f"{address}/tiny.gguf", store=store), "2.1 MB", "1.0 MB free")
+        refused(task("model_file", source=f"{address}/tiny.gguf", store=store, require_sha256=False), "2.1 MB", "1.0 MB free")
     assert not [path for path in tree(small_disk) if "tiny" in path or path.endswith(".part")]
 
 
