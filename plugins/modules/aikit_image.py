@@ -229,6 +229,60 @@ options:
     type: list
     elements: str
     default: []
+  verify:
+    description:
+      - What of the images that the build takes has to be signed. C(cosign) on the build host verifies it, by digest and before anything of it is used;
+        what was verified once is remembered, so that a second run asks nobody.
+      - By default what AIKit signs, where it comes from AIKit's own registries. What is taken without a signature is named with the reason
+        in RV(signatures.skipped).
+    type: dict
+    suboptions:
+      mode:
+        description:
+          - Whose signatures are asked for.
+        type: str
+        choices:
+          auto: Those of AIKit's workflows, for the images that AIKit signs.
+          key: That of O(verify.key), for every image of a registry.
+          none: Nobody's. All that is taken is in RV(signatures.skipped).
+        default: auto
+      key:
+        description:
+          - Public key, as a path on the build host or as the reference of a key in a KMS. For O(verify.mode=key).
+        type: str
+      ignore_tlog:
+        description:
+          - Ask for no entry in the public transparency log, which needs the network. For O(verify.mode=key), with signatures that are not there.
+        type: bool
+        default: false
+      identity:
+        description:
+          - Regular expression for who must have signed, instead of AIKit's workflows. It begins with C(^). For O(verify.mode=auto).
+        type: str
+      issuer:
+        description:
+          - Who vouches for O(verify.identity); by default GitHub's workflows, C(https://token.actions.githubusercontent.com).
+        type: str
+      mirrors:
+        description:
+          - Ask for AIKit's signatures also where O(registry_mirrors) stands in for its registry. They must have been copied along (C(cosign copy)).
+        type: bool
+        default: false
+  sign_key:
+    description:
+      - Private key to sign the image with, as a path on the build host or as the reference of a key in a KMS. Needs O(push), because a signature
+        is kept beside the image.
+      - An image that this key has signed is not signed again.
+    type: str
+  sign_password:
+    description:
+      - Password of O(sign_key).
+    type: str
+  sign_tlog:
+    description:
+      - Write the signature into sigstore's public transparency log. Everybody can read there that this digest was signed with this key.
+    type: bool
+    default: false
   store:
     description:
       - Where models that are downloaded are kept, see M(aikit.fleet.model_file).
@@ -328,6 +382,22 @@ EXAMPLES = r"""
     push: true
     oci_layout: /srv/images/layout
     registry_ca_file: /etc/ssl/example-ca.pem
+
+- name: Sign what is pushed, on parts that were copied into a registry of yours and signed there with another key
+  aikit.fleet.aikit_image:
+    name: registry.example:5000/gemma-localai:1
+    src: aikitfiles/gemma.yaml
+    aikit_version: main
+    registry_mirrors:
+      ghcr.io: registry.example:5000/ghcr
+      quay.io: registry.example:5000/quay
+    verify:
+      mode: key
+      key: /etc/aikit/mirror.pub
+      ignore_tlog: true
+    push: true
+    sign_key: /etc/aikit/fleet.key
+    sign_password: "{{ vault_sign_password }}"
 
 - name: Build what needs commands inside the image with AIKit's frontend
   aikit.fleet.aikit_image:
@@ -492,6 +562,22 @@ instance:
     name: default
     driver: docker
     reason: Docker's own BuildKit, with the containerd image store
+signatures:
+  description:
+    - What was verified (C(verified), with who signed) and what was taken without a signature (C(skipped), with the reason), by name and digest.
+    - C(signed) tells of the signature that O(sign_key) asks for; its C(changed) is whether it was made, or would be. Empty without O(sign_key).
+  returned: always
+  type: dict
+  sample:
+    verified:
+      - ref: ghcr.io/kaito-project/aikit/base:latest
+        digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
+        by: https://github.com/kaito-project/aikit/.github/workflows/release-base.yaml@refs/heads/main
+    skipped:
+      - ref: ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64
+        digest: sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
+        reason: AIKit does not sign its copy of LocalAI's program; it is taken by its digest
+    signed: {}
 bytes_written:
   description: Bytes written to O(archive) and O(oci_layout).
   returned: always
@@ -559,6 +645,21 @@ ARGUMENT_SPEC = {
     "oci_layout": {"type": "path"},
     "lock": {"type": "path"},
     "lock_update": {"type": "bool", "default": False},
+    "verify": {
+        "type": "dict",
+        "options": {
+            "mode": {"type": "str", "choices": ["auto", "key", "none"], "default": "auto"},
+            "key": {"type": "str", "no_log": False},
+            "ignore_tlog": {"type": "bool", "default": False},
+            "identity": {"type": "str"},
+            "issuer": {"type": "str"},
+            "mirrors": {"type": "bool", "default": False},
+        },
+    },
+    # A path; what it holds is never read here
+    "sign_key": {"type": "str", "no_log": False},
+    "sign_password": {"type": "str", "no_log": True},
+    "sign_tlog": {"type": "bool", "default": False},
     "store": {"type": "path", "default": "~/.cache/aikit-fleet/models"},
     "cache": {"type": "path", "default": "~/.cache/aikit-fleet/digests"},
     "blobs": {"type": "path", "default": "~/.cache/aikit-fleet/blobs"},
