@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import lzma
 import os
 import re
 import shutil
@@ -29,33 +27,39 @@ import support
 USER, PASSWORD = "anna", "correct-horse"
 
 
-# cosign of Debian 13. Older releases have none, and their machines get that one, unpacked and not installed
-COSIGN_SUITE = "http://deb.debian.org/debian/dists/trixie/main/binary-{architecture}/Packages.xz"
-COSIGN_POOL = "http://deb.debian.org/debian/"
-
-
 def cosign() -> str:
-    """cosign: the machine's own, else out of Debian 13's package, whose digest the suite's list has."""
+    """cosign: the machine's own, else out of Debian 13's package, with an apt that knows that suite alone and touches nothing of the machine's."""
     found = shutil.which("cosign")
     if found:
         return found
     path = support.CACHE / "test-programs/cosign/usr/bin/cosign"
-    if not path.exists():
-        architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
-        with urllib.request.urlopen(COSIGN_SUITE.format(architecture=architecture), timeout=60) as answer:
-            listed = lzma.decompress(answer.read()).decode()
-        entry = re.search(r"^Package: cosign\n(?:.+\n)+", listed, re.M)
-        assert entry, "Debian 13 has no package cosign for this architecture"
-        fields = dict(re.findall(r"^(Filename|SHA256): (\S+)$", entry.group(0), re.M))
-        with urllib.request.urlopen(COSIGN_POOL + fields["Filename"], timeout=300) as answer:
-            raw = answer.read()
-        assert hashlib.sha256(raw).hexdigest() == fields["SHA256"], "the package is not the one of the list"
-        target = support.CACHE / f"test-programs/cosign.{os.getpid()}"
-        target.mkdir(parents=True)
-        (target / "cosign.deb").write_bytes(raw)
-        subprocess.run(["dpkg-deb", "--extract", str(target / "cosign.deb"), str(target)], check=True)
-        (target / "cosign.deb").unlink()
-        target.rename(path.parents[2])
+    if path.exists():
+        return str(path)
+    listed = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian"]
+    mirrors = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    assert mirrors, "apt on this machine knows no Debian mirror; apt-get update makes its own known"
+    target = support.CACHE / f"test-programs/cosign.{os.getpid()}"
+    state = target / "apt"
+    (state / "lists/partial").mkdir(parents=True)
+    (state / "cache/archives/partial").mkdir(parents=True)
+    (state / "status").touch()
+    (state / "sources.list").write_text(f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {min(mirrors)} trixie main\n")
+    settings = {
+        "Dir::State": state,
+        "Dir::State::status": state / "status",
+        "Dir::Cache": state / "cache",
+        "Dir::Etc::sourcelist": state / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "APT::Sandbox::User": "",
+    }
+    apt = ["apt-get", "-qq", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+    for words in (["update"], ["download", "cosign"]):
+        subprocess.run([*apt, *words], cwd=target, check=True)
+    (archive,) = target.glob("*.deb")
+    subprocess.run(["dpkg-deb", "--extract", str(archive), str(target)], check=True)
+    archive.unlink()
+    shutil.rmtree(state)
+    target.rename(path.parents[2])
     return str(path)
 
 

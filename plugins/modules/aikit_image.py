@@ -15,6 +15,7 @@ author:
 extends_documentation_fragment:
   - aikit.fleet.progress
   - aikit.fleet.registry
+  - aikit.fleet.signatures
 description:
   - Assembles an image from an C(aikitfile), a base and model files, without a daemon and without a temporary copy of the weights.
   - What needs commands inside the image is built by BuildKit with AIKit's own frontend (C(docker buildx build)); O(builder=auto) decides,
@@ -229,45 +230,6 @@ options:
     type: list
     elements: str
     default: []
-  verify:
-    description:
-      - What of the images that the build takes has to be signed. C(cosign) on the build host verifies it, by digest and before anything of it is used;
-        what was verified once is remembered, so that a second run asks nobody.
-      - By default what AIKit signs, where it comes from AIKit's own registries. What is taken without a signature is named with the reason
-        in RV(signatures.skipped).
-    type: dict
-    suboptions:
-      mode:
-        description:
-          - Whose signatures are asked for.
-        type: str
-        choices:
-          auto: Those of AIKit's workflows, for the images that AIKit signs.
-          key: That of O(verify.key), for every image of a registry.
-          none: Nobody's. All that is taken is in RV(signatures.skipped).
-        default: auto
-      key:
-        description:
-          - Public key, as a path on the build host or as the reference of a key in a KMS. For O(verify.mode=key).
-        type: str
-      ignore_tlog:
-        description:
-          - Ask for no entry in the public transparency log, which needs the network. For O(verify.mode=key), with signatures that are not there.
-        type: bool
-        default: false
-      identity:
-        description:
-          - Regular expression for who must have signed, instead of AIKit's workflows. It begins with C(^). For O(verify.mode=auto).
-        type: str
-      issuer:
-        description:
-          - Who vouches for O(verify.identity); by default GitHub's workflows, C(https://token.actions.githubusercontent.com).
-        type: str
-      mirrors:
-        description:
-          - Ask for AIKit's signatures also where O(registry_mirrors) stands in for its registry. They must have been copied along (C(cosign copy)).
-        type: bool
-        default: false
   sign_key:
     description:
       - Private key to sign the image with, as a path on the build host or as the reference of a key in a KMS. Needs O(push), because a signature
@@ -614,7 +576,7 @@ actions:
 import dataclasses
 
 from ..module_utils._io.build import Request, build
-from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, hide_build_secrets, hide_sources, run_module
+from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, VERIFY_OPTION, hide_build_secrets, hide_sources, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -645,17 +607,7 @@ ARGUMENT_SPEC = {
     "oci_layout": {"type": "path"},
     "lock": {"type": "path"},
     "lock_update": {"type": "bool", "default": False},
-    "verify": {
-        "type": "dict",
-        "options": {
-            "mode": {"type": "str", "choices": ["auto", "key", "none"], "default": "auto"},
-            "key": {"type": "str", "no_log": False},
-            "ignore_tlog": {"type": "bool", "default": False},
-            "identity": {"type": "str"},
-            "issuer": {"type": "str"},
-            "mirrors": {"type": "bool", "default": False},
-        },
-    },
+    "verify": VERIFY_OPTION,
     # A path; what it holds is never read here
     "sign_key": {"type": "str", "no_log": False},
     "sign_password": {"type": "str", "no_log": True},

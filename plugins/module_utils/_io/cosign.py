@@ -17,9 +17,9 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 from .._core import cosign as rules
 from .._core import registry as names
 from .._core.cosign import Connection, Demand, Policy
-from .._core.plan import Action
+from .._core.plan import Action, Plan, report
 from . import command, files
-from .registry import RegistrySettings
+from .registry import Registry, RegistrySettings
 from .registry_login import docker_config
 
 # cosign gives up after three minutes itself
@@ -152,6 +152,33 @@ class Signer:
             raise rules.trouble(what, status, errors)
 
 
+def records_beside(cache: str) -> str:
+    """Where it is remembered what was verified: beside the digest cache."""
+    return os.path.join(os.path.dirname(os.path.expanduser(cache).rstrip("/")), "signatures")
+
+
+def verify_image(name: str, verify: Optional[Mapping[str, Any]], cache: str, settings: RegistrySettings, check_mode: bool) -> dict[str, Any]:
+    """The result of module aikit_image_verify. No registry is asked about an image that needs no signature."""
+    remote = names.parse_name(name)
+    policy = rules.parse_policy(verify)
+    mirrors = names.check_mirrors(settings.mirrors)
+
+    def source_of(repository: str) -> str:
+        return names.mirrored(repository, mirrors)
+
+    verifier = Verifier(policy, Cosign(settings), source_of, records_beside(cache), check_mode)
+    digest = remote.digest
+    if not digest and not isinstance(rules.demand(policy, remote.full_repository, source_of), str):
+        registry = Registry(settings)
+        try:
+            digest = registry.raw_manifest(registry.source_of(remote), remote.reference, remote.text)[0]
+        finally:
+            registry.close()
+    verifier.verify(name, digest)
+    pull = f"{remote.full_repository}@{digest}" if verifier.verified else ""
+    return report(Plan(), digest=digest, pull=pull, signatures={"verified": verifier.verified, "skipped": verifier.skipped})
+
+
 class Signatures:
     """Both sides for one run of a builder: ``request`` has the options of the module."""
 
@@ -160,9 +187,8 @@ class Signatures:
         policy = rules.parse_policy(request.verify)
         self.check_mode = check_mode
         self.cosign = cosign or Cosign(request.registry_settings)
-        records = os.path.join(os.path.dirname(os.path.expanduser(request.cache).rstrip("/")), "signatures")
         mirrors = names.check_mirrors(request.registry_mirrors or {})
-        self.verifier = Verifier(policy, self.cosign, lambda repository: names.mirrored(repository, mirrors), records, check_mode)
+        self.verifier = Verifier(policy, self.cosign, lambda repository: names.mirrored(repository, mirrors), records_beside(request.cache), check_mode)
         self.signer = Signer(self.cosign, request.sign_key, request.sign_password or "", bool(request.sign_tlog)) if request.sign_key else None
         self.signed: dict[str, Any] = {}
         if self.signer is not None:
