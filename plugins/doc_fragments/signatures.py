@@ -11,7 +11,8 @@ class ModuleDocFragment:
 options:
   verify:
     description:
-      - Whose signature an image must have that is taken from a registry. C(cosign) on the host of the module verifies it, by digest and before anything of it is used;
+      - Whose signature an image must have that is taken from a registry. C(cosign) on the host of the module verifies it, by digest and
+        before anything of it is used;
         what was verified once is remembered, so that a second run asks nobody.
       - By default what AIKit signs, where it comes from AIKit's own registries. What is taken without a signature is named with the reason
         in RV(signatures.skipped).
