@@ -525,21 +525,36 @@ instance:
     driver: docker
     reason: Docker's own BuildKit, with the containerd image store
 signatures:
-  description:
-    - What was verified (C(verified), with who signed) and what was taken without a signature (C(skipped), with the reason), by name and digest.
-    - C(signed) tells of the signature that O(sign_key) asks for; its C(changed) is whether it was made, or would be. Empty without O(sign_key).
+  description: Signatures of what was taken and made.
   returned: always
   type: dict
-  sample:
+  contains:
     verified:
-      - ref: ghcr.io/kaito-project/aikit/base:latest
-        digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
-        by: https://github.com/kaito-project/aikit/.github/workflows/release-base.yaml@refs/heads/main
+      description: Who signed what, by name and digest.
+      type: list
+      elements: dict
+      sample:
+        - ref: ghcr.io/kaito-project/aikit/base:latest
+          digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
+          by: https://github.com/kaito-project/aikit/.github/workflows/release-base.yaml@refs/heads/main
     skipped:
-      - ref: ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64
+      description: What was taken without a signature, and the reason.
+      type: list
+      elements: dict
+      sample:
+        - ref: ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64
+          digest: sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
+          reason: AIKit does not sign its copy of LocalAI's program; it is taken by its digest
+    signed:
+      description:
+        - The signature that O(sign_key) asks for. C(changed) is whether it was made, or would be. Empty without O(sign_key).
+      type: dict
+      sample:
+        ref: registry.example:5000/gemma:1
         digest: sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
-        reason: AIKit does not sign its copy of LocalAI's program; it is taken by its digest
-    signed: {}
+        key: /etc/aikit/fleet.key
+        tlog: false
+        changed: true
 bytes_written:
   description: Bytes written to O(archive) and O(oci_layout).
   returned: always

@@ -73,15 +73,23 @@ pull:
   type: str
   sample: ghcr.io/kaito-project/aikit/llama3.1@sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
 signatures:
-  description: What was verified (C(verified), with who signed), or not (C(skipped), with the reason).
+  description: Whether the image was verified.
   returned: always
   type: dict
-  sample:
+  contains:
     verified:
-      - ref: ghcr.io/kaito-project/aikit/llama3.1:8b
-        digest: sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
-        by: https://github.com/kaito-project/aikit/.github/workflows/patch-models.yaml@refs/heads/main
-    skipped: []
+      description: Who signed what, by name and digest.
+      type: list
+      elements: dict
+      sample:
+        - ref: ghcr.io/kaito-project/aikit/llama3.1:8b
+          digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
+          by: https://github.com/kaito-project/aikit/.github/workflows/patch-models.yaml@refs/heads/main
+    skipped:
+      description: What was taken without a signature, and the reason.
+      type: list
+      elements: dict
+      sample: []
 actions:
   description: Always empty.
   returned: always
