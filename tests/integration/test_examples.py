@@ -163,7 +163,7 @@ class Sandbox:
             (r"http://127\.0\.0\.1:8080(?=\n    container)", f"http://127.0.0.1:{port}"),
             (r"hosts: aikit_hosts", "hosts: localhost"),
             (r"registry\.example:5000|ghcr\.io(?=/ggml-org|/kaito-project/aikit/llama)", registry),
-            (r"(?m)^( *)(source|src): huggingface://", rf"\1hub_url: {hub}\n\1\2: huggingface://"),
+            (r"(?m)^( {4})(source|src): huggingface://", rf"\1hub_url: {hub}\n\1\2: huggingface://"),
         )
 
     def replaced(self, text: str) -> str:
@@ -376,6 +376,6 @@ def test_fragments_of_the_guides(path, number, sandbox, request):
         (sandbox.project / "group_vars").mkdir()
         (sandbox.project / "group_vars/aikit_hosts.yml").write_text(text)
         (sandbox.project / "inventory.yml").write_text("aikit_hosts:\n  hosts:\n    gpu1.example:\n")
-        run = support.playbook("aikit.fleet.plan", "-i", "inventory.yml", cwd=sandbox.project)
+        run = support.playbook("aikit.fleet.plan", "-i", "inventory.yml", "-e", "vault_registry_password=s3cret-word", cwd=sandbox.project)
         assert run.code or "llama" in run.results("What would run where")[0]["msg"][2]
     assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
