@@ -27,6 +27,42 @@ import support
 USER, PASSWORD = "anna", "correct-horse"
 
 
+def cosign() -> str:
+    """cosign: the machine's own, else out of Debian 13's package, with an apt that knows that suite alone and touches nothing of the machine's."""
+    found = shutil.which("cosign")
+    if found:
+        return found
+    path = support.CACHE / "test-programs/cosign/usr/bin/cosign"
+    if path.exists():
+        return str(path)
+    listed = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian"]
+    mirrors = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    assert mirrors, "apt on this machine knows no Debian mirror; apt-get update makes its own known"
+    target = support.CACHE / f"test-programs/cosign.{os.getpid()}"
+    state = target / "apt"
+    (state / "lists/partial").mkdir(parents=True)
+    (state / "cache/archives/partial").mkdir(parents=True)
+    (state / "status").touch()
+    (state / "sources.list").write_text(f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {min(mirrors)} trixie main\n")
+    settings = {
+        "Dir::State": state,
+        "Dir::State::status": state / "status",
+        "Dir::Cache": state / "cache",
+        "Dir::Etc::sourcelist": state / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "APT::Sandbox::User": "",
+    }
+    apt = ["apt-get", "-qq", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+    for words in (["update"], ["download", "cosign"]):
+        subprocess.run([*apt, *words], cwd=target, check=True)
+    (archive,) = target.glob("*.deb")
+    subprocess.run(["dpkg-deb", "--extract", str(archive), str(target)], check=True)
+    archive.unlink()
+    shutil.rmtree(state)
+    target.rename(path.parents[2])
+    return str(path)
+
+
 def program() -> str:
     """docker-registry; out of Debian's package, which would start a service if it were installed."""
     found = shutil.which("docker-registry")

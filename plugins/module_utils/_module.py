@@ -22,6 +22,7 @@ __all__ = [
     "ENGINE_OPTION",
     "REGISTRY_OPTIONS",
     "STATUS_FILE_OPTION",
+    "VERIFY_OPTION",
     "hide_build_secrets",
     "hide_sources",
     "report",
@@ -49,6 +50,20 @@ REGISTRY_OPTIONS = {
             "username": {"type": "str", "required": True},
             "password": {"type": "str", "required": True, "no_log": True},
         },
+    },
+}
+
+# Documented in plugins/doc_fragments/signatures.py
+VERIFY_OPTION = {
+    "type": "dict",
+    "options": {
+        "mode": {"type": "str", "choices": ["auto", "key", "none"], "default": "auto"},
+        # The public one
+        "key": {"type": "str", "no_log": False},
+        "ignore_tlog": {"type": "bool", "default": False},
+        "identity": {"type": "str"},
+        "issuer": {"type": "str"},
+        "mirrors": {"type": "bool", "default": False},
     },
 }
 

@@ -15,6 +15,7 @@ author:
 extends_documentation_fragment:
   - aikit.fleet.progress
   - aikit.fleet.registry
+  - aikit.fleet.signatures
 description:
   - Assembles an image from an C(aikitfile), a base and model files, without a daemon and without a temporary copy of the weights.
   - What needs commands inside the image is built by BuildKit with AIKit's own frontend (C(docker buildx build)); O(builder=auto) decides,
@@ -229,6 +230,21 @@ options:
     type: list
     elements: str
     default: []
+  sign_key:
+    description:
+      - Private key to sign the image with, as a path on the build host or as the reference of a key in a KMS. Needs O(push), because a signature
+        is kept beside the image.
+      - An image that this key has signed is not signed again.
+    type: str
+  sign_password:
+    description:
+      - Password of O(sign_key).
+    type: str
+  sign_tlog:
+    description:
+      - Write the signature into sigstore's public transparency log. Everybody can read there that this digest was signed with this key.
+    type: bool
+    default: false
   store:
     description:
       - Where models that are downloaded are kept, see M(aikit.fleet.model_file).
@@ -328,6 +344,22 @@ EXAMPLES = r"""
     push: true
     oci_layout: /srv/images/layout
     registry_ca_file: /etc/ssl/example-ca.pem
+
+- name: Sign what is pushed, on parts that were copied into a registry of yours and signed there with another key
+  aikit.fleet.aikit_image:
+    name: registry.example:5000/gemma-localai:1
+    src: aikitfiles/gemma.yaml
+    aikit_version: main
+    registry_mirrors:
+      ghcr.io: registry.example:5000/ghcr
+      quay.io: registry.example:5000/quay
+    verify:
+      mode: key
+      key: /etc/aikit/mirror.pub
+      ignore_tlog: true
+    push: true
+    sign_key: /etc/aikit/fleet.key
+    sign_password: "{{ vault_sign_password }}"
 
 - name: Build what needs commands inside the image with AIKit's frontend
   aikit.fleet.aikit_image:
@@ -492,6 +524,37 @@ instance:
     name: default
     driver: docker
     reason: Docker's own BuildKit, with the containerd image store
+signatures:
+  description: Signatures of what was taken and made.
+  returned: always
+  type: dict
+  contains:
+    verified:
+      description: Who signed what, by name and digest.
+      type: list
+      elements: dict
+      sample:
+        - ref: ghcr.io/kaito-project/aikit/base:latest
+          digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
+          by: https://github.com/kaito-project/aikit/.github/workflows/release-base.yaml@refs/heads/main
+    skipped:
+      description: What was taken without a signature, and the reason.
+      type: list
+      elements: dict
+      sample:
+        - ref: ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64
+          digest: sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
+          reason: AIKit does not sign its copy of LocalAI's program; it is taken by its digest
+    signed:
+      description:
+        - The signature that O(sign_key) asks for. C(changed) is whether it was made, or would be. Empty without O(sign_key).
+      type: dict
+      sample:
+        ref: registry.example:5000/gemma:1
+        digest: sha256:6d6f36d0e3b0f5b9b0c3f1a1f7c6b0a55f2d1a3d4a8f2d6c0a3a5f0e9d0b7c11
+        key: /etc/aikit/fleet.key
+        tlog: false
+        changed: true
 bytes_written:
   description: Bytes written to O(archive) and O(oci_layout).
   returned: always
@@ -528,7 +591,7 @@ actions:
 import dataclasses
 
 from ..module_utils._io.build import Request, build
-from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, hide_build_secrets, hide_sources, run_module
+from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, VERIFY_OPTION, hide_build_secrets, hide_sources, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -559,6 +622,11 @@ ARGUMENT_SPEC = {
     "oci_layout": {"type": "path"},
     "lock": {"type": "path"},
     "lock_update": {"type": "bool", "default": False},
+    "verify": VERIFY_OPTION,
+    # A path; what it holds is never read here
+    "sign_key": {"type": "str", "no_log": False},
+    "sign_password": {"type": "str", "no_log": True},
+    "sign_tlog": {"type": "bool", "default": False},
     "store": {"type": "path", "default": "~/.cache/aikit-fleet/models"},
     "cache": {"type": "path", "default": "~/.cache/aikit-fleet/digests"},
     "blobs": {"type": "path", "default": "~/.cache/aikit-fleet/blobs"},

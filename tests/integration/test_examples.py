@@ -16,11 +16,13 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import registries
 import stand_ins
 import support
 import yaml
@@ -38,6 +40,7 @@ PLUGINS = sorted(ROOT.glob("plugins/modules/*.py")) + sorted(ROOT.glob("plugins/
 CHECKED = {"llama_cpp_base", "docker_daemon_config", "nvidia_cdi_spec", "nvidia_container_check"}
 # What an example takes from tasks before it
 VARIABLES = {
+    "aikit_image": {"vault_sign_password": "s3cret-word"},
     "aikit_image_load": {"build": {"image": {"id": f"sha256:{'0' * 64}", "layers": [{"digest": f"sha256:{'1' * 64}"}]}}},
     "gguf_info": {"model_token": "t0ken"},
     "model_file": {"model_token": "t0ken"},
@@ -54,6 +57,40 @@ def fake_docker():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{ROOT / 'tests/fixtures/fake-docker'}:{os.environ['PATH']}")
         yield
+
+
+# Keyless signatures need sigstore's servers: in place of those this says that they are good. Keys go to the real cosign
+COSIGN = """#!/bin/sh
+case "$*" in
+*--certificate-identity-regexp=*) echo '[]' ;;
+*) exec {program} "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def signing(sandbox, registry, monkeypatch):
+    """Keys where the examples have them, and everything in the registry signed with that of its mirror."""
+    keys, programs, program = sandbox.path / "aikit", sandbox.path / "programs", registries.cosign()
+    keys.mkdir()
+    programs.mkdir()
+    (programs / "cosign").write_text(COSIGN.format(program=program))
+    (programs / "cosign").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    environment = {**os.environ, "COSIGN_PASSWORD": "s3cret-word"}
+
+    def run(*words: str) -> None:
+        subprocess.run([program, *words], cwd=keys, env=environment, check=True, capture_output=True)
+
+    for key in ("mirror", "fleet"):
+        run("generate-key-pair", f"--output-key-prefix={key}")
+    stand_ins.Pusher(registry.host).image("llama", "1", [stand_ins.layer(stand_ins.entry("llama", b"1"))])
+    root = registry.folder / "data/docker/registry/v2/repositories"
+    for link in [*root.glob("ghcr/**/tags/*/current/link"), *root.glob("quay/**/tags/*/current/link"), root / "llama/_manifests/tags/1/current/link"]:
+        repository = link.relative_to(root).as_posix().partition("/_manifests")[0]
+        if not link.parents[1].name.endswith(".sig"):
+            key = "fleet" if repository == "llama" else "mirror"
+            run("sign", f"--key={key}.key", "--yes", "--tlog-upload=false", f"{registry.host}/{repository}@{link.read_text()}")
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +154,7 @@ class Sandbox:
             (r"(?<=context: )/srv\b", f"{path}/srv"),
             (r"/var/tmp/gemma\.tar", f"{path}/srv/images/gemma.tar"),
             (r"/tmp/api-key", f"{path}/api-key"),
+            (r"/etc/aikit/", f"{path}/aikit/"),
             (r"/run/secrets/hf-token", f"{path}/hf-token"),
             (r"localhost/gemma:1", "localhost/aikit-e2e/example:1"),
             (r"localhost/gemma-localai:1", "localhost/aikit-e2e/example-localai:1"),
@@ -124,8 +162,8 @@ class Sandbox:
             (r"(?<=inference_release:\n    name: )llama\b", SERVICE),
             (r"http://127\.0\.0\.1:8080(?=\n    container)", f"http://127.0.0.1:{port}"),
             (r"hosts: aikit_hosts", "hosts: localhost"),
-            (r"registry\.example:5000|ghcr\.io(?=/ggml-org)", registry),
-            (r"(?m)^( *)(source|src): huggingface://", rf"\1hub_url: {hub}\n\1\2: huggingface://"),
+            (r"registry\.example:5000|ghcr\.io(?=/ggml-org|/kaito-project/aikit/llama)", registry),
+            (r"(?m)^( {4})(source|src): huggingface://", rf"\1hub_url: {hub}\n\1\2: huggingface://"),
         )
 
     def replaced(self, text: str) -> str:
@@ -164,6 +202,8 @@ def test_examples_of_plugins(path, sandbox, request):
     text, name = examples(path), path.stem
     if name == "aikit_image":
         request.getfixturevalue("fake_docker")
+    if name in ("aikit_image", "aikit_image_verify"):
+        request.getfixturevalue("signing")
     if name == "aikit_image_load":
         tiny_base(sandbox.path / "base.tar")
         text = BUILT.format(base=sandbox.path / "base.tar") + text
@@ -320,11 +360,13 @@ def test_fragments_of_the_guides(path, number, sandbox, request):
     document = yaml.load(text, Loader)
     if path.stem == "buildkit":
         request.getfixturevalue("fake_docker")
+    if path.stem in ("buildkit", "registries"):
+        request.getfixturevalue("signing")
     if isinstance(document, list) and any("import_playbook" in key or key == "hosts" for entry in document for key in entry):
         (sandbox.project / "play.yml").write_text(text)
         run = support.playbook("play.yml", "--syntax-check", cwd=sandbox.project)
     elif isinstance(document, list):
-        run = sandbox.tasks(text, {"model_token": "t0ken"})
+        run = sandbox.tasks(text, {"model_token": "t0ken", "vault_sign_password": "s3cret-word"})
     else:
         if all(key.startswith(ROLES) for key in document) and "inference_services" not in document:
             text += "inference_services:\n  - name: llama\n    image: localhost/aikit-e2e/example:1\n"
@@ -334,6 +376,6 @@ def test_fragments_of_the_guides(path, number, sandbox, request):
         (sandbox.project / "group_vars").mkdir()
         (sandbox.project / "group_vars/aikit_hosts.yml").write_text(text)
         (sandbox.project / "inventory.yml").write_text("aikit_hosts:\n  hosts:\n    gpu1.example:\n")
-        run = support.playbook("aikit.fleet.plan", "-i", "inventory.yml", cwd=sandbox.project)
+        run = support.playbook("aikit.fleet.plan", "-i", "inventory.yml", "-e", "vault_registry_password=s3cret-word", cwd=sandbox.project)
         assert run.code or "llama" in run.results("What would run where")[0]["msg"][2]
     assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"

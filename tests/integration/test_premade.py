@@ -11,6 +11,7 @@ that answers and logs as LocalAI does, and what is tested with it is what happen
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -19,6 +20,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import registries
 import support
 import yaml
 from helpers import task
@@ -206,6 +208,45 @@ def test_a_tag_that_moved(own, pushed):
     back = own.run()
     assert back.code == 0, back.output[-4000:]
     assert own.state_of(NAME)["current"]["digest"] == first and verdict_of(own) == "cpu"
+
+
+def test_only_what_is_signed_reaches_a_host(own, pushed, tmp_path, monkeypatch):
+    """The builder verifies with the real cosign; the host gets the digest, whatever the tag means by then."""
+    program = registries.cosign()
+    monkeypatch.setenv("PATH", f"{Path(program).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("COSIGN_PASSWORD", "")
+    for key in ("maker", "stranger"):
+        subprocess.run([program, "generate-key-pair", f"--output-key-prefix={key}"], cwd=tmp_path, check=True, capture_output=True)
+    name, digest = pushed("cpu")
+    own.services = [{"name": NAME, "image": name, "port": support.free_port()}]
+    own.write()
+
+    def deploy(mode: str, *more: str) -> support.Run:
+        key = {"key": str(tmp_path / f"{mode}.pub"), "mode": "key", "ignore_tlog": True}
+        told = {"inference_verify": key if mode != "none" else {"mode": "none"}, "inference_cache_dir": str(tmp_path / "cache")}
+        return own.run("deploy.yml", "-e", json.dumps(told), *more)
+
+    unsigned = deploy("maker")
+    assert unsigned.code != 0 and f"{name.rpartition(':')[0]}@{digest} is not signed" in unsigned.messages(), unsigned.messages()
+    assert docker("images", "--quiet", name) == ""
+    ref = f"{name.rpartition(':')[0]}@{digest}"
+    sign = [program, "sign", f"--key={tmp_path / 'maker.key'}", "--yes", "--tlog-upload=false", ref]
+    subprocess.run(sign, check=True, capture_output=True)
+    stranger = deploy("stranger")
+    assert stranger.code != 0 and "has no signature by key" in stranger.messages() and docker("images", "--quiet", name) == ""
+    check = deploy("maker", "--check")
+    assert check.code == 0 and docker("images", "--quiet", name) == "", check.output[-3000:]
+    done = deploy("maker")
+    assert done.code == 0, done.output[-4000:]
+    (told,) = done.results("Verify who signed the image")
+    assert told["pull"] == ref and told["signatures"]["verified"][0]["by"] == f"key {tmp_path / 'maker.pub'}"
+    current = own.state_of(NAME)["current"]
+    assert (current["digest"], current["image"]) == (digest, name)
+    again = deploy("maker")
+    assert (again.code, again.changed) == (0, 0), again.output[-3000:]
+    # Asked for each time, it is the same image each time
+    always = deploy("maker", "-e", "inference_pull=always")
+    assert (always.code, always.changed) == (0, 0), always.output[-3000:]
 
 
 def test_cpu_where_proven_was_expected(own, pushed):

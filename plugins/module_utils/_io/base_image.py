@@ -54,10 +54,20 @@ class ImageSource:
     open: Callable[[Descriptor], Iterator[bytes]]
 
 
-def find_base(text: str, platform: str, hint: ServerHint, registry: Registry, store: BlobStore, cache: files.DigestCache, pinned: str = "") -> FoundBase:
+def find_base(
+    text: str,
+    platform: str,
+    hint: ServerHint,
+    registry: Registry,
+    store: BlobStore,
+    cache: files.DigestCache,
+    pinned: str = "",
+    verify: Callable[[str, str], None] = lambda ref, digest: None,
+) -> FoundBase:
     """The base that ``text`` names, for ``platform`` (empty: the only one that there is).
 
     ``pinned`` is the digest that a lock has for it: then that is read, whatever the name means today.
+    ``verify`` is called with the name and the digest of an image in a registry, before its layers are read.
     """
     kind = image_base.kind(text)
     path = os.path.expanduser(os.path.expandvars(text))
@@ -78,6 +88,7 @@ def find_base(text: str, platform: str, hint: ServerHint, registry: Registry, st
         raise AikitError(f"base: {text} is neither a file, nor a layout, nor the name of an image.", "Build a base with role llama_cpp_base, or name an image.")
     else:
         source = registry_source(text, platform, registry, store, pinned)
+        verify(source.ref, source.index_digest or source.digest)
     return FoundBase(_describe(source, hint, cache), blob_path=source.blob_path, resolved=source.index_digest or source.digest)
 
 

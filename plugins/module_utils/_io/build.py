@@ -26,6 +26,7 @@ from .._core.plan import Action, Plan, report
 from .._core.tar import Segment
 from . import buildkit, files, progress
 from .base_image import FoundBase, find_base
+from .cosign import Signatures
 from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
 from .image import FoundModels, find_models, layer_digest, load_needs, verified_chunks
@@ -78,6 +79,10 @@ class Request:
     buildx_builder: Optional[str] = None
     buildkit_image: Optional[str] = None
     buildkitd_config: Optional[str] = None
+    verify: Optional[Mapping[str, Any]] = None
+    sign_key: Optional[str] = None
+    sign_password: Optional[str] = field(default=None, repr=False)
+    sign_tlog: bool = False
 
     @property
     def places(self) -> Places:
@@ -107,17 +112,18 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     if request.lock_update and not request.lock:
         raise AikitError("lock_update is true, and no lock is named.", "Set lock to the path of the lock file.")
     lock = _read_lock(request.lock)
+    signatures = Signatures(request, check_mode)
     if choice.builder == "buildkit":
-        return buildkit.build(request, choice, aikitfile, findings, name, check_mode, started, lock)
+        return buildkit.build(request, choice, aikitfile, findings, name, check_mode, started, lock, signatures)
     cache = files.DigestCache(request.cache, read_only=check_mode)
     pins = Lock() if request.lock_update else lock
     registry, store = Registry(request.registry_settings), BlobStore(request.blobs)
     # Before a model is fetched: what cannot be had, or cannot serve it, is known now
     maker: Maker
     if request.server == "localai":
-        maker = LocalAIMaker(request, aikitfile, registry, store, cache, pins, check_mode)
+        maker = LocalAIMaker(request, aikitfile, registry, store, cache, pins, signatures, check_mode)
     else:
-        maker = LlamaCppMaker(request, aikitfile, registry, store, cache, pins)
+        maker = LlamaCppMaker(request, aikitfile, registry, store, cache, pins, signatures)
     context = request.context or request.parsed.get("directory") or ""
     tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {}, request.hub_url)
     reach = Reach(hub_url=request.hub_url, registry=request.registry_settings)
@@ -125,17 +131,20 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     findings = (*findings, *found.findings)
     fetched = (*maker.actions, *found.actions)
     if maker.absent or found.absent:
-        return _unknown(name, fetched, request, findings, started, choice.reason)
+        return _unknown(name, fetched, request, findings, started, choice.reason, signatures)
     whole = _assemble(maker, name, found, cache)
     content = _lock_content(whole, aikitfile, maker, found) if request.lock else {}
     remarks = (*maker.findings, *(locks.check(lock, content, request.lock_update) if content else ()))
     outputs = Outputs(whole, request.places, cache, registry, store, open_engine)
     plan = _with_lock(outputs.plan(), request.lock or "", lock, content)
+    pushed = request.push and not any(action.verb == "push" for action in plan.actions)
+    plan = replace(plan, actions=(*plan.actions, *signatures.plan(name, whole.digest, pushed)))
     reused = outputs.reused
     sent = written = 0
     if not check_mode:
         sent, written = outputs.apply()
         reused &= outputs.reused
+        signatures.apply(name, whole.digest)
         if any(action.verb == "lock" for action in plan.actions):
             files.write_atomic(str(request.lock), locks.render(content), keep=True)
     registry.close()
@@ -147,6 +156,7 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
+        signatures=signatures.result(),
         reason=choice.reason,
         **_given(request),
     )
@@ -155,7 +165,16 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
 class LlamaCppMaker(Maker):
     """llama.cpp's server on a base that holds it."""
 
-    def __init__(self, request: Request, aikitfile: Aikitfile, registry: Registry, store: BlobStore, cache: files.DigestCache, pins: Lock) -> None:
+    def __init__(
+        self,
+        request: Request,
+        aikitfile: Aikitfile,
+        registry: Registry,
+        store: BlobStore,
+        cache: files.DigestCache,
+        pins: Lock,
+        signatures: Signatures,
+    ) -> None:
         super().__init__()
         if request.base is None:
             hint = "Build one with role llama_cpp_base and give the path of its .tar file, or name an image."
@@ -165,7 +184,8 @@ class LlamaCppMaker(Maker):
         self.sources = image_base.split_bases(request.base, request.platforms)
         hint = image_base.parse_hint(request.base_server)
         self.bases: dict[str, FoundBase] = {
-            platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text)) for platform, text in self.sources.items()
+            platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text), signatures.verify)
+            for platform, text in self.sources.items()
         }
         if len(self.bases) > 1 and not all(platform.startswith("linux/") for platform in self.bases):
             raise AikitError(f"platforms: {', '.join(self.bases)}: images are for linux.", "Name linux platforms.")
@@ -240,9 +260,18 @@ def _given(request: Request) -> dict[str, Any]:
     return {key: value for key, value in (("archive", request.archive), ("oci_layout", request.oci_layout), ("lock", request.lock)) if value}
 
 
-def _unknown(name: str, downloads: Sequence[Action], request: Request, findings: tuple[Finding, ...], started: float, reason: str) -> dict[str, Any]:
+def _unknown(
+    name: str,
+    downloads: Sequence[Action],
+    request: Request,
+    findings: tuple[Finding, ...],
+    started: float,
+    reason: str,
+    signatures: Signatures,
+) -> dict[str, Any]:
     """Check mode before the models were fetched: what would be done, without digests."""
-    actions = [*downloads, *request.places.actions(name), *([Action("lock", request.lock)] if request.lock else [])]
+    signing = signatures.plan(name, "", False)
+    actions = [*downloads, *request.places.actions(name), *signing, *([Action("lock", request.lock)] if request.lock else [])]
     return report(
         Plan(tuple(actions), {}, {"ref": name} if actions else {}),
         image={"ref": name, "digest": "", "id": "", "size_bytes": 0, "layers": []},
@@ -251,6 +280,7 @@ def _unknown(name: str, downloads: Sequence[Action], request: Request, findings:
         bytes_written=0,
         duration_seconds=round(time.monotonic() - started, 3),
         builder="direct",
+        signatures=signatures.result(),
         reason=reason,
         **_given(request),
     )

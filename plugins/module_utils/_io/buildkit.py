@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -32,11 +31,12 @@ from .._core.engine import uses_containerd_store
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
-from .._core.registry import Credentials
 from . import command, files, progress
+from .cosign import Signatures
 from .engine import Engine, open_engine, present_image
 from .image import verified_chunks
 from .registry import Registry
+from .registry_login import docker_config
 
 # For what only asks. A first look at an instance of ours starts its container
 ASK_SECONDS = 60.0
@@ -94,9 +94,10 @@ def build(
     check_mode: bool,
     started: float,
     lock: Lock,
+    signatures: Signatures,
 ) -> dict[str, Any]:
     """The result of module aikit_image with builder buildkit."""
-    run = _Run(request, aikitfile, builders.release(request.aikit_version), name, check_mode, Registry(request.registry_settings), lock)
+    run = _Run(request, aikitfile, builders.release(request.aikit_version), name, check_mode, Registry(request.registry_settings), lock, signatures)
     try:
         return run.result(choice, findings, started)
     finally:
@@ -105,7 +106,15 @@ def build(
 
 class _Run:
     def __init__(
-        self, request: Any, aikitfile: Aikitfile, release: data_aikit.Version, name: str, check_mode: bool, registry: Registry, lock: Lock
+        self,
+        request: Any,
+        aikitfile: Aikitfile,
+        release: data_aikit.Version,
+        name: str,
+        check_mode: bool,
+        registry: Registry,
+        lock: Lock,
+        signatures: Signatures,
     ) -> None:
         self.request = request
         self.aikitfile = aikitfile
@@ -117,6 +126,7 @@ class _Run:
         self.commands = Commands()
         self.registry = registry
         self.lock = lock
+        self.signatures = signatures
         self.cache = files.DigestCache(request.cache, read_only=check_mode)
         self.context = request.context or request.parsed.get("directory") or ""
         self.compression = request.compression or "uncompressed"
@@ -136,6 +146,8 @@ class _Run:
         versions, instance, platforms = self._host(wanted)
         context = self._context_digests()
         asked, frontend = frontend, self._pinned(frontend, origin)
+        # BuildKit asks its own mirrors, not those of the task
+        self.signatures.verify(frontend, frontend.partition("@")[2], mirrors=False)
         inputs = core.inputs(self.aikitfile.sha256, frontend, self.build_args, platforms, context, self.compression, self.secrets)
         state = files.read_json(self.state_path)
         observed = {target.key: self._observe(target) for target in wanted}
@@ -148,6 +160,7 @@ class _Run:
             image, written = self._apply(lacking, inputs, state, instance, versions, frontend, platforms, hidden)
         elif not lacking:
             image = image or self._image({target.key: observed[target.key].digest for target in wanted}, wanted, "", platforms)
+        plan = self._sign(plan, lacking, observed, image)
         if self.request.lock:
             plan = self._lock(plan, self._locked(asked, frontend, context, str(image.get("digest") or "")))
         return report(
@@ -161,11 +174,21 @@ class _Run:
             reason=choice.reason,
             frontend=frontend,
             fingerprint=core.fingerprint(inputs),
+            signatures=self.signatures.result(),
             instance={"name": instance.name, "driver": instance.driver, "reason": instance.reason},
             **({"archive": self.request.archive} if self.request.archive else {}),
             **({"oci_layout": self.request.oci_layout} if self.request.oci_layout else {}),
             **({"lock": self.request.lock} if self.request.lock else {}),
         )
+
+    def _sign(self, plan: Plan, lacking: Sequence[Target], observed: Mapping[str, Observed], image: Mapping[str, Any]) -> Plan:
+        """The plan with the signature in it, where that is missing; outside of check mode it is made."""
+        pushed = next((observed[key].digest for key in observed if key.startswith("push")), "")
+        waiting = any(target.kind == "push" for target in lacking)
+        digest = str(image.get("digest") or "") if waiting else pushed
+        actions = self.signatures.plan(self.name, digest, not waiting)
+        self.signatures.apply(self.name, digest)
+        return replace(plan, actions=(*plan.actions, *actions))
 
     # --- the lock
 
@@ -410,7 +433,7 @@ class _Run:
                     self.request.cache_to,
                 )
             )
-            environment.update(_docker_config(work, self.request.registry_auth_file, rules.given_logins(self.request.registry_logins or ())))
+            environment.update(docker_config(work, self.request.registry_auth_file, rules.given_logins(self.request.registry_logins or ())))
             output = core.Progress()
             with progress.stage(f"BuildKit: {self.name}", unit="steps") as stage:
 
@@ -564,37 +587,6 @@ def _workspace(prefix: str) -> Iterator[str]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _docker_config(work: str, auth_file: Optional[str], logins: Mapping[str, Credentials]) -> dict[str, str]:
-    """The environment with which docker takes its logins from a file or from the task, and everything else from where it always does."""
-    if not auth_file and not logins:
-        return {}
-    usual = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
-    document: dict[str, Any] = {}
-    source = os.path.expanduser(auth_file) if auth_file else os.path.join(usual, "config.json")
-    try:
-        with open(source, "rb") as handle:
-            document = rules.parse_login_file(handle.read(), source)
-    except OSError as exc:
-        if auth_file:
-            raise AikitError(
-                f"registry_auth_file: {auth_file} cannot be read: {exc.strerror}.", "Log in first (docker login, podman login), or leave it out."
-            ) from None
-    if logins:
-        # A program that keeps logins would be asked before what stands here
-        document = {"auths": dict(document.get("auths") or {}), "credHelpers": dict(document.get("credHelpers") or {})}
-    for host, login in logins.items():
-        key = "https://index.docker.io/v1/" if host == rules.DOCKER_HUB else host
-        document["auths"][key] = {"auth": base64.b64encode(f"{login.user}:{login.password}".encode()).decode()}
-        document["credHelpers"].pop(key, None)
-    path = os.path.join(work, "docker")
-    os.mkdir(path, 0o700)
-    files.write_atomic(os.path.join(path, "config.json"), json.dumps(document).encode(), 0o600, durable=False)
-    for name in ("cli-plugins", "contexts"):
-        if os.path.isdir(os.path.join(usual, name)):
-            os.symlink(os.path.join(usual, name), os.path.join(path, name))
-    return {"DOCKER_CONFIG": path, "BUILDX_CONFIG": os.environ.get("BUILDX_CONFIG") or os.path.join(usual, "buildx")}
 
 
 # --- archives and layouts

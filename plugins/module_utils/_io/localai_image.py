@@ -32,6 +32,7 @@ from .._core.plan import Action
 from .._core.tar import FileRef
 from . import files
 from .blob_store import BlobStore
+from .cosign import Signatures
 from .image import FoundModels
 from .registry import Registry, RemoteManifest
 from .unpack import unpacked
@@ -66,7 +67,15 @@ class LocalAIMaker(Maker):
     """AIKit's own image."""
 
     def __init__(
-        self, request: Any, aikitfile: Aikitfile, registry: Registry, store: BlobStore, cache: files.DigestCache, pins: Lock, check_mode: bool
+        self,
+        request: Any,
+        aikitfile: Aikitfile,
+        registry: Registry,
+        store: BlobStore,
+        cache: files.DigestCache,
+        pins: Lock,
+        signatures: Signatures,
+        check_mode: bool,
     ) -> None:
         super().__init__()
         self.aikitfile = aikitfile
@@ -81,7 +90,7 @@ class LocalAIMaker(Maker):
         raise_for_errors(self.texts.findings, str(parsed.get("name") or "aikitfile"))
         if self.texts.config is not None:
             self.result = {"config": self.texts.config.decode("utf-8")}
-        preparation = Preparation(registry, store, cache, pins, check_mode)
+        preparation = Preparation(registry, store, cache, pins, signatures, check_mode)
         self.parts: dict[str, Optional[Parts]] = {}
         self.bases: dict[str, dict[str, Any]] = {}
         for architecture in architectures:
@@ -111,11 +120,14 @@ class Preparation:
     ``resolved`` has the digest that each reference stands for, of an index where it names one; ``pins`` are digests to take instead.
     """
 
-    def __init__(self, registry: Registry, blobs: BlobStore, cache: files.DigestCache, pins: Lock, check_mode: bool) -> None:
+    def __init__(
+        self, registry: Registry, blobs: BlobStore, cache: files.DigestCache, pins: Lock, signatures: Signatures, check_mode: bool
+    ) -> None:
         self.registry = registry
         self.blobs = blobs
         self.cache = cache
         self.pins = pins
+        self.signatures = signatures
         self.check_mode = check_mode
         self.actions: list[Action] = []
         self.absent = False
@@ -156,6 +168,8 @@ class Preparation:
         name = names.parse_name(ref, "localai")
         found = self.registry.manifest(name.at(pinned).text if pinned else name.text, platform)
         self.resolved[ref] = found.index_digest or found.digest
+        # Before anything of it is fetched
+        self.signatures.verify(ref, self.resolved[ref])
         return found
 
     def _blob(self, manifest: RemoteManifest, descriptor: Descriptor, ref: str) -> str:

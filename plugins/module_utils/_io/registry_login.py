@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
-from typing import Optional
+from typing import Any, Mapping, Optional
 
 from .._core import registry as rules
 from .._core.errors import AikitError
 from .._core.registry import Credentials
+from . import files
 
 HELPER_TIMEOUT_SECONDS = 60
 FILE_MAX_BYTES = 4 * 1024 * 1024
@@ -72,3 +75,34 @@ def ask_helper(helper: str, server: str, where: str) -> Optional[Credentials]:
     if rules.helper_has_none(text):
         return None
     raise AikitError(f"{helper}, which {where} names, failed: {' '.join(text.split())[:300]}.", "Log in again with docker login.")
+
+
+def docker_config(work: str, auth_file: Optional[str], logins: Mapping[str, Credentials]) -> dict[str, str]:
+    """The environment with which docker takes its logins from a file or from the task, and everything else from where it always does."""
+    if not auth_file and not logins:
+        return {}
+    usual = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    document: dict[str, Any] = {}
+    source = os.path.expanduser(auth_file) if auth_file else os.path.join(usual, "config.json")
+    try:
+        with open(source, "rb") as handle:
+            document = rules.parse_login_file(handle.read(), source)
+    except OSError as exc:
+        if auth_file:
+            raise AikitError(
+                f"registry_auth_file: {auth_file} cannot be read: {exc.strerror}.", "Log in first (docker login, podman login), or leave it out."
+            ) from None
+    if logins:
+        # A program that keeps logins would be asked before what stands here
+        document = {"auths": dict(document.get("auths") or {}), "credHelpers": dict(document.get("credHelpers") or {})}
+    for host, login in logins.items():
+        key = "https://index.docker.io/v1/" if host == rules.DOCKER_HUB else host
+        document["auths"][key] = {"auth": base64.b64encode(f"{login.user}:{login.password}".encode()).decode()}
+        document["credHelpers"].pop(key, None)
+    path = os.path.join(work, "docker")
+    os.mkdir(path, 0o700)
+    files.write_atomic(os.path.join(path, "config.json"), json.dumps(document).encode(), 0o600, durable=False)
+    for name in ("cli-plugins", "contexts"):
+        if os.path.isdir(os.path.join(usual, name)):
+            os.symlink(os.path.join(usual, name), os.path.join(path, name))
+    return {"DOCKER_CONFIG": path, "BUILDX_CONFIG": os.environ.get("BUILDX_CONFIG") or os.path.join(usual, "buildx")}

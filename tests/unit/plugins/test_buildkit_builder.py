@@ -111,6 +111,8 @@ def run(ground, capsys):
             "parsed": yaml_source.from_file(str(ground.folder / "flux.yaml")),
             "server": "localai",
             "cache": str(ground.folder / "cache/digests"),
+            # Frontends of AIKit's that are none
+            "verify": {"mode": "none"},
             **arguments,
         }
         with patch_module_args({**arguments, "_ansible_check_mode": check_mode, "_ansible_diff": True}), pytest.raises(SystemExit):
