@@ -26,7 +26,9 @@ import registries
 import stand_ins
 import support
 import yaml
+from ansible_collections.aikit.fleet.tests.oracle import sparse
 from ansible_collections.aikit.fleet.tests.unit.hub_server import HubServer
+from ansible_collections.aikit.fleet.tests.unit.shapes import shape
 from helpers import BASE, gguf, serving, tiny_base
 from models import parts, push
 from registries import Registry
@@ -91,6 +93,14 @@ def signing(sandbox, registry, monkeypatch):
         if not link.parents[1].name.endswith(".sig"):
             key = "fleet" if repository == "llama" else "mirror"
             run("sign", f"--key={key}.key", "--yes", "--tlog-upload=false", f"{registry.host}/{repository}@{link.read_text()}")
+
+
+@pytest.fixture
+def fake_containerd():
+    """A containerd first on PATH whose CDI is on; Debian 12 has one that is older than CDI."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{ROOT / 'tests/fixtures/fake-containerd'}:{os.environ['PATH']}")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +212,11 @@ def test_examples_of_plugins(path, sandbox, request):
     text, name = examples(path), path.stem
     if name == "aikit_image":
         request.getfixturevalue("fake_docker")
+    if name == "containerd_cdi":
+        request.getfixturevalue("fake_containerd")
+    if name == "gpu_fit":
+        for model in ("llama-3.1-8b-q4_k_m.gguf", "qwen2.5-coder-7b-q4_k_m.gguf"):
+            sparse.write(sandbox.path / "srv/models" / model, shape("Qwen3 0.6B"))
     if name in ("aikit_image", "aikit_image_verify"):
         request.getfixturevalue("signing")
     if name == "aikit_image_load":

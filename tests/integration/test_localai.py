@@ -295,7 +295,7 @@ def test_sources_that_are_none(host, build):
     found = build(fails=True, base="ghcr.io/kaito-project/aikit/applesilicon/base:latest")
     assert "has no image for linux/amd64" in found["msg"]
     found = build(fails=True, version="0.21.0", runtime="cuda", builder="direct")
-    assert "runs commands in its cuda images" in found["msg"]
+    assert "runs commands inside the image" in found["msg"]
     found = build(fails=True, version="0.21.0", more={"config": '- name: fake-model\n  parameters: {model: "fake-model.gguf"}\n'})
     assert "hands this text to a shell" in found["msg"] and "\" at line 5, character 23" in found["msg"], found["msg"]
 

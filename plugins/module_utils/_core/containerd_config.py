@@ -28,6 +28,11 @@ def enabled(dump: str) -> bool:
     return any(found.group(2) == "true" for found in _KEY.finditer(dump))
 
 
+def knows(dump: str) -> bool:
+    """Whether this containerd has CDI, on or off: since 1.7 the key is in every ``containerd config dump``."""
+    return _KEY.search(dump) is not None
+
+
 def enable_cdi(text: Optional[str], path: str) -> str:
     """The file with CDI on; AikitError for one that has to be edited by people."""
     if not (text or "").strip():

@@ -33,6 +33,11 @@ def ensure(path: str, containerd: str, backup: bool, run: Run, check_mode: bool,
     before = _ask([containerd, "config", "default"], path, path, run) if text is None else _dump(containerd, path, path, run)
     if containerd_config.enabled(before):
         return report(Plan(), path=path, backup_file="", restart_needed=_is_older(path, proc))
+    if not containerd_config.knows(before):
+        raise AikitError(
+            f"{containerd} does not know enable_cdi: CDI came with containerd 1.7, or its CRI plugin is disabled in {path}.",
+            "Nothing was changed. Install containerd 1.7 or newer, with its CRI plugin.",
+        )
     new = containerd_config.enable_cdi(text, path)
     with tempfile.TemporaryDirectory(prefix="aikit-fleet-") as folder:
         trial = os.path.join(folder, "config.toml")

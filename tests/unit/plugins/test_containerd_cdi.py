@@ -96,3 +96,11 @@ def test_a_file_that_containerd_cannot_read_is_not_touched(tmp_path):
     path.write_bytes(b"\xff")
     with pytest.raises(AikitError, match="is no UTF-8"):
         ensure(str(path), "containerd", True, Containerd(), False)
+
+
+def test_a_containerd_that_is_older_than_cdi(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("version = 2\n")
+    with pytest.raises(AikitError, match="does not know enable_cdi: CDI came with containerd 1.7"):
+        ensure(str(path), "/usr/bin/containerd", True, lambda argv: (0, "version = 2\n", ""), False, str(tmp_path))
+    assert path.read_text() == "version = 2\n"
