@@ -136,6 +136,8 @@ def sandbox(quickstart, registry, hub, tmp_path, monkeypatch):
         "project/aikitfiles/gemma.gguf",
     ):
         (tmp_path / name).write_bytes(gguf())
+    for name in ("llama-3.1-8b-q4_k_m.gguf", "qwen2.5-coder-7b-q4_k_m.gguf"):
+        sparse.write(tmp_path / "srv/models" / name, shape("Qwen3 0.6B"))
     for name in (BASE.name, f"{BASE.name}.json"):
         (tmp_path / "home/.cache/aikit-fleet/bases" / name).symlink_to(BASE.with_name(name))
     shutil.copy(ROOT / "examples/one-box/aikitfiles/llama.yaml", tmp_path / "project/aikitfiles/llama.yaml")
@@ -210,15 +212,13 @@ def examples(path: Path) -> str:
 @pytest.mark.parametrize("path", PLUGINS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_examples_of_plugins(path, sandbox, request):
     text, name = examples(path), path.stem
+    # What changes PATH first is undone last
+    if name in ("aikit_image", "aikit_image_verify"):
+        request.getfixturevalue("signing")
     if name == "aikit_image":
         request.getfixturevalue("fake_docker")
     if name == "containerd_cdi":
         request.getfixturevalue("fake_containerd")
-    if name == "gpu_fit":
-        for model in ("llama-3.1-8b-q4_k_m.gguf", "qwen2.5-coder-7b-q4_k_m.gguf"):
-            sparse.write(sandbox.path / "srv/models" / model, shape("Qwen3 0.6B"))
-    if name in ("aikit_image", "aikit_image_verify"):
-        request.getfixturevalue("signing")
     if name == "aikit_image_load":
         tiny_base(sandbox.path / "base.tar")
         text = BUILT.format(base=sandbox.path / "base.tar") + text
@@ -373,10 +373,10 @@ def test_fragments_of_the_guides(path, number, sandbox, request):
     """Tasks are run, services are planned, parts of a service are put into one; variables of roles are known to the plan."""
     text = sandbox.replaced(blocks(path)[number])
     document = yaml.load(text, Loader)
-    if path.stem == "buildkit":
-        request.getfixturevalue("fake_docker")
     if path.stem in ("buildkit", "registries"):
         request.getfixturevalue("signing")
+    if path.stem == "buildkit":
+        request.getfixturevalue("fake_docker")
     if isinstance(document, list) and any("import_playbook" in key or key == "hosts" for entry in document for key in entry):
         (sandbox.project / "play.yml").write_text(text)
         run = support.playbook("play.yml", "--syntax-check", cwd=sandbox.project)
@@ -391,6 +391,7 @@ def test_fragments_of_the_guides(path, number, sandbox, request):
         (sandbox.project / "group_vars").mkdir()
         (sandbox.project / "group_vars/aikit_hosts.yml").write_text(text)
         (sandbox.project / "inventory.yml").write_text("aikit_hosts:\n  hosts:\n    gpu1.example:\n")
-        run = support.playbook("aikit.fleet.plan", "-i", "inventory.yml", "-e", "vault_registry_password=s3cret-word", cwd=sandbox.project)
+        vault = {f"vault_{name}": "s3cret-word" for name in ("registry_password", "models_token", "mirror_token")}
+        run = support.playbook("aikit.fleet.plan", "-i", "inventory.yml", "-e", json.dumps(vault), cwd=sandbox.project)
         assert run.code or "llama" in run.results("What would run where")[0]["msg"][2]
     assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"

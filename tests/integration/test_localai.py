@@ -214,7 +214,7 @@ def test_check_mode_fetches_nothing(build, tmp_path):
     found = build(check=True, load=["docker"])
     assert found["changed"] and found["image"]["digest"] == ""
     assert [line.split()[1] for line in found["actions"] if line.startswith("fetch ")] == [
-        "ghcr.io/kaito-project/aikit/base:latest", "ghcr.io/kaito-project/aikit/base:latest", "ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64",
+        "ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64",
         "quay.io/go-skynet/local-ai-backends:v4.7.1-cpu-llama-cpp",
     ]
     assert not (tmp_path / "blobs").exists()

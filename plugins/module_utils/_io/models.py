@@ -30,7 +30,7 @@ from .._core.model_source import ModelSource
 from .._core.oci_model import Packed
 from .._core.plan import Action, Plan
 from . import files, transfer
-from .download import REPORT_SECONDS, TIMEOUT_SECONDS, Http, Say, part_size, read_body, retrying, silent
+from .download import REPORT_SECONDS, TIMEOUT_SECONDS, Http, Retry, Say, part_size, read_body, retrying, silent
 from .registry import Registry, RegistrySettings
 from .transfer import Resolved, Store, StoredModel
 
@@ -140,8 +140,8 @@ def ensure_models(
         if include:
             raise AikitError(f"include is given, and {parsed.shown} is one file.", "It is for huggingface:// and oci:// sources with several.")
         told = _told(job) if require_sha256 and parsed.remote and not job.expected else Resolved()
-        expected = told.files[0][1] if told.files else sha256 or ""
-        if require_sha256:
+        expected = told.files[0][1] if told and told.files else sha256 or ""
+        if require_sha256 and told is not None:
             sources.require_pin(parsed, expected)
         one = transfer.ensure_model(
             source,
@@ -157,9 +157,9 @@ def ensure_models(
             local_in_place=local_in_place,
             say=say,
         )
-        if told.files and not check_mode:
+        if told and told.files and not check_mode:
             job.place.remember_resolved(job.key, parsed.shown, told)
-        return Acquired((one,), one.path, one.sha256, one.plan, told.revision, one.findings)
+        return Acquired((one,), one.path, one.sha256, one.plan, told.revision if told else "", one.findings)
     if reach.token and parsed.kind == sources.HUGGINGFACE:
         at_hub = ModelSource(urlsplit(hub_url).scheme, hub_url, hub_url, "")
         found = replace(found, findings=(*sources.findings(at_hub, "-", reach.token), *found.findings))
@@ -262,15 +262,21 @@ def _joined(job: _Job, models: Sequence[StoredModel], revision: str) -> Acquired
 # The hub
 
 
-def _told(job: _Job) -> Resolved:
-    """What a hub tells of a file that is asked for by its https:// address; empty where the server is none."""
+def _told(job: _Job) -> Optional[Resolved]:
+    """What a hub tells of a file that is asked for by its https:// address; empty where the server is none.
+
+    None in check mode while the server does not answer: whether it would tell a digest is not known then.
+    """
     if job.source.kind != sources.HTTPS:
         return Resolved()
     record = _recorded(job)
     if len(record.files) == 1:
         return record
     client = Http(job.source, job.reach.token, job.reach.timeout_seconds)
-    headers = retrying(client.head_at_origin, job.source.shown, job.say)
+    try:
+        headers = client.head_at_origin() if job.check_mode else retrying(client.head_at_origin, job.source.shown, job.say)
+    except Retry:
+        return None
     digest = hub.linked_sha256(headers)
     return Resolved(headers["x-repo-commit"], ((job.file_name(job.source.file_name), digest, 0),)) if digest else Resolved()
 

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -416,3 +418,13 @@ def test_remove_a_set_by_its_sha256_and_a_file_that_is_in_one(ensure: Any, tiny:
     ensure("huggingface://ns/tiny")
     assert models.remove_models(None, DIGEST, str(store)).changed
     assert not any(DIGEST in path or path.startswith(("sets/", "sources/")) for path in stored(store))
+
+
+def test_check_mode_does_not_know_what_a_server_that_is_away_would_tell(tmp_path: Path) -> None:
+    """A closed port: whether a digest would be told is not known, so nothing is refused and nothing is tried again."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    source = f"https://127.0.0.1:{port}/tiny.gguf"
+    would = models.ensure_models(source, None, str(tmp_path / "store"), check_mode=True)
+    assert would.plan.changed and any("did not answer" in entry.message for entry in would.findings)
+    assert not (tmp_path / "store").exists()
