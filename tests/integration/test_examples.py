@@ -381,7 +381,8 @@ def test_fragments_of_the_guides(path, number, sandbox, request):
         (sandbox.project / "play.yml").write_text(text)
         run = support.playbook("play.yml", "--syntax-check", cwd=sandbox.project)
     elif isinstance(document, list):
-        run = sandbox.tasks(text, {"model_token": "t0ken", "vault_sign_password": "s3cret-word"})
+        # Replaced there, and once only
+        run = sandbox.tasks(blocks(path)[number], {"model_token": "t0ken", "vault_sign_password": "s3cret-word"})
     else:
         if all(key.startswith(ROLES) for key in document) and "inference_services" not in document:
             text += "inference_services:\n  - name: llama\n    image: localhost/aikit-e2e/example:1\n"
