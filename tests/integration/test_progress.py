@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from ansible_collections.aikit.fleet.tests.unit.model_server import ModelServer,
 from support import docker
 
 DATA = bytes(range(256)) * 4096 * 16
+SHA256 = hashlib.sha256(DATA).hexdigest()
 # 16 MiB in pieces of 64 KiB: some seconds
 PAUSE = 0.012
 HOST = os.environ.get("AIKIT_TEST_PREFIX", "") + "aikit-progress-host"
@@ -121,7 +123,7 @@ def command(tmp_path, home):
     server.pages["/m.bin"] = Page(DATA, pause_seconds=PAUSE)
 
     def make(**keywords: Any) -> list[str]:
-        arguments = {"source": f"{server.url}/m.bin", "store": str(tmp_path / "store"), **keywords.pop("arguments", {})}
+        arguments = {"source": f"{server.url}/m.bin", "sha256": SHA256, "store": str(tmp_path / "store"), **keywords.pop("arguments", {})}
         return playbook_file(tmp_path, "localhost", arguments, **keywords)
 
     yield make
@@ -335,7 +337,7 @@ def remote(ssh_host, folder: Path, variables: Optional[dict[str, Any]] = None, *
     docker("exec", HOST, "install", "-d", "-m", "1777", "/srv/store")
     ssh_host["commands"].unlink(missing_ok=True)
     inventory = {"all": {"hosts": {"far": {**ssh_host["variables"], **(variables or {})}}}}
-    return playbook_file(folder, "far", {"source": ssh_host["url"], "store": "/srv/store"}, inventory, **keywords)
+    return playbook_file(folder, "far", {"source": ssh_host["url"], "sha256": SHA256, "store": "/srv/store"}, inventory, **keywords)
 
 
 def reads(ssh_host) -> int:
