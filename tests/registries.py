@@ -209,6 +209,8 @@ class Proxy:
             try:
                 if hard:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    # Wakes the thread that reads the other way: while it waits, the connection lives on, closed or not
+                    end.shutdown(socket.SHUT_RD)
                     end.close()
                 else:
                     end.shutdown(socket.SHUT_RDWR)

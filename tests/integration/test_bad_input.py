@@ -496,10 +496,11 @@ def test_gpus_that_this_host_cannot_give(own):
     own.service(NAME, support.free_port())
     assert own.run().code == 0
     before = support.inspect(NAME)
-    image = docker("inspect", "--format={{.Config.Image}}", NAME)
-    own.services = [{"name": NAME, "image": image, "gpus": ["all"], "port": own.services[0]["port"]}]
+    docker("tag", before["Image"], "localhost/aikit-e2e/cannot:1")
+    own.services = [{"name": NAME, "image": "localhost/aikit-e2e/cannot:1", "gpus": ["all"], "port": own.services[0]["port"]}]
     own.write()
     run = own.run()
+    docker("rmi", "localhost/aikit-e2e/cannot:1")
     assert run.code != 0 and NAME in run.messages() and "can give none" in run.messages() and "Container Toolkit" in run.messages(), run.messages()
     after = support.inspect(NAME)
     assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])

@@ -17,6 +17,14 @@ _REFERENCE = re.compile(
 )
 
 
+_ID = re.compile(r"sha256:[0-9a-f]{12,64}|[0-9a-f]{64}")
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` is the id of an image instead of a name, as ``docker images --no-trunc`` prints it."""
+    return bool(_ID.fullmatch(text))
+
+
 def complete(text: str, digest_allowed: bool = False) -> str:
     """``text`` with a tag, or with the digest that it has; empty when engines would refuse it."""
     found = _REFERENCE.fullmatch(text)

@@ -516,6 +516,12 @@ def _address(value: Any) -> str:
 
 def _image(value: Any) -> str:
     text = _text(value)
+    if reference.is_id(text):
+        # Engines take it for what they have themselves; no registry can be asked for it
+        raise _Problem(
+            f"{text!r} is the id of an image, which no host can fetch",
+            "Name the image: registry/path:tag, or with @sha256:… behind the name. One that only its host has gets a name there with docker tag.",
+        )
     full = reference.complete(text, digest_allowed=True)
     if not full:
         raise _Problem(f"{text!r} is no image reference", reference.HINT)

@@ -118,6 +118,8 @@ def test_values_are_typed(key, value, expected):
         ({"gpus": [True]}, "inference_services[0].gpus[0]: True names no GPU"),
         ({"bind_address": "localhost"}, "inference_services[0].bind_address: 'localhost' is no IP address (Use 127.0.0.1.)"),
         ({"image": "Llama:1"}, "inference_services[0].image: 'Llama:1' is no image reference"),
+        ({"image": f"sha256:{'a' * 64}"}, f"inference_services[0].image: 'sha256:{'a' * 64}' is the id of an image, which no host can fetch"),
+        ({"image": "b" * 64}, f"inference_services[0].image: '{'b' * 64}' is the id of an image, which no host can fetch (Name the image:"),
         ({"settings": {"gpu_layer": 1}}, "inference_services[0].settings.gpu_layer: is no setting (Did you mean gpu_layers?)"),
         (
             {"settings": {"gpu_layers": "some"}},
