@@ -74,7 +74,7 @@ test: prepare
 	@$(STEP) --summary
 
 test-unit: setup-dev
-	@pytest tests/unit -q $(ARGS)
+	@pytest tests/unit -q --numprocesses=2 --dist=loadfile $(ARGS)
 
 test-lint: setup-dev
 	@tests/tools/lint
@@ -86,7 +86,7 @@ test-importer: setup-dev
 	@tests/tools/importer
 
 test-e2e: prepare
-	@pytest tests/integration $(ARGS)
+	@pytest tests/integration --numprocesses=2 --dist=loadfile --durations=20 $(ARGS)
 
 test-molecule: prepare
 	@tests/tools/molecule $(ARGS)

@@ -20,6 +20,8 @@ from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+# The service of fixture quickstart; every process of a parallel run has its own
+QUICKSTART = f"aikit-e2e-quickstart{os.environ.get('PYTEST_XDIST_WORKER', '')}"
 
 
 @dataclass(frozen=True)

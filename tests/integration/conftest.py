@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,22 +19,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import support
 
 
-@pytest.fixture(scope="session", autouse=True)
-def swept():
+def pytest_sessionstart(session):
     """A run that was killed leaves containers that Docker starts again: they would be taken for this run's."""
-    support.sweep("aikit-e2e")
+    if "PYTEST_XDIST_WORKER" not in os.environ and not session.config.option.collectonly:
+        support.sweep("aikit-e2e")
 
 
 @pytest.fixture(scope="session")
-def quickstart(swept, tmp_path_factory):
+def quickstart(tmp_path_factory):
     """The main job once, for real: base, model, image, service, proof. Everything else starts from what it leaves in the cache."""
     port = support.free_port()
     state = tmp_path_factory.mktemp("quickstart")
-    arguments = ("-e", f"quickstart_port={port}", "-e", "quickstart_name=aikit-e2e-quickstart", "-e", f"inference_state_dir={state}")
-    run = support.playbook("aikit.fleet.quickstart", *arguments)
+    arguments = ("-e", f"quickstart_port={port}", "-e", f"quickstart_name={support.QUICKSTART}", "-e", f"inference_state_dir={state}")
+    # The base and the model are made and fetched by one; others find them in the cache
+    with open(Path(tempfile.gettempdir()) / "aikit-e2e-quickstart.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = support.playbook("aikit.fleet.quickstart", *arguments)
     assert run.code == 0, run.output[-4000:]
     yield run, port, arguments
-    support.docker("rm", "--force", "--volumes", "aikit-e2e-quickstart", check=False)
+    support.docker("rm", "--force", "--volumes", support.QUICKSTART, check=False)
 
 
 @pytest.fixture(scope="module")

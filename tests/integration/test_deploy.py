@@ -24,7 +24,7 @@ def test_quickstart_answers_and_shows_a_table(quickstart):
     answer = completion(port)
     assert answer["usage"]["completion_tokens"] > 0 and answer["choices"][0]["finish_reason"] in ("stop", "length")
     (report,) = run.results("What runs where")
-    assert report["msg"][2].split()[:5] == ["localhost", "aikit-e2e-quickstart", "gemma-3-270m", "present", "cpu"]
+    assert report["msg"][2].split()[:5] == ["localhost", support.QUICKSTART, "gemma-3-270m", "present", "cpu"]
     assert report["msg"][-1].startswith(f"curl -s http://127.0.0.1:{port}/v1/chat/completions")
 
 
@@ -35,7 +35,7 @@ def test_a_second_quickstart_changes_nothing(quickstart):
 
 
 def test_the_image_works_with_the_bare_command(quickstart):
-    image = inspect("aikit-e2e-quickstart")["Image"]
+    image = inspect(support.QUICKSTART)["Image"]
     port = support.free_port()
     docker("run", "--rm", "--detach", "--name=aikit-e2e-bare", f"--publish=127.0.0.1:{port}:8080", image)
     try:

@@ -170,7 +170,7 @@ class Sandbox:
             (r"/run/secrets/hf-token", f"{path}/hf-token"),
             (r"localhost/gemma:1", "localhost/aikit-e2e/example:1"),
             (r"localhost/gemma-localai:1", "localhost/aikit-e2e/example-localai:1"),
-            (r"(?<=container: )llama\b", "aikit-e2e-quickstart"),
+            (r"(?<=container: )llama\b", support.QUICKSTART),
             (r"(?<=inference_release:\n    name: )llama\b", SERVICE),
             (r"http://127\.0\.0\.1:8080(?=\n    container)", f"http://127.0.0.1:{port}"),
             (r"hosts: aikit_hosts", "hosts: localhost"),

@@ -40,7 +40,7 @@ def own(quickstart, tmp_path):
 
 
 def test_an_image_of_ours_under_a_local_name(own):
-    image = docker("inspect", "--format={{.Id}}", "localhost/aikit/aikit-e2e-quickstart:latest")
+    image = docker("inspect", "--format={{.Id}}", f"localhost/aikit/{support.QUICKSTART}:latest")
     docker("tag", image, "localhost/aikit-e2e/premade:1")
     port = support.free_port()
     own.services = [{"name": NAME, "image": "localhost/aikit-e2e/premade:1", "port": port, "settings": {"context_size": 512}}]
