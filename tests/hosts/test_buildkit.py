@@ -216,6 +216,17 @@ def test_a_secret_reaches_the_step_and_nothing_else(host, kind):
     ]
 
 
+def test_a_build_argument_that_is_a_secret_reaches_the_frontend(host):
+    """buildx takes it out of its environment, also under a name that a shell could not set."""
+    image = f"{REGISTRY}/fleet/secret:argument"
+    run, built = host.build(name=image, load=["docker"], build_args={"hf-token": SECRET})
+    assert run.code == 0, run.messages()
+    assert SECRET not in json.dumps(built) and SECRET not in run.output
+    told = host.sh(f"id=$(docker create {image} x); docker cp -q $id:/aikit/options.json - | tar -xO; docker rm $id >/dev/null")
+    assert json.loads(told)["build-arg:hf-token"] == SECRET
+    assert host.sh(f"grep -rl {SECRET} {STATE} 2>/dev/null || true") == ""
+
+
 def test_a_failing_step_shows_its_log_without_the_secret(host):
     run, told = host.build(
         load=["docker"],

@@ -93,9 +93,7 @@ def refused(aikitfile: Aikitfile, source: Mapping[str, Any], release: Version) -
         findings.append(Finding("error", path, line, message, hint))
 
     described = data_aikit.describe(release)
-    # What is newer than all that is known counts as the main branch
-    judged = data_aikit.MAIN if release > data_aikit.NEWEST_RELEASE else release
-    if not data_aikit.FEATURES["verbatim text"].holds(judged):
+    if not _verbatim(release):
         hint = "do without double quotes, $, backticks and backslashes (single quotes are safe), or build with builder direct, which passes it verbatim"
         texts = [("config", aikitfile.config)]
         for number, model in enumerate(aikitfile.models):
@@ -126,10 +124,19 @@ def refused(aikitfile: Aikitfile, source: Mapping[str, Any], release: Version) -
     return tuple(findings)
 
 
-def build_arg_findings(build_args: Mapping[str, str], frontend: str, secrets: Iterable[str] = ()) -> tuple[Finding, ...]:
-    """Remarks on build arguments; :class:`AikitError` for what must not be one. ``secrets`` are values that were given as secrets."""
+def _verbatim(release: Version) -> bool:
+    """Whether the frontend of a release writes texts as they are. What is newer than all that is known counts as the main branch."""
+    return data_aikit.FEATURES["verbatim text"].holds(data_aikit.MAIN if release > data_aikit.NEWEST_RELEASE else release)
+
+
+def written_config(aikitfile: Aikitfile, release: Version) -> str:
+    """The ``/config.yaml`` that AIKit's frontend of a release writes, of a text that :func:`refused` lets pass; empty where it writes none."""
+    return aikitfile.config if _verbatim(release) else aikitfile.config.replace('\\"', '"')
+
+
+def build_arg_findings(build_args: Mapping[str, str], frontend: str, hidden: Sequence[str] = ()) -> tuple[Finding, ...]:
+    """Remarks on build arguments; :class:`AikitError` for what must not be one. ``hidden`` is what :func:`masks` makes of the secrets."""
     findings = []
-    values = [value for value in secrets if len(value) > 3]
     for name, value in build_args.items():
         path = f"build_args.{name}"
         if not _NAME.match(name):
@@ -142,7 +149,7 @@ def build_arg_findings(build_args: Mapping[str, str], frontend: str, secrets: It
             )
         if "\0" in value or "\n" in value:
             raise AikitError(f"build_args: the value of {name} has more than one line.", "A build argument is one line.")
-        if is_secret(name, value) or any(secret in value for secret in values):
+        if is_secret(name, value, hidden):
             message = "looks like a secret: BuildKit keeps build arguments in its cache and its records, and a frontend may write them into the image"
             findings.append(Finding("warning", path, 0, message, "give it with secrets, where the frontend reads one"))
         known = (*data_buildkit.AIKIT_BUILD_ARGS, *data_buildkit.BUILDKIT_BUILD_ARGS)
@@ -153,8 +160,10 @@ def build_arg_findings(build_args: Mapping[str, str], frontend: str, secrets: It
     return tuple(findings)
 
 
-def is_secret(name: str, value: str) -> bool:
-    """Whether a build argument looks like a secret, by its name or by its value."""
+def is_secret(name: str, value: str, hidden: Sequence[str] = ()) -> bool:
+    """Whether a build argument looks like a secret, by its name or by its value, or holds something that is ``hidden``."""
+    if any(secret in value for secret in hidden):
+        return True
     return bool(value) and bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value) or ("://" in value and model_source.secrets(value)))
 
 
@@ -495,7 +504,7 @@ def csv(fields: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Build:
-    """Everything that a command line is made of."""
+    """Everything that a command line is made of. ``hidden`` is what must not stand in it, as :func:`masks` makes it."""
 
     instance: str
     frontend: str
@@ -508,6 +517,7 @@ class Build:
     secrets: Sequence[Secret] = ()
     cache_from: Sequence[str] = ()
     cache_to: Sequence[str] = ()
+    hidden: Sequence[str] = ()
 
 
 def command(build: Build) -> tuple[list[str], dict[str, str]]:
@@ -516,7 +526,8 @@ def command(build: Build) -> tuple[list[str], dict[str, str]]:
     words += ["--build-arg", f"BUILDKIT_SYNTAX={build.frontend}"]
     environment: dict[str, str] = {}
     for name, value in sorted(build.build_args.items()):
-        if is_secret(name, value) and _ENVIRONMENT_NAME.match(name):
+        if is_secret(name, value, build.hidden):
+            # Also with a name that no shell would take: buildx asks for it by its name
             environment[name] = value
             words += ["--build-arg", name]
         else:
@@ -543,12 +554,16 @@ def inputs(
     context: Mapping[str, str],
     compression: str,
     secrets: Sequence[Secret],
+    hidden: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What an image is made of, without secrets: of one that is a build argument only a short digest, of the others their ids."""
-    shown = {name: f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:12]}" if is_secret(name, value) else value for name, value in build_args.items()}
+
+    def shown(name: str, value: str) -> str:
+        return f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:12]}" if is_secret(name, value, hidden) else value
+
     return {
         "aikitfile": aikitfile_sha256,
-        "build_args": shown,
+        "build_args": {name: shown(name, value) for name, value in build_args.items()},
         "compression": compression,
         "context": dict(context),
         "frontend": frontend_reference,
@@ -601,16 +616,23 @@ def plan(
     return Plan(tuple(actions), before, after), lacking
 
 
+def built_digests(state: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
+    """The digest of the image that each target got, of those that were built from the same."""
+    mark = fingerprint(found)
+    targets = state.get("targets") or {}
+    return {key: str(entry.get("built") or "") for key, entry in targets.items() if entry.get("fingerprint") == mark}
+
+
 def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The inputs that differ, as they were and as they are."""
     keys = [key for key in sorted(set(old) | set(new)) if old.get(key) != new.get(key)]
     return {key: old[key] for key in keys if key in old}, {key: new[key] for key in keys if key in new}
 
 
-def new_state(state: Mapping[str, Any], name: str, found: Mapping[str, Any], done: Mapping[str, str]) -> dict[str, Any]:
-    """The state after a build: ``done`` has the digest of each target that it was for."""
+def new_state(state: Mapping[str, Any], name: str, found: Mapping[str, Any], done: Mapping[str, str], built: str) -> dict[str, Any]:
+    """The state after a build: ``done`` has the digest of each target that it was for, ``built`` is that of the image, which engines do not tell."""
     mark = fingerprint(found)
-    entries = {key: {"digest": digest, "fingerprint": mark} for key, digest in done.items()}
+    entries = {key: {"built": built, "digest": digest, "fingerprint": mark} for key, digest in done.items()}
     return {"schema": SCHEMA, "name": name, "inputs": dict(found), "targets": {**(state.get("targets") or {}), **entries}}
 
 

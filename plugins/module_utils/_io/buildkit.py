@@ -27,7 +27,7 @@ from .._core import registry as rules
 from .._core.aikitfile import Aikitfile, image_file
 from .._core.buildkit import Instance, Observed, Target, Versions
 from .._core.builder import Choice
-from .._core.engine import uses_containerd_store
+from .._core.engine import ImageState, uses_containerd_store
 from .._core.errors import AikitError, Finding, raise_for_errors
 from .._core.lock import Lock
 from .._core.plan import Action, Plan, report
@@ -46,6 +46,8 @@ CONTEXT_REMARK_BYTES = 1024 * 1024 * 1024
 SECRET_MAX_BYTES = 500 * 1024
 # What the user's shell says to buildx does not decide here; nor does the state of a Git repository around the context
 ENVIRONMENT = {"LC_ALL": "C", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "BUILDX_GIT_INFO": "false", "BUILDX_METADATA_PROVENANCE": "disabled", "NO_COLOR": "1"}
+# Of the places that an image goes to, the one that is described: hosts pull what the registry has, files tell more than engines
+TELLING = ("push", "oci_layout", "archive", "docker", "podman")
 IGNORED = ("BUILDX_BUILDER", "BUILDKIT_PROGRESS", "BUILDX_EXPERIMENTAL", "BUILDKIT_SYNTAX", "SOURCE_DATE_EPOCH")
 
 
@@ -133,14 +135,16 @@ class _Run:
         core.check_options(vars(request))
         secrets = core.parse_secrets(request.secrets or {})
         self.secrets = tuple(replace(secret, file=os.path.abspath(os.path.expanduser(secret.file))) if secret.file else secret for secret in secrets)
+        self.hidden: tuple[str, ...] = ()
         self.findings: list[Finding] = []
         self.state_path = os.path.join(os.path.dirname(self.cache.directory.rstrip("/")), "buildkit", hashlib.sha256(name.encode()).hexdigest()[:32] + ".json")
 
     def result(self, choice: Choice, findings: Sequence[Finding], started: float) -> dict[str, Any]:
-        hidden = core.masks([*self._secret_values(), *(value for key, value in self.build_args.items() if core.is_secret(key, value))])
+        self.hidden = core.masks(self._secret_values())
+        hidden = core.masks([*self.hidden, *(value for key, value in self.build_args.items() if core.is_secret(key, value, self.hidden))])
         raise_for_errors(core.refused(self.aikitfile, self.source, self.release), self.request.parsed["name"])
         frontend, origin = core.frontend(self.request.frontend, str(self.request.parsed.get("text") or ""), self.release)
-        self.findings += core.build_arg_findings(self.build_args, frontend, self._secret_values())
+        self.findings += core.build_arg_findings(self.build_args, frontend, self.hidden)
         self.findings += core.release_findings(frontend, origin, self.release)
         wanted = core.targets(bool(self.request.push), self.request.load, self.request.archive, self.request.oci_layout)
         versions, instance, platforms = self._host(wanted)
@@ -148,24 +152,25 @@ class _Run:
         asked, frontend = frontend, self._pinned(frontend, origin)
         # BuildKit asks its own mirrors, not those of the task
         self.signatures.verify(frontend, frontend.partition("@")[2], mirrors=False)
-        inputs = core.inputs(self.aikitfile.sha256, frontend, self.build_args, platforms, context, self.compression, self.secrets)
+        inputs = core.inputs(self.aikitfile.sha256, frontend, self.build_args, platforms, context, self.compression, self.secrets, self.hidden)
         state = files.read_json(self.state_path)
         observed = {target.key: self._observe(target) for target in wanted}
         plan, lacking = core.plan(self.name, wanted, inputs, state, observed, instance)
-        image = dict(state.get("image") or {}) if state.get("fingerprint") == core.fingerprint(inputs) else {}
         # What is locked has to be so before anything is built
         self.findings += locks.check(self.lock, self._locked(asked, frontend, context, ""), self.request.lock_update) if self.request.lock else ()
+        there = {target.key: observed[target.key].digest for target in wanted if target not in lacking}
         written = 0
         if lacking and not self.check_mode:
-            image, written = self._apply(lacking, inputs, state, instance, versions, frontend, platforms, hidden)
-        elif not lacking:
-            image = image or self._image({target.key: observed[target.key].digest for target in wanted}, wanted, "", platforms)
+            state, written = self._apply(lacking, inputs, state, instance, versions, frontend, platforms, hidden)
+            there.update({target.key: state["targets"][target.key]["digest"] for target in lacking})
+        built = core.built_digests(state, inputs)
+        image = self._image(there, built, wanted, platforms)
         plan = self._sign(plan, lacking, observed, image)
         if self.request.lock:
-            plan = self._lock(plan, self._locked(asked, frontend, context, str(image.get("digest") or "")))
+            plan = self._lock(plan, self._locked(asked, frontend, context, str(image.get("digest") or next(iter(built.values()), ""))))
         return report(
             plan,
-            image={**_unknown(self.name, self.aikitfile), **image},
+            image={**self._unknown(platforms), **image},
             findings=[finding.as_dict() for finding in (*findings, *self.findings)],
             bytes_sent=0,
             bytes_written=written,
@@ -256,7 +261,7 @@ class _Run:
                 raise AikitError(f"{path}: {source} is relative, and nothing says to what.", "Set context to the folder on the build host that holds it.")
             file = os.path.normpath(os.path.join(self.context, source))
             root = os.path.realpath(self.context)
-            if os.path.isabs(source) or not os.path.realpath(os.path.dirname(file)).startswith(root):
+            if os.path.isabs(source) or os.path.commonpath([root, os.path.realpath(os.path.dirname(file))]) != root:
                 raise AikitError(
                     f"{path}: {source} leads out of the context {self.context}.", "BuildKit sees nothing outside of it: move the file there, or set context."
                 )
@@ -386,10 +391,11 @@ class _Run:
 
     def _annotation(self, digest: str) -> str:
         repository = self.name.rpartition(":")[0]
-        found = self.registry.index(f"{repository}@{digest}")
+        # Where it was pushed to, as its digest: a mirror may not have it
+        found = self.registry.index(f"{repository}@{digest}", mirrors=False)
         if found is not None:
             return str(found[1].annotations.get(core.FINGERPRINT, ""))
-        document = self.registry.manifest(f"{repository}@{digest}").document
+        document = self.registry.manifest(f"{repository}@{digest}", mirrors=False).document
         return str((document.get("annotations") or {}).get(core.FINGERPRINT, ""))
 
     # --- the build
@@ -405,6 +411,7 @@ class _Run:
         platforms: Sequence[str],
         hidden: Sequence[str],
     ) -> tuple[dict[str, Any], int]:
+        """Build, for the places that lack the image: the state afterwards, and the bytes written."""
         os.makedirs(os.path.dirname(self.state_path), exist_ok=True)
         with files.lock(f"{self.state_path}.lock"), _workspace(self.state_path[: -len(".json")]) as work:
             versions = self._start(instance, versions)
@@ -431,6 +438,7 @@ class _Run:
                     self.secrets,
                     self.request.cache_from,
                     self.request.cache_to,
+                    self.hidden,
                 )
             )
             environment.update(docker_config(work, self.request.registry_auth_file, rules.given_logins(self.request.registry_logins or ())))
@@ -454,11 +462,9 @@ class _Run:
                     "Its frontend may have made something else than an image; name AIKit's with frontend.",
                 )
             done, written = self._deliver(lacking, paths, digest, str(told.get("containerimage.config.digest") or ""))
-            image = self._image(done, lacking, digest, platforms)
-            fresh = core.new_state(state, self.name, inputs, done)
-            fresh.update(image=image, fingerprint=core.fingerprint(inputs))
+            fresh = core.new_state(state, self.name, inputs, done, digest)
             files.write_atomic(self.state_path, json.dumps(fresh, sort_keys=True).encode(), 0o600)
-            return image, written
+            return fresh, written
 
     def _deliver(self, lacking: Sequence[Target], paths: Mapping[str, str], digest: str, config: str) -> tuple[dict[str, str], int]:
         """Put what became a file where it belongs; the digest that each target has now, and the bytes written."""
@@ -492,56 +498,88 @@ class _Run:
 
     # --- the result
 
-    def _image(self, done: Mapping[str, str], wanted: Sequence[Target], digest: str, platforms: Sequence[str]) -> dict[str, Any]:
-        """What there is to say of the image, from the target that tells most."""
+    def _image(self, there: Mapping[str, str], built: Mapping[str, str], wanted: Sequence[Target], platforms: Sequence[str]) -> dict[str, Any]:
+        """What there is to say of the image, from the place that counts most.
+
+        ``there`` identifies what is in each place that has it, ``built`` has the digests that were recorded.
+        A build from scratch need not give the same digest again, so places may have images of one fingerprint that differ.
+        """
+        target = min(wanted, key=lambda entry: TELLING.index(entry.kind))
+        digest = there.get(target.key, "")
+        if not digest:
+            return {}
         platform = platforms[0] if platforms else ""
-        found: dict[str, Any] = {"digest": digest}
-        for target in sorted(wanted, key=lambda entry: ("oci_layout", "archive", "push", "docker", "podman").index(entry.kind)):
-            if target.kind in ("oci_layout", "archive"):
-                found = _from_files(target.path, digest or done[target.key], platform)
-            elif target.kind == "push":
-                manifest = self.registry.manifest(f"{self.name.rpartition(':')[0]}@{digest or done[target.key]}", platform)
-                found = _described(digest or done[target.key], manifest.document, self.registry.config(manifest))
-            else:
-                state = open_engine(target.kind).image(self.name)
-                if state is None:
-                    continue
-                found["id"] = state.id
-                found["env"], found["labels"] = dict(state.env), dict(state.labels)
-                found["layers"] = [{"role": "layer", "title": "", "digest": layer, "size_bytes": 0, "reused": False} for layer in state.layers]
-            break
-        return {key: value for key, value in found.items() if value not in ("", None)}
+        if target.kind == "push":
+            manifest = self.registry.manifest(f"{self.name.rpartition(':')[0]}@{digest}", platform, mirrors=False)
+            return _described(digest, manifest.document, self.registry.config(manifest))
+        if target.kind in ("oci_layout", "archive"):
+            return _from_files(target.path, digest, platform)
+        state = open_engine(target.kind).image(self.name)
+        return _in_engine(state, built.get(target.key, "")) if state is not None else {}
 
-
-def _unknown(name: str, aikitfile: Aikitfile) -> dict[str, Any]:
-    """What is known of an image before it is built."""
-    models = [{"name": model.name, "sha256": model.sha256 or "", "size_bytes": 0} for model in aikitfile.models]
-    return {
-        "ref": name,
-        "digest": "",
-        "id": "",
-        "size_bytes": 0,
-        "layers": [],
-        "server": "localai",
-        "runtime": aikitfile.runtime,
-        "models": models,
-        "base": {"ref": "", "digest": ""},
-        "env": {},
-        "labels": {},
-    }
+    def _unknown(self, platforms: Sequence[str]) -> dict[str, Any]:
+        """What is known of the image before it is built."""
+        models = [{"name": model.name, "sha256": model.sha256 or "", "size_bytes": 0} for model in self.aikitfile.models]
+        config = core.written_config(self.aikitfile, self.release)
+        return {
+            "ref": self.name,
+            "digest": "",
+            "id": "",
+            "size_bytes": 0,
+            "layers": [],
+            "server": "localai",
+            "runtime": self.aikitfile.runtime,
+            "models": models,
+            "base": {"ref": "", "digest": ""},
+            "env": {},
+            "entrypoint": [],
+            "command": [],
+            "architecture": platforms[0].split("/")[1] if platforms else "",
+            "labels": {},
+            **({"config": config} if config else {}),
+        }
 
 
 def _described(digest: str, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """An image by its manifest and its config."""
     run = config.get("config") or {}
-    layers = [{"role": "layer", "title": "", "digest": layer["digest"], "size_bytes": layer["size"], "reused": False} for layer in manifest["layers"]]
-    return {
+    unpacked = (config.get("rootfs") or {}).get("diff_ids") or []
+    layers = [
+        {
+            "role": "layer",
+            "title": "",
+            "digest": layer["digest"],
+            **({"diff_id": unpacked[number]} if number < len(unpacked) and unpacked[number] != layer["digest"] else {}),
+            "size_bytes": layer["size"],
+            "reused": False,
+        }
+        for number, layer in enumerate(manifest["layers"])
+    ]
+    found = {
         "digest": digest,
         "id": manifest["config"]["digest"],
-        "size_bytes": sum(layer["size_bytes"] for layer in layers) + int(manifest["config"].get("size") or 0),
+        "size_bytes": sum(layer["size"] for layer in manifest["layers"]) + int(manifest["config"].get("size") or 0),
         "layers": layers,
         "env": dict(pair.partition("=")[::2] for pair in run.get("Env") or ()),
+        "entrypoint": list(run.get("Entrypoint") or ()),
+        "command": list(run.get("Cmd") or ()),
         "labels": dict(run.get("Labels") or {}),
     }
+    return {**found, "architecture": config["architecture"]} if config.get("architecture") else found
+
+
+def _in_engine(state: ImageState, digest: str) -> dict[str, Any]:
+    """An image as an engine tells of it, which knows no digests and no sizes of layers."""
+    found = {
+        "digest": digest,
+        "id": state.id,
+        "layers": [{"role": "layer", "title": "", "digest": layer, "size_bytes": 0, "reused": False} for layer in state.layers],
+        "env": dict(state.env),
+        "entrypoint": list(state.entrypoint),
+        "command": list(state.cmd),
+        "labels": dict(state.labels),
+    }
+    return {**found, "architecture": state.architecture} if state.architecture else found
 
 
 def _loaded(engine: Engine, name: str, digest: str, config: str) -> str:

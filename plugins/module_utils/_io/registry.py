@@ -187,10 +187,11 @@ class Registry:
                 raise AikitError(f"{name.text} is an image for {have}, and {platform} is asked for.", "Name an image that has this platform.")
         return found
 
-    def index(self, ref: str) -> Optional[tuple[str, Index]]:
+    def index(self, ref: str, mirrors: bool = True) -> Optional[tuple[str, Index]]:
         """Digest and content of the index that ``ref`` names; None when it names one image."""
         name = rules.parse_name(ref)
-        digest, media_type, raw = self.raw_manifest(self.source_of(name), name.reference, name.text)
+        repository = self.source_of(name) if mirrors else name.full_repository
+        digest, media_type, raw = self.raw_manifest(repository, name.reference, name.text)
         if not oci.is_index(oci.parse_document(raw, name.text), media_type):
             return None
         return digest, oci.parse_index(raw, media_type, name.text)

@@ -97,6 +97,12 @@ def test_sources_that_go_to_a_shell_or_are_patterns(release):
 # --- build arguments
 
 
+@pytest.mark.parametrize("release, written", [((0, 21, 0), 'a: "b"\n'), ((0, 18, 0), 'a: "b"\n'), ((0, 30, 0), 'a: \\"b\\"\n'), (MAIN, 'a: \\"b\\"\n')])
+def test_the_config_as_the_frontend_writes_it(release, written):
+    assert buildkit.written_config(Aikitfile(config='a: \\"b\\"\n'), release) == written
+    assert buildkit.written_config(Aikitfile(config=""), release) == ""
+
+
 def test_build_arguments_replace_what_is_in_the_file():
     parsed = source("apiVersion: v1alpha1\nruntime: cuda\nmodels:\n  - name: a\n    source: a.gguf\nconfig: |\n  - name: a\n")
     assert buildkit.effective(parsed, {}) == parsed and buildkit.effective(parsed, {"other": "1"})["document"] == parsed["document"]
@@ -470,7 +476,7 @@ def test_the_whole_command():
         *("docker", "buildx", "build", "--builder", "default", "--progress", "plain", "--provenance=false"),
         *("--build-arg", f"BUILDKIT_SYNTAX={FRONTEND}"),
         *("--build-arg", "HF_TOKEN"),
-        *("--build-arg", f"hf-token={TOKEN[::-1]}"),
+        *("--build-arg", "hf-token"),
         *("--build-arg", "model=huggingface://a/b/c.gguf"),
         *("--build-arg", "runtime=cuda"),
         *("--secret", "id=hf-token,env=AIKIT_FLEET_SECRET_1"),
@@ -481,7 +487,15 @@ def test_the_whole_command():
         *("--metadata-file", "/w/metadata.json"),
         *("--file", "/w/aikitfile.yaml", "/srv/flux"),
     ]
-    assert environment == {"HF_TOKEN": TOKEN, "AIKIT_FLEET_SECRET_1": TOKEN}
+    # A shell could not set it; who starts a program can
+    assert environment == {"HF_TOKEN": TOKEN, "hf-token": TOKEN[::-1], "AIKIT_FLEET_SECRET_1": TOKEN}
+
+
+def test_a_build_argument_with_the_value_of_a_secret_is_in_no_command_line():
+    build = Build("default", FRONTEND, "/w/a", "/c", "/w/m", [], build_args={"x": "use S3cretValue1", "y": "1"}, hidden=buildkit.masks(["S3cretValue1\n"]))
+    words, environment = buildkit.command(build)
+    assert "S3cretValue1" not in " ".join(words) and environment == {"x": "use S3cretValue1"}
+    assert words[words.index("x") - 1] == "--build-arg" and "y=1" in words
 
 
 # --- fingerprint and plan
@@ -528,6 +542,8 @@ def test_no_secret_stands_in_the_inputs():
     found = made_inputs(build_args={"HF_TOKEN": TOKEN})
     assert TOKEN not in repr(found) and found["secrets"] == ["hf-token"]
     assert found["build_args"] == {"HF_TOKEN": f"sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()[:12]}"}
+    found = made_inputs(build_args={"x": "S3cretValue1", "runtime": "cuda"}, hidden=buildkit.masks(["S3cretValue1\n"]))
+    assert found["build_args"] == {"x": f"sha256:{hashlib.sha256(b'S3cretValue1').hexdigest()[:12]}", "runtime": "cuda"}
 
 
 def test_a_plan_trusts_what_stands_there_alone():
@@ -536,7 +552,7 @@ def test_a_plan_trusts_what_stands_there_alone():
     push, docker = Target("push"), Target("docker")
     first, lacking = buildkit.plan("n:1", [push, docker], found, {}, {"push": Observed(), "docker": Observed()}, instance)
     assert [action.describe() for action in first.actions] == ["build n:1 (BuildKit)", "push n:1", "load n:1 (docker)"] and lacking == (push, docker)
-    state = buildkit.new_state({}, "n:1", found, {"push": DIGEST, "docker": "sha256:id"})
+    state = buildkit.new_state({}, "n:1", found, {"push": DIGEST, "docker": "sha256:id"}, DIGEST)
     there = {"push": Observed(DIGEST), "docker": Observed("sha256:id")}
     assert buildkit.plan("n:1", [push, docker], found, state, there, instance) == (buildkit.Plan(), ())
     # Another image under the tag, nothing, or one that says of itself that it is something else
@@ -551,7 +567,7 @@ def test_a_plan_trusts_what_stands_there_alone():
 
 def test_the_diff_shows_the_inputs_that_changed_and_an_instance_is_made_first():
     old, new = made_inputs(), made_inputs(context={"a.gguf": "sha256:new"}, compression="gzip")
-    state = buildkit.new_state({}, "n:1", old, {"push": DIGEST})
+    state = buildkit.new_state({}, "n:1", old, {"push": DIGEST}, DIGEST)
     instance = Instance("aikit-fleet", "docker-container", "why", ("docker",))
     plan, _lacking = buildkit.plan("n:1", [Target("push")], new, state, {"push": Observed(DIGEST)}, instance)
     assert plan.actions[0].describe() == "create buildx instance aikit-fleet (docker-container)"
@@ -560,9 +576,11 @@ def test_the_diff_shows_the_inputs_that_changed_and_an_instance_is_made_first():
 
 
 def test_a_build_for_one_target_keeps_what_is_known_of_the_others():
-    state = buildkit.new_state({}, "n:1", made_inputs(), {"push": DIGEST})
-    state = buildkit.new_state(state, "n:1", made_inputs(compression="gzip"), {"docker": "sha256:id"})
+    state = buildkit.new_state({}, "n:1", made_inputs(), {"push": DIGEST}, DIGEST)
+    state = buildkit.new_state(state, "n:1", made_inputs(compression="gzip"), {"docker": "sha256:id"}, "sha256:other")
     assert set(state["targets"]) == {"push", "docker"}
+    assert buildkit.built_digests(state, made_inputs(compression="gzip")) == {"docker": "sha256:other"}
+    assert buildkit.built_digests(state, made_inputs()) == {"push": DIGEST} and buildkit.built_digests({}, made_inputs()) == {}
     assert not buildkit.current(Target("push"), buildkit.fingerprint(made_inputs(compression="gzip")), state, Observed(DIGEST))
 
 

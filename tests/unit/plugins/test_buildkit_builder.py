@@ -46,19 +46,23 @@ class FakeRegistry:
         self.tags = {"ghcr.io/kaito-project/aikit/aikit:v0.21.0": DIGEST}
         self.documents = {}
         self.asked = []
+        # Where manifests were read: in the registry itself, or in a mirror of it
+        self.mirrored = []
 
     def digest_of(self, ref):
         self.asked.append(ref)
         return self.tags.get(ref, "")
 
-    def index(self, ref):
+    def index(self, ref, mirrors=True):
+        self.mirrored.append(mirrors)
         return None
 
-    def manifest(self, ref, platform=""):
+    def manifest(self, ref, platform="", mirrors=True):
+        self.mirrored.append(mirrors)
         return SimpleNamespace(document=self.documents.get(ref.rpartition("@")[2], {"config": {"digest": "sha256:c", "size": 1}, "layers": []}))
 
     def config(self, manifest):
-        return {"config": {"Env": ["A=b"], "Labels": None}}
+        return {"architecture": "arm64", "config": {"Env": ["A=b"], "Labels": None, "Entrypoint": ["local-ai"], "Cmd": ["--debug"]}}
 
     def close(self):
         pass
@@ -164,6 +168,7 @@ def test_check_real_again(ground, run):
     image = real["image"]
     assert image["digest"].startswith("sha256:") and image["env"] == {"CONFIG_FILE": "/config.yaml"} and image["labels"] == {"ai.kaito.aikit.runner": "true"}
     assert len(image["layers"]) == 1 and image["size_bytes"] > 10000 and real["bytes_written"] > 20000
+    assert (image["entrypoint"], image["command"], image["architecture"]) == (["local-ai"], ["--debug", "--config-file=/config.yaml"], "amd64")
     for check_mode in (True, False):
         again = run(check_mode=check_mode, archive=archive, oci_layout=layout)
         assert (again["changed"], again["actions"], again["image"], again["diff"]) == (False, [], image, {"before": "", "after": ""})
@@ -192,12 +197,50 @@ def test_push_and_load(ground, run):
     assert built["actions"] == [f"build {NAME} (BuildKit)", f"push {NAME}", f"load {NAME} (docker)", f"load {NAME} (podman)"]
     assert built["image"]["digest"] == ground.registry.tags[NAME] and len(podman.loaded) == 1 and podman.tagged == [NAME]
     assert not run(push=True, load=["docker", "podman"])["changed"]
+    assert (built["image"]["entrypoint"], built["image"]["command"], built["image"]["architecture"]) == (["local-ai"], ["--debug"], "arm64")
+    # A mirror of the registry need not have what was pushed
+    assert ground.registry.mirrored and not any(ground.registry.mirrored)
+    # An engine alone does not tell the digest
+    alone = run(load=["docker"])
+    assert not alone["changed"] and alone["image"]["digest"] == built["image"]["digest"]
     # Somebody moved the tag; the engines are as they were
     ground.registry.tags[NAME] = DIGEST
     assert run(check_mode=True, push=True, load=["docker", "podman"])["actions"] == [f"build {NAME} (BuildKit)", f"push {NAME}"]
     # The engine lost it
     del docker.stored[NAME]
     assert run(check_mode=True, load=["docker"])["actions"] == [f"build {NAME} (BuildKit)", f"load {NAME} (docker)"]
+
+
+def test_the_result_is_what_the_registry_has(ground, run):
+    """Two builds of the same need not give the same digest: what hosts are told to pull is what is there."""
+    lock, archive = str(ground.folder / "lock.json"), str(ground.folder / "a.tar")
+    first, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    real = buildkit.Commands.build
+
+    def build(commands, argv, environment, on_line):
+        status = real(commands, argv, environment, on_line)
+        if any("push=true" in word for word in argv):
+            ground.registry.tags[NAME] = json.loads(Path(argv[argv.index("--metadata-file") + 1]).read_text())["containerimage.digest"]
+        return status
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buildkit.Commands, "build", build)
+        settle(ground, digest=first)
+        built = run(push=True, lock=lock)
+        assert built["image"]["digest"] == json.loads(Path(lock).read_text())["digest"] == first
+        # Another builder put its own under the tag
+        ground.registry.tags[NAME] = other
+        ground.registry.documents[other] = {
+            "annotations": {"io.aikit.fleet.fingerprint": built["fingerprint"]}, "config": {"digest": "sha256:d", "size": 1}, "layers": []
+        }
+        moved = run(push=True, lock=lock)
+        assert moved["actions"] == [f"lock {lock}"] and (moved["image"]["digest"], moved["image"]["id"]) == (other, "sha256:d")
+        assert json.loads(Path(lock).read_text())["digest"] == other and not run(push=True, lock=lock)["changed"]
+        # Built for another place alone, with another digest
+        settle(ground)
+        both = run(push=True, lock=lock, archive=archive)
+        assert both["actions"] == [f"build {NAME} (BuildKit)", f"write {archive}"] and both["image"]["digest"] == other
+        assert run(archive=archive)["image"]["digest"] not in (first, other) and not run(push=True, lock=lock)["changed"]
 
 
 def test_a_push_that_somebody_else_overtook_fails(ground, run):
@@ -286,6 +329,21 @@ def test_a_secret_in_a_build_argument_is_warned_about_and_hidden(ground, run):
     assert finding["level"] == "warning" and TOKEN not in json.dumps(built)
     (call,) = calls(ground, "buildx", "build")
     assert call["argv"][call["argv"].index("--build-arg", 9) + 1] == "HF_TOKEN" and call["environment"]["HF_TOKEN"] == TOKEN
+
+
+@pytest.mark.parametrize("kind", ["value", "file"])
+def test_the_value_of_a_secret_as_a_build_argument_is_kept_nowhere(ground, run, kind):
+    value = "S3cretValue1"
+    (ground.folder / "token").write_text(value + "\n")
+    given = {"value": value, "file": str(ground.folder / "token")}[kind]
+    built = run(archive=str(ground.folder / "a.tar"), build_args={"hf-x": value, "HF_X": f"use {value}"}, secrets={"hf-token": {kind: given}})
+    assert [entry["path"] for entry in built["findings"] if "looks like a secret" in entry["message"]] == ["build_args.hf-x", "build_args.HF_X"]
+    (call,) = calls(ground, "buildx", "build")
+    assert value not in json.dumps(call["argv"]) and call["environment"]["HF_X"] == f"use {value}"
+    # In the process's environment, which no shell has seen
+    assert call["argv"].count("hf-x") == 1 and call["arguments"]["hf-x"] == value
+    kept = b"".join(path.read_bytes() for path in (ground.folder / "cache").rglob("*") if path.is_file())
+    assert value.encode() not in kept
 
 
 def test_a_failing_build_shows_the_end_of_its_log_without_secrets(ground, run):
@@ -403,6 +461,12 @@ def test_a_source_outside_of_the_context(ground, run):
     (ground.folder / "context/sub").symlink_to(ground.folder)
     file = ground.folder / "flux.yaml"
     file.write_text(AIKITFILE.replace("tiny.gguf", "sub/tiny.gguf"))
+    assert "leads out of the context" in run(push=True, context=str(ground.folder / "context"))["msg"]
+    # A folder beside it whose name begins the same
+    (ground.folder / "context-other").mkdir()
+    (ground.folder / "context-other/tiny.gguf").write_text("GGUF")
+    (ground.folder / "context/near").symlink_to(ground.folder / "context-other")
+    file.write_text(AIKITFILE.replace("tiny.gguf", "near/tiny.gguf"))
     assert "leads out of the context" in run(push=True, context=str(ground.folder / "context"))["msg"]
 
 
