@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import urllib.request
 from pathlib import Path
@@ -44,6 +45,19 @@ def layer(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
         for member, data in entries:
             writer.addfile(member, io.BytesIO(data))
     return target.getvalue()
+
+
+def localai_root(root: Path, log: Sequence[str]) -> Path:
+    """The files of an image that answers as LocalAI does, and logs these lines of its backend."""
+    for folder in ("bin", "usr/bin", "tmp"):
+        (root / folder).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    (root / "bin/sh").symlink_to("busybox")
+    shutil.copy(FAKE / "local-ai", root / "usr/bin/local-ai")
+    shutil.copy(FAKE / "config.yaml", root / "config.yaml")
+    (root / "backend.log").write_text("\n".join(log) + "\n")
+    return root
 
 
 class Pusher:

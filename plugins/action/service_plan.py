@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import is_trusted_as_template
 from ansible.utils.vars import load_extra_vars
 
-from ..module_utils._core import aikitfile, services, variables, wish
+from ..module_utils._core import aikitfile, builder, services, variables, wish
 from ..module_utils._core.errors import Finding
 from ..plugin_utils import yaml_source
 from ..plugin_utils.plain import plain
@@ -122,7 +122,7 @@ def _plan(
     """The service as a plan, and the findings about its aikitfile with the name of the file."""
     findings: list[tuple[str, Finding]] = []
     document = None
-    found: dict[str, Any] = {"runtime": "", "parsed": {}, "models": [], "aikitfile_sha256": "", "context": "", "src": ""}
+    found: dict[str, Any] = {"runtime": "", "parsed": {}, "models": [], "aikitfile_sha256": "", "context": "", "src": "", "builder": "", "builder_reason": ""}
     if service.built and service.state == "present":
         source, path = _source(service, project_dir, findings)
         found["src"] = path
@@ -137,6 +137,9 @@ def _plan(
                 found["models"] = [{"name": model.name, "source": model.source, "sha256": model.sha256 or ""} for model in document.models]
                 findings += [("", remark) for remark in services.conflicts(services.complete(service, document.runtime), document.runtime)]
     completed = services.complete(service, found["runtime"])
+    if document is not None:
+        choice = builder.decide(completed.server, "auto", document, aikit_version, (), {})
+        found.update(builder=choice.builder, builder_reason=choice.reason)
     return {**completed.as_dict(), **found, "wish": wish.wish(completed, document)}, findings
 
 

@@ -128,6 +128,14 @@ services:
       description: The server to build in; empty for pre-made images.
       type: str
       sample: llama_cpp
+    builder:
+      description: What builds the image, V(direct) or V(buildkit); empty for pre-made images.
+      type: str
+      sample: direct
+    builder_reason:
+      description: Why it does.
+      type: str
+      sample: AIKit's frontend runs no command in this image, so its layers are assembled directly
     base_variant:
       description: Variant of the base; empty for pre-made images.
       type: str

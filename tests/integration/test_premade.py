@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pytest
 import registries
+import stand_ins
 import support
 import yaml
 from helpers import task
 from support import docker, inspect
 
-FAKE = support.ROOT / "tests/fixtures/fake-localai"
 LOGS = support.ROOT / "tests/fixtures/logs"
 NAME = "aikit-e2e-premade"
 
@@ -106,16 +106,7 @@ def backend_log(kind: str) -> list[str]:
 
 def fake_localai(folder: Path, name: str, kind: str) -> None:
     """An image as AIKit makes them: entrypoint local-ai, /config.yaml, no label."""
-    root = folder / kind
-    (root / "bin").mkdir(parents=True)
-    (root / "usr/bin").mkdir(parents=True)
-    (root / "tmp").mkdir()
-    (root / "tmp").chmod(0o1777)
-    shutil.copy("/bin/busybox", root / "bin/busybox")
-    (root / "bin/sh").symlink_to("busybox")
-    shutil.copy(FAKE / "local-ai", root / "usr/bin/local-ai")
-    shutil.copy(FAKE / "config.yaml", root / "config.yaml")
-    (root / "backend.log").write_text("\n".join(backend_log(kind)) + "\n")
+    root = stand_ins.localai_root(folder / kind, backend_log(kind))
     if kind == "cuda":
         (root / "cuda").touch()
     with tarfile.open(folder / f"{kind}.tar", "w") as writer:
@@ -174,6 +165,33 @@ def test_a_localai_image_is_pulled_and_proven(own, pushed):
     assert (again.code, again.changed) == (0, 0), again.output[-3000:]
     (report,) = again.results("What runs where")
     assert "fake-model" in report["msg"][2]
+
+
+def test_a_registry_that_wants_a_login(own, tmp_path):
+    """The login of the inventory reaches the pull on the host, and stays nowhere."""
+    with registries.Registry(tmp_path / "locked", logins=True) as locked:
+        name = f"{locked.host}/aikit-e2e/localai-locked:1"
+        fake_localai(tmp_path / "image", name, "cpu")
+        config = tmp_path / "login"
+        config.mkdir()
+        shutil.copy(locked.auth_file, config / "config.json")
+        docker("--config", str(config), "push", "--quiet", name)
+        docker("rmi", "--force", docker("inspect", "--format={{.Id}}", name))
+        own.services = [{"name": NAME, "image": name, "port": support.free_port()}]
+        own.write()
+        try:
+            refused = own.run()
+            assert refused.code != 0 and "no basic auth credentials" in refused.messages(), refused.messages()
+            login = {"registry": locked.host, "username": registries.USER, "password": registries.PASSWORD}
+            arguments = ("-e", json.dumps({"inference_registry_logins": [login]}))
+            run = own.run("deploy.yml", "-v", *arguments)
+            assert run.code == 0 and registries.PASSWORD not in run.output, run.output[-4000:]
+            assert own.state_of(NAME)["current"]["image"] == name and verdict_of(own) == "cpu"
+            again = own.run("deploy.yml", "-e", "inference_pull=always", *arguments)
+            assert (again.code, again.changed) == (0, 0), again.output[-3000:]
+        finally:
+            docker("rm", "--force", "--volumes", NAME, check=False)
+            docker("rmi", "--force", name, check=False)
 
 
 def test_without_its_override_nothing_would_be_known(own, pushed):

@@ -17,22 +17,24 @@ from .table import table
 ARCHIVE_OVERHEAD_BYTES = 1 << 20
 
 
-def archive_plan(image: Mapping[str, Any], missing: Iterable[str], builder_dir: str, host_dir: str) -> dict[str, Any]:
+def archive_plan(image: Mapping[str, Any], missing: Iterable[str], builder_dir: str, host_dir: str, whole: str = "") -> dict[str, Any]:
     """The archive that a host needs: only the layers in ``missing``.
 
     Hosts that lack the same layers share one archive on the builder, so its name says which image and which layers.
+    ``whole`` is an archive with all layers that is on the builder already: that one travels, as it is.
     """
-    wanted = set(missing)
+    wanted = {layer["digest"] for layer in image["layers"]} if whole else set(missing)
     omit = sorted(layer["digest"] for layer in image["layers"] if layer["digest"] not in wanted)
     size = sum(int(layer["size_bytes"]) for layer in image["layers"] if layer["digest"] in wanted)
     image_id = str(image["id"]).partition(":")[2]
     variant = hashlib.sha256("\n".join(omit).encode("ascii")).hexdigest()[:12] if omit else "full"
     name = f"{image_id[:16]}-{variant}.tar"
     return {
-        "builder_path": posixpath.join(builder_dir, name),
+        "builder_path": whole or posixpath.join(builder_dir, name),
         "host_path": posixpath.join(host_dir, f"aikit-fleet-{name}"),
         "omit": omit,
         "size_bytes": size + ARCHIVE_OVERHEAD_BYTES,
+        "written": bool(whole),
     }
 
 
@@ -172,8 +174,10 @@ def checks_report(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str
 def _origin(service: Mapping[str, Any]) -> str:
     if not service.get("built"):
         return "pre-made image"
-    runtime = service.get("runtime") or "cpu"
-    return f"{posixpath.basename(service.get('src') or 'definition')} ({runtime})"
+    how = service.get("runtime") or "cpu"
+    if service.get("builder") == "buildkit":
+        how += ", built by BuildKit"
+    return f"{posixpath.basename(service.get('src') or 'definition')} ({how})"
 
 
 def _proof(check: Mapping[str, Any]) -> str:

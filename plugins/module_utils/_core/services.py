@@ -10,6 +10,7 @@ service gets when it does not say) is filled in by :func:`complete`.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass, field, fields, replace
@@ -225,7 +226,8 @@ def images_to_build(plans: Mapping[str, Any], builder: str) -> list[dict[str, An
     """Every image that the services of all hosts need, once each, in the order of their names.
 
     ``plans`` maps hosts to what ``service_plan`` returned for them; a host without a plan (unreachable) is
-    passed over. ``archive_hosts`` are the hosts that get the image from the builder.
+    passed over. ``archive_hosts`` are the hosts that get the image from the builder. ``archive_name`` is a file for an image that BuildKit
+    builds: it leaves nothing but a cache otherwise, and building once more for each host need not give the same image.
     """
     found: dict[str, dict[str, Any]] = {}
     for host in sorted(plans):
@@ -235,7 +237,8 @@ def images_to_build(plans: Mapping[str, Any], builder: str) -> list[dict[str, An
                 continue
             wanted = {key: service.get(key) for key in BUILD_KEYS}
             who = f"{service['name']} on {host}"
-            image = found.setdefault(service["image"], {**wanted, "parsed": service.get("parsed"), "services": [], "hosts": []})
+            how = {key: service.get(key) or "" for key in ("builder", "builder_reason")}
+            image = found.setdefault(service["image"], {**wanted, **how, "parsed": service.get("parsed"), "services": [], "hosts": []})
             differs = [key for key in BUILD_KEYS if image[key] != wanted[key]]
             if differs:
                 raise AikitError(
@@ -248,6 +251,8 @@ def images_to_build(plans: Mapping[str, Any], builder: str) -> list[dict[str, An
     for image in found.values():
         image["archive_hosts"] = [host for host in image["hosts"] if host != builder]
         image["archive"] = bool(image["archive_hosts"])
+        by_name = hashlib.sha256(str(image["image"]).encode("utf-8")).hexdigest()[:16]
+        image["archive_name"] = f"buildkit-{by_name}.tar" if image["builder"] == "buildkit" else ""
     return [found[name] for name in sorted(found)]
 
 

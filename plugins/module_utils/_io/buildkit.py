@@ -99,9 +99,9 @@ def build(
     signatures: Signatures,
 ) -> dict[str, Any]:
     """The result of module aikit_image with builder buildkit."""
-    run = _Run(request, aikitfile, builders.release(request.aikit_version), name, check_mode, Registry(request.registry_settings), lock, signatures)
+    run = _Run(request, choice, aikitfile, builders.release(request.aikit_version), name, check_mode, Registry(request.registry_settings), lock, signatures)
     try:
-        return run.result(choice, findings, started)
+        return run.result(findings, started)
     finally:
         run.registry.close()
 
@@ -110,6 +110,7 @@ class _Run:
     def __init__(
         self,
         request: Any,
+        choice: Choice,
         aikitfile: Aikitfile,
         release: data_aikit.Version,
         name: str,
@@ -119,6 +120,9 @@ class _Run:
         signatures: Signatures,
     ) -> None:
         self.request = request
+        self.choice = choice
+        # Who did not ask for BuildKit is told what for it is needed
+        self.because = "" if request.builder == "buildkit" else f" It is needed because {choice.reason}."
         self.aikitfile = aikitfile
         self.build_args = core.build_arguments(request.build_args)
         self.source = core.effective(request.parsed, self.build_args)
@@ -139,7 +143,7 @@ class _Run:
         self.findings: list[Finding] = []
         self.state_path = os.path.join(os.path.dirname(self.cache.directory.rstrip("/")), "buildkit", hashlib.sha256(name.encode()).hexdigest()[:32] + ".json")
 
-    def result(self, choice: Choice, findings: Sequence[Finding], started: float) -> dict[str, Any]:
+    def result(self, findings: Sequence[Finding], started: float) -> dict[str, Any]:
         self.hidden = core.masks(self._secret_values())
         hidden = core.masks([*self.hidden, *(value for key, value in self.build_args.items() if core.is_secret(key, value, self.hidden))])
         raise_for_errors(core.refused(self.aikitfile, self.source, self.release), self.request.parsed["name"])
@@ -176,7 +180,7 @@ class _Run:
             bytes_written=written,
             duration_seconds=round(time.monotonic() - started, 3),
             builder="buildkit",
-            reason=choice.reason,
+            reason=self.choice.reason,
             frontend=frontend,
             fingerprint=core.fingerprint(inputs),
             signatures=self.signatures.result(),
@@ -316,10 +320,14 @@ class _Run:
         request = self.request
         status, text, errors = self.commands.ask(["docker", "version", "--format", "{{.Server.Version}} {{.Server.Os}}/{{.Server.Arch}}"])
         if status == command.NOT_FOUND:
-            raise AikitError(
-                "builder: buildkit needs Docker's command line, and this host has no docker.",
-                "Role aikit.fleet.container_engine installs Docker; Debian's client is docker-cli.",
-            )
+            problem = f"builder: buildkit needs Docker's command line, and this host has no docker.{self.because}"
+            hint = "Role aikit.fleet.container_engine installs Docker; Debian's client is docker-cli."
+            if not self.check_mode:
+                raise AikitError(problem, hint)
+            # A host that is not provided yet: what is asked for is all that can be said
+            self.findings.append(Finding("warning", "builder", 0, problem.rstrip("."), hint))
+            core.check_targets(wanted, request.platforms, True)
+            return Versions("", ""), Instance("", "", "there is no Docker yet"), core.platforms(request.platforms, self.aikitfile.runtime, "")
         docker, here = core.parse_docker(text)
         platforms = core.platforms(request.platforms, self.aikitfile.runtime, here)
         if status or not docker:
@@ -331,7 +339,8 @@ class _Run:
         buildx = core.parse_buildx(text)
         if status or not buildx:
             raise AikitError(
-                f"builder: buildkit needs the buildx plugin of Docker {docker}, and docker buildx version says: {_last_line(errors) or _last_line(text)}",
+                f"builder: buildkit needs the buildx plugin of Docker {docker}, and docker buildx version says: "
+                f"{_last_line(errors) or _last_line(text)}.{self.because}",
                 "Install it on the build host (Debian 13: docker-buildx; docker.com: docker-buildx-plugin).",
             )
         _status, text, _errors = self.commands.ask(["docker", "info", "--format", "{{json .DriverStatus}}"])

@@ -26,7 +26,11 @@ def test_a_full_archive_and_a_thin_one_have_different_names():
         "host_path": "/var/tmp/aikit-fleet-abababababababab-full.tar",
         "omit": [],
         "size_bytes": 6010 + (1 << 20),
+        "written": False,
     }
+    # One that is there already travels as it is, whatever the host lacks
+    whole = fleet.archive_plan(IMAGE, ["sha256:config"], "/cache/images", "/var/tmp", "/cache/images/buildkit-1.tar")
+    assert whole == {**full, "builder_path": "/cache/images/buildkit-1.tar", "written": True}
     thin = fleet.archive_plan(IMAGE, ["sha256:config"], "/cache/images", "/var/tmp")
     assert thin["omit"] == ["sha256:base", "sha256:model"] and thin["size_bytes"] == 10 + (1 << 20)
     assert thin["builder_path"] != full["builder_path"]
@@ -145,6 +149,7 @@ def test_plan_table():
     }
     lines = fleet.plan_table({"h1": {"services": [service, {**service, "name": "pre", "built": False, "models": []}]}})
     assert lines[2].split()[:5] == ["h1", "llama", "present", "i:1", "llama.yaml"] and "(cuda)" in lines[2]
+    assert "llama.yaml (cuda, built by BuildKit)" in fleet.plan_table({"h1": {"services": [{**service, "builder": "buildkit"}]}})[2]
     assert "pre-made image" in lines[3]
 
 

@@ -346,6 +346,15 @@ def test_images_to_build_names_each_image_once():
     ]
     assert found[0]["services"] == ["x on h1"]
     assert found[0]["parsed"] == {"name": "a.yaml"}
+    assert [(image["builder"], image["archive_name"]) for image in found] == [("", ""), ("", "")]
+
+
+def test_what_buildkit_builds_has_a_file_of_its_own():
+    made = {"builder": "buildkit", "builder_reason": "why"}
+    plans = {"h1": plan({"name": "a", "image": "a:1", **made}, {"name": "b", "image": "b:1", **made}, {"name": "c", "image": "c:1", "builder": "direct"})}
+    one, other, direct = services.images_to_build(plans, "h1")
+    assert one["archive_name"].startswith("buildkit-") and one["archive_name"].endswith(".tar") and one["archive_name"] != other["archive_name"]
+    assert (one["builder_reason"], direct["archive_name"]) == ("why", "")
 
 
 def test_one_name_for_two_contents_is_an_error():

@@ -427,7 +427,13 @@ def test_refused_before_a_build(ground, run, told, arguments, word):
 
 def test_no_docker_command(ground, run, monkeypatch):
     monkeypatch.setenv("PATH", str(ground.folder))
-    assert "this host has no docker" in run(push=True)["msg"]
+    failed = run(push=True)
+    assert "this host has no docker. It is needed because backend diffusers" in failed["msg"]
+    assert "because" not in run(push=True, builder="buildkit")["msg"]
+    # Check mode on a host that will be provided later
+    check = run(check_mode=True, push=True)
+    assert check["changed"] and check["actions"] == [f"build {NAME} (BuildKit)", f"push {NAME}"] and check["image"]["digest"] == ""
+    assert [finding["path"] for finding in check["findings"] if "has no docker" in finding["message"]] == ["builder"]
 
 
 @pytest.mark.parametrize("text, version, refused", [("cost: $HOME", "0.21.0", True), ("cost: $HOME", "main", False), ("cost: 5 $", "0.21.0", False)])

@@ -116,6 +116,9 @@ def test_a_plan_is_complete(good, project):
     assert llama["parsed"]["lines"]["models[0].source"] == 4
     assert llama["models"] == [{"name": "llama", "source": "llama.gguf", "sha256": ""}]
     assert (inline["runtime"], inline["gpus"], inline["base_variant"], inline["expect"]) == ("cuda", ["all"], "", {"verdict": ["proven"]})
+    # What needs commands inside the image of a release is known before anything is built
+    assert (llama["builder"], inline["builder"], premade["builder"], gone["builder"]) == ("direct", "buildkit", "", "")
+    assert inline["builder_reason"].startswith("with runtime cuda AIKit v0.21.0 runs commands inside the image")
     assert inline["parsed"]["document"]["models"][0]["promptTemplates"][0]["template"] == "{{.Input}}"
     assert inline["context"] == str(project)
     assert (premade["built"], premade["gpus"], premade["parsed"], premade["server"]) == (False, ["0"], {}, "")
