@@ -18,7 +18,8 @@ extends_documentation_fragment:
 description:
   - Says which layers of an image the engine of this host lacks, and loads an archive that holds them.
   - Or pulls it from a registry by its digest, and gives it its name.
-  - Without O(archive) and O(pull) nothing is changed; RV(missing)
+  - Without O(image), pulls an image of which nothing is known but its name.
+  - With O(image), and without O(archive) and O(pull), nothing is changed; RV(missing)
     tells the builder what to put into the archive, see O(aikit.fleet.aikit_image#module:archive_omit).
   - Every blob of the archive is checked against its sha256 while it is streamed into the engine.
 attributes:
@@ -40,8 +41,8 @@ options:
   image:
     description:
       - The image, as RV(aikit.fleet.aikit_image#module:image) describes it. RV(ignore:id), RV(ignore:digest) and RV(ignore:layers) are read.
+      - Without it, the image is pulled that the registry has under O(name), or under O(pull).
     type: dict
-    required: true
   archive:
     description:
       - Path of an archive on this host.
@@ -51,9 +52,14 @@ options:
     description:
       - The image in a registry, by its digest (C(host/path@sha256:…)). The engine pulls it when it has not got it.
     type: str
+  always:
+    description:
+      - Ask the registry also when the engine has an image of that name, whose tag may mean another one by now. Only without O(image).
+    type: bool
+    default: false
   registry_logins:
     description:
-      - Logins of registries, for O(pull), where the engine has none. They are kept nowhere.
+      - Logins of registries, where the engine has none. They are kept nowhere.
     type: list
     elements: dict
     default: []
@@ -96,6 +102,12 @@ EXAMPLES = r"""
     name: registry.example:5000/gemma:1
     image: "{{ build.image }}"
     pull: "registry.example:5000/gemma@{{ build.image.digest }}"
+
+- name: Pull an image that somebody else made, with a login
+  aikit.fleet.aikit_image_load:
+    name: registry.example:5000/llama:1
+    registry_logins:
+      - {registry: "registry.example:5000", username: fleet, password: "{{ registry_password }}"}
 """
 
 RETURN = r"""
@@ -129,14 +141,15 @@ actions:
   sample: [load localhost/gemma:1 (docker)]
 """
 
-from ..module_utils._io.build import load_archive
+from ..module_utils._io.build import load_archive, pull_image
 from ..module_utils._module import ENGINE_OPTION, REGISTRY_OPTIONS, STATUS_FILE_OPTION, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
-    "image": {"type": "dict", "required": True},
+    "image": {"type": "dict"},
     "archive": {"type": "path"},
     "pull": {"type": "str"},
+    "always": {"type": "bool", "default": False},
     "engine": ENGINE_OPTION,
     "status_file": STATUS_FILE_OPTION,
     "registry_logins": REGISTRY_OPTIONS["registry_logins"],
@@ -145,13 +158,15 @@ ARGUMENT_SPEC = {
 
 def work(module):
     params = module.params
+    if params["image"] is None:
+        return pull_image(params["name"], params["engine"], module.check_mode, params["pull"], params["registry_logins"], params["always"])
     return load_archive(
         params["name"], params["image"], params["archive"], params["engine"], module.check_mode, params["pull"], params["registry_logins"]
     )
 
 
 def main():
-    run_module(work, argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("archive", "pull")])
+    run_module(work, argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("archive", "pull"), ("archive", "always")], required_by={"archive": "image"})
 
 
 if __name__ == "__main__":

@@ -342,6 +342,50 @@ def load_archive(
     )
 
 
+def pull_image(
+    name: str,
+    engine_name: str,
+    check_mode: bool,
+    pull: Optional[str] = None,
+    logins: Sequence[Mapping[str, Any]] = (),
+    always: bool = False,
+) -> dict[str, Any]:
+    """The result of module aikit_image_load for an image of which nothing is known but its name. ``pull`` is the same by digest."""
+    wanted, remote = rules.parse_name(name), rules.parse_name(pull or name, "pull" if pull else "name")
+    # A tag beside a digest says nothing, and engines do not take both
+    origin = remote.at(remote.digest).text if remote.digest else remote.text
+    login = rules.given_logins(logins).get(remote.host)
+    engine = open_engine(engine_name)
+    before = engine.image(wanted.text)
+    found = engine.image(origin)
+    action = None
+    # What a digest names is never another image
+    if found is None or (always and not remote.digest):
+        action = Action("pull", origin, engine.name)
+    elif not wanted.digest and (before is None or before.id != found.id):
+        action = Action("tag", wanted.text, engine.name)
+    if action is not None and not check_mode:
+        if action.verb == "pull":
+            with progress.stage(f"pull {name} into {engine.name}"):
+                engine.pull(origin, (login.user, login.password) if login else None)
+            found = engine.image(origin)
+        if found is None:
+            raise AikitError(f"{origin} was pulled, but {engine.name} does not list it.", "Run again; the engine's own list shows what is there.")
+        named = before if wanted.digest else engine.image(wanted.text)
+        if not wanted.digest and (named is None or named.id != found.id):
+            engine.tag(found.id, wanted.text)
+        # The tag may mean what it meant before
+        action = action if before is None or before.id != found.id else None
+    old = before.id if before else None
+    return report(
+        Plan((action,), {"image": old}, {"image": found.id if found and not check_mode else origin}) if action else Plan(),
+        present=found is not None,
+        id=found.id if found else "",
+        missing=[],
+        engine=engine.name,
+    )
+
+
 def _load(engine: Engine, name: str, ids: list[str], archive: str) -> ImageState:
     try:
         with progress.stage(f"load {name} into {engine.name}", os.path.getsize(archive)) as current:

@@ -196,12 +196,12 @@ class DockerEngine:
             client.close()
 
     def pull(self, ref: str, login: Optional[tuple[str, str]] = None) -> None:
-        """Pull an image by its digest. A login goes to the daemon in a header and is kept nowhere."""
-        repository, _at, digest = ref.partition("@")
+        """Pull an image by its digest or its tag. A login goes to the daemon in a header and is kept nowhere."""
+        repository, tag = ref.split("@", 1) if "@" in ref else split_tag(ref)
         auth = {"username": login[0], "password": login[1]} if login else None
         client = docker.from_env(version="auto", timeout=LOAD_TIMEOUT_SECONDS).api
         try:
-            for event in client.pull(repository, tag=digest, stream=True, decode=True, auth_config=auth):
+            for event in client.pull(repository, tag=tag, stream=True, decode=True, auth_config=auth):
                 if "error" in event:
                     raise AikitError(f"Docker could not pull {ref}: {event['error'].strip()}", _PULL_HINT)
         except (DockerException, OSError) as exc:
@@ -364,7 +364,7 @@ class PodmanEngine:
                 raise AikitError(f"podman load failed with exit status {code}: {text}")
 
     def pull(self, ref: str, login: Optional[tuple[str, str]] = None) -> None:
-        """Pull an image by its digest. A login stands in a file for the time of the pull."""
+        """Pull an image by its digest or its tag. A login stands in a file for the time of the pull."""
         with tempfile.NamedTemporaryFile("w", prefix="aikit-fleet-", suffix=".json") as file:
             words = ["pull", "--quiet"]
             if login:

@@ -665,6 +665,63 @@ def test_an_archive_of_another_name_gets_the_name_that_was_asked_for(engine, run
     assert run(aikit_image_load, name="localhost/other:2", image=image, archive=str(path))["changed"] is False
 
 
+PREMADE = "registry.example:5000/fleet/llama"
+HASH = "sha256:" + "e" * 64
+
+
+@pytest.fixture
+def remote(engine):
+    """What a registry has, by name: pulling puts it into the engine."""
+    engine.pulled, there = [], {}
+
+    def pull(ref, login=None):
+        engine.pulled.append((ref, login))
+        if ref not in there:
+            raise AikitError(f"Docker could not pull {ref}: manifest unknown")
+        engine.stored[ref] = ImageState(there[ref])
+
+    engine.pull = pull
+    return there
+
+
+def test_an_image_of_somebody_else_is_pulled_by_its_name(engine, run, remote):
+    remote[f"{PREMADE}:1"] = "sha256:one"
+    logins = [{"registry": "other.example", "username": "bob", "password": "other-pw"}, {"registry": "registry.example:5000", "username": "anna", "password": "s3cret"}]
+    options = {"name": f"{PREMADE}:1", "registry_logins": logins}
+    told = run(aikit_image_load, check_mode=True, **options)
+    assert (told["changed"], told["actions"], told["present"]) == (True, [f"pull {PREMADE}:1 (docker)"], False) and not engine.pulled
+    real = run(aikit_image_load, **options)
+    assert (real["changed"], real["actions"], real["id"]) == (True, told["actions"], "sha256:one")
+    # The login of that registry, and of no other
+    assert engine.pulled == [(f"{PREMADE}:1", ("anna", "s3cret"))] and "s3cret" not in json.dumps(real)
+    assert not run(aikit_image_load, **options)["changed"] and len(engine.pulled) == 1
+    # The same under the tag, then another
+    asked = run(aikit_image_load, always=True, **options)
+    assert (asked["changed"], asked["actions"], len(engine.pulled)) == (False, [], 2)
+    remote[f"{PREMADE}:1"] = "sha256:two"
+    assert not run(aikit_image_load, **options)["changed"]
+    moved = run(aikit_image_load, always=True, **options)
+    assert (moved["changed"], moved["id"]) == (True, "sha256:two")
+    assert "manifest unknown" in run(aikit_image_load, name=f"{PREMADE}:2")["msg"]
+
+
+def test_what_was_verified_gets_the_name(engine, run, remote):
+    remote[f"{PREMADE}@{HASH}"] = "sha256:one"
+    engine.stored[f"{PREMADE}:1"] = ImageState("sha256:old")
+    options = {"name": f"{PREMADE}:1", "pull": f"{PREMADE}@{HASH}", "always": True}
+    assert run(aikit_image_load, check_mode=True, **options)["actions"] == [f"pull {PREMADE}@{HASH} (docker)"]
+    assert run(aikit_image_load, **options)["changed"] and engine.stored[f"{PREMADE}:1"].id == "sha256:one"
+    # A digest never means another image: nobody is asked
+    assert not run(aikit_image_load, **options)["changed"] and len(engine.pulled) == 1
+    engine.stored[f"{PREMADE}:1"] = ImageState("sha256:old")
+    assert run(aikit_image_load, check_mode=True, **options)["actions"] == [f"tag {PREMADE}:1 (docker)"]
+    assert run(aikit_image_load, **options)["changed"] and engine.stored[f"{PREMADE}:1"].id == "sha256:one" and len(engine.pulled) == 1
+    # By digest alone there is no name to give, also beside a tag
+    del engine.stored[f"{PREMADE}@{HASH}"]
+    real = run(aikit_image_load, name=f"{PREMADE}:9@{HASH}")
+    assert real["actions"] == [f"pull {PREMADE}@{HASH} (docker)"] and f"{PREMADE}:9" not in engine.stored
+
+
 def test_a_load_needs_room_and_an_archive(engine, run, folder, archive, monkeypatch):
     path, image = archive
     engine.room = (Room(str(folder), 2),)

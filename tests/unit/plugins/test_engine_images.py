@@ -145,6 +145,9 @@ def test_docker_pulls_with_a_login_in_a_header(monkeypatch: pytest.MonkeyPatch, 
     docker(Client({})).pull(REF, login)
     auth = {"username": "anna", "password": "s3cret"} if login else None
     assert calls == [(("registry.example:5000/a",), {"tag": "sha256:" + "1" * 64, "stream": True, "decode": True, "auth_config": auth}), "closed"]
+    calls.clear()
+    docker(Client({})).pull("registry.example:5000/a:1", login)
+    assert calls[0][0] == ("registry.example:5000/a",) and calls[0][1]["tag"] == "1"
     puller.events = [{"error": "manifest unknown\n"}]
     with pytest.raises(AikitError, match="Docker could not pull .*manifest unknown"):
         docker(Client({})).pull(REF, login)
