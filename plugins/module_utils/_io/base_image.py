@@ -27,6 +27,7 @@ from .oci_layout import Layout
 from .registry import Registry
 
 SCAN_BYTES = 1 << 20
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def scan_layer(pieces: Iterator[bytes], layer: Descriptor, ref: str) -> LayerFil
     texts: dict[str, tuple[str, ...]] = {}
     stream = Pieces(pieces)
     try:
-        with tarfile.open(fileobj=stream, mode="r|gz" if layer.media_type.endswith("gzip") else "r|", bufsize=SCAN_BYTES) as reader:
+        with tarfile.open(fileobj=stream, mode=stream.tar_mode(), bufsize=SCAN_BYTES) as reader:
             for member in reader:
                 # tarfile remembers every entry, and some layers have a hundred thousand
                 reader.members = []  # type: ignore[attr-defined]
@@ -253,6 +254,15 @@ class Pieces(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def tar_mode(self) -> str:
+        """How tarfile reads it, by its first bytes: Docker says gzip also of a layer that it took over plain from another repository."""
+        while len(self._left) < len(GZIP):
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._left += piece
+        return "r|gz" if self._left.startswith(GZIP) else "r|"
 
     def read(self, size: Optional[int] = -1) -> bytes:
         while not self._left:

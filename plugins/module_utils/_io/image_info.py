@@ -87,9 +87,8 @@ def _in_layer(source: ImageSource, layer: oci.Descriptor, wanted: str) -> tuple[
     found: Optional[bytes] = None
     gone = False
     stream = Pieces(source.open(layer))
-    compressed = layer.media_type.endswith("gzip")
     try:
-        with tarfile.open(fileobj=stream, mode="r|gz" if compressed else "r|", bufsize=SCAN_BYTES) as reader:
+        with tarfile.open(fileobj=stream, mode=stream.tar_mode(), bufsize=SCAN_BYTES) as reader:
             for member in reader:
                 reader.members = []  # type: ignore[attr-defined]
                 name = member.name.lstrip("./")

@@ -468,9 +468,11 @@ def test_a_layer_with_other_bytes_is_refused(server, run):
     assert failed["failed"] and ("what came has digest" in failed["msg"] or "sends more than" in failed["msg"] or "was cut" in failed["msg"])
 
 
-def test_docker_types_become_those_of_oci(server, run):
-    plain = tar_of({"app/llama-server": PROGRAM, "app/libggml-cpu.so": b"x"})
-    raw = packed(plain)
+@pytest.mark.parametrize("mounted", [False, True])
+def test_docker_types_become_those_of_oci(server, run, mounted):
+    """Docker says gzip of every layer that it pushes, also of a plain one that it mounts from another repository."""
+    plain = tar_of({"app/llama-server": PROGRAM, "app/libggml-cpu.so": b"x", "config.yaml": b"- name: a\n"})
+    raw = plain if mounted else packed(plain)
     config = json.dumps({"os": "linux", "architecture": "amd64", "config": CONFIG, "rootfs": {"type": "layers", "diff_ids": [sha256(plain)]}}).encode()
     kind = "application/vnd.docker.distribution.manifest.v2+json"
     document = {
@@ -480,7 +482,9 @@ def test_docker_types_become_those_of_oci(server, run):
         "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", **server.put_blob("d", raw)}],
     }
     server.put_manifest("d", "1", document, kind)
-    run(base=f"{server.host}/d:1", name=f"{server.host}/fleet/tiny:1", push=True)
+    done = run(base=f"{server.host}/d:1", name=f"{server.host}/fleet/tiny:1", push=True)
+    assert done["changed"], done
+    assert run(aikit_image_info, name=f"{server.host}/d:1", registry=True, config_path="/config.yaml")["config"] == "- name: a\n"
     assert {layer["mediaType"] for layer in manifest_of(server, "fleet/tiny", "1")["layers"]} == {LAYER, f"{LAYER}+gzip"}
 
 
