@@ -32,6 +32,8 @@ AIKITFILE_SHA256 = "io.aikit.fleet.aikitfile.sha256"
 SCHEMA = 1
 # Of the log of a step that failed
 LOG_LINES = 20
+# BuildKit refuses more
+SECRET_MAX_BYTES = 500 * 1024
 HIDDEN = "********"
 
 _SECRET_NAME = re.compile(

@@ -43,7 +43,6 @@ ASK_SECONDS = 60.0
 START_SECONDS = 600.0
 # What else lies in the context travels too, for frontends that do not say what they want of it
 CONTEXT_REMARK_BYTES = 1024 * 1024 * 1024
-SECRET_MAX_BYTES = 500 * 1024
 # What the user's shell says to buildx does not decide here; nor does the state of a Git repository around the context
 ENVIRONMENT = {"LC_ALL": "C", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "BUILDX_GIT_INFO": "false", "BUILDX_METADATA_PROVENANCE": "disabled", "NO_COLOR": "1"}
 # Of the places that an image goes to, the one that is described: hosts pull what the registry has, files tell more than engines
@@ -244,13 +243,13 @@ class _Run:
     def _secret_file(path: str, name: str) -> str:
         try:
             with open(name, "rb") as handle:
-                data = handle.read(SECRET_MAX_BYTES + 1)
+                data = handle.read(core.SECRET_MAX_BYTES + 1)
         except OSError as exc:
             raise AikitError(
                 f"{path}.file: {name} cannot be read on the build host: {exc.strerror}.", "Put it there, or give the secret with env or value."
             ) from None
-        if not data or len(data) > SECRET_MAX_BYTES:
-            what = "is empty" if not data else f"has more than {SECRET_MAX_BYTES} bytes, which BuildKit refuses"
+        if not data or len(data) > core.SECRET_MAX_BYTES:
+            what = "is empty" if not data else f"has more than {core.SECRET_MAX_BYTES} bytes, which BuildKit refuses"
             raise AikitError(f"{path}.file: {name} {what}.", "Name the file that holds the secret.")
         return data.decode("utf-8", "replace")
 

@@ -331,13 +331,15 @@ def test_a_secret_in_a_build_argument_is_warned_about_and_hidden(ground, run):
     assert call["argv"][call["argv"].index("--build-arg", 9) + 1] == "HF_TOKEN" and call["environment"]["HF_TOKEN"] == TOKEN
 
 
-@pytest.mark.parametrize("kind", ["value", "file"])
-def test_the_value_of_a_secret_as_a_build_argument_is_kept_nowhere(ground, run, kind):
+@pytest.mark.parametrize("kind", ["value", "env", "file"])
+def test_the_value_of_a_secret_as_a_build_argument_is_kept_nowhere(ground, run, monkeypatch, kind):
     value = "S3cretValue1"
+    monkeypatch.setenv("MY_TOKEN", value)
     (ground.folder / "token").write_text(value + "\n")
-    given = {"value": value, "file": str(ground.folder / "token")}[kind]
+    given = {"value": value, "env": "MY_TOKEN", "file": str(ground.folder / "token")}[kind]
     built = run(archive=str(ground.folder / "a.tar"), build_args={"hf-x": value, "HF_X": f"use {value}"}, secrets={"hf-token": {kind: given}})
     assert [entry["path"] for entry in built["findings"] if "looks like a secret" in entry["message"]] == ["build_args.hf-x", "build_args.HF_X"]
+    assert value not in json.dumps(built)
     (call,) = calls(ground, "buildx", "build")
     assert value not in json.dumps(call["argv"]) and call["environment"]["HF_X"] == f"use {value}"
     # In the process's environment, which no shell has seen
