@@ -530,6 +530,17 @@ def test_a_mirror_stands_for_a_registry(server, make):
     assert b"".join(registry.open_blob(found.repository, found.layers[0])) == b"layer"
 
 
+def test_what_was_pushed_is_read_where_it_was_pushed(server, make):
+    """A mirror that stands for the registry need not have it yet."""
+    image = server.put_image("fleet/a", "1", [b"layer"])
+    registry = make(mirrors={server.host: f"{server.host}/mirror"})
+    name = f"{server.host}/fleet/a:1"
+    assert registry.digest_of(name) == image["digest"] == registry.manifest(name, mirrors=False).digest
+    assert registry.index(name, mirrors=False) is None
+    with pytest.raises(AikitError):
+        registry.index(name)
+
+
 def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(server, make, monkeypatch):
     server.put_image("a/b", "1", [b"layer"])
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
