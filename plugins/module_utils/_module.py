@@ -7,13 +7,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import traceback
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ._core.buildkit import SECRET_MAX_BYTES, is_secret, masks
 from ._core.errors import AikitError
 from ._core.model_source import secrets
 from ._core.plan import report
@@ -24,7 +22,6 @@ __all__ = [
     "REGISTRY_OPTIONS",
     "STATUS_FILE_OPTION",
     "VERIFY_OPTION",
-    "hide_build_secrets",
     "hide_sources",
     "report",
     "run_module",
@@ -103,34 +100,6 @@ def hide_sources(module: AnsibleModule, parsed: Any) -> None:
     for model in models if isinstance(models, list) else ():
         if isinstance(model, dict) and isinstance(model.get("source"), str):
             module.no_log_values.update(secrets(model["source"]))
-
-
-def hide_build_secrets(module: AnsibleModule) -> None:
-    """Keep build arguments that look like secrets out of the result, and let the names in option ``secrets`` be read.
-
-    Ansible hides every text of an option that is no_log, also names of variables and files, which messages need.
-    """
-    secrets = (module.params["secrets"] or {}).values()
-    texts = [(key, value) for entry in secrets if isinstance(entry, dict) for key, value in entry.items() if isinstance(value, str)]
-    hidden = masks(_secret_value(key, value) for key, value in texts)
-    for name, value in (module.params["build_args"] or {}).items():
-        if is_secret(str(name), str(value), hidden):
-            module.no_log_values.add(str(value))
-    names = {value for key, value in texts if key in ("env", "file")}
-    module.no_log_values -= names - {value for key, value in texts if key not in ("env", "file")}
-
-
-def _secret_value(key: str, value: str) -> str:
-    """What an entry of ``secrets`` stands for; the builder says what is wrong with one that stands for nothing."""
-    if key == "env":
-        return os.environ.get(value, "")
-    if key == "file":
-        try:
-            with open(os.path.expanduser(value), encoding="utf-8", errors="replace") as handle:
-                return handle.read(SECRET_MAX_BYTES)
-        except OSError:
-            return ""
-    return value
 
 
 def warn(module: AnsibleModule, findings: Any) -> None:

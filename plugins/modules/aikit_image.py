@@ -590,8 +590,9 @@ actions:
 
 import dataclasses
 
+from ..module_utils._build_secrets import hide_build_secrets
 from ..module_utils._io.build import Request, build
-from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, VERIFY_OPTION, hide_build_secrets, hide_sources, run_module
+from ..module_utils._module import REGISTRY_OPTIONS, STATUS_FILE_OPTION, VERIFY_OPTION, hide_sources, run_module
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},

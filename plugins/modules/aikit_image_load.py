@@ -141,7 +141,7 @@ actions:
   sample: [load localhost/gemma:1 (docker)]
 """
 
-from ..module_utils._io.build import load_archive, pull_image
+from ..module_utils._io.load import load_archive, pull_image
 from ..module_utils._module import ENGINE_OPTION, REGISTRY_OPTIONS, STATUS_FILE_OPTION, run_module
 
 ARGUMENT_SPEC = {

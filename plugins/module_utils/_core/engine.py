@@ -9,8 +9,13 @@ Docker's API and ``podman inspect`` use the same shapes with small differences, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional
+
+from .errors import AikitError
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True)
@@ -196,3 +201,21 @@ def _words(value: Any) -> tuple[str, ...]:
     if not value:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def identities(described: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Id and digest of an image, and diff id and digest of its layers, from what :func:`result` made and users passed on."""
+    hint = "Give the image that aikit.fleet.aikit_image returned."
+    ids: list[str] = [described.get(key) or "" for key in ("id", "digest")]
+    if not any(ids):
+        raise AikitError("image: neither id nor digest is set.", hint)
+    layers = described.get("layers") or []
+    found: list[Mapping[str, Any]] = [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    if not isinstance(layers, list) or len(found) != len(layers):
+        raise AikitError("image: layers: must be a list of mappings with the key digest.", hint)
+    keys = [(index, key) for index, layer in enumerate(found) for key in ("digest", "diff_id") if key == "digest" or key in layer]
+    digests = [(f"layers[{index}].{key}", found[index].get(key, "")) for index, key in keys]
+    for where, value in (("id", ids[0]), ("digest", ids[1]), *digests):
+        if (value or where.startswith("layers")) and not _DIGEST.match(str(value)):
+            raise AikitError(f"image: {where}: {value!r} is no digest.", f"A digest is sha256: and 64 hexadecimal digits. {hint}")
+    return ids, [(layer.get("diff_id") or layer["digest"], layer["digest"]) for layer in found]

@@ -15,7 +15,7 @@ import json
 import posixpath
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Collection, Iterable, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Mapping, Optional, Sequence, Union
 
 from . import image_base, reference
 from .aikitfile import Aikitfile, shard
@@ -23,10 +23,12 @@ from .base import Base
 from .engine import ImageState
 from .errors import AikitError
 from .image_base import ImageBase
-from .llama_server import ServerSettings
 from .oci import MEDIA_CONFIG, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Descriptor, canonical, platform_dict, sha256
 from .plan import Action
 from .tar import Entry, FileRef, Segment, segments, total_size
+
+if TYPE_CHECKING:
+    from .llama_server import ServerSettings
 
 # A fixed moment: engines show an age for it, and a digest does not depend on the clock
 CREATED = "1970-01-01T00:00:00Z"
@@ -266,14 +268,6 @@ def check_parts(models: Sequence[ModelFile], counts: Mapping[str, int]) -> froze
             )
         whole.add(model.path)
     return frozenset(whole)
-
-
-def check_reference(name: str) -> str:
-    """``name`` with a tag, or :class:`AikitError` when engines would refuse it."""
-    full = reference.complete(name)
-    if not full:
-        raise AikitError(f"name: {name!r} is no image reference.", reference.HINT)
-    return full
 
 
 def check_runtime(runtime: str, base: Union[Base, ImageBase]) -> None:
@@ -566,24 +560,6 @@ def _listed_models(label: str) -> list[Any]:
     except (ValueError, RecursionError):
         return []
     return found if isinstance(found, list) and all(isinstance(entry, dict) for entry in found) else []
-
-
-def identities(described: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Id and digest of an image, and diff id and digest of its layers, from what :func:`result` made and users passed on."""
-    hint = "Give the image that aikit.fleet.aikit_image returned."
-    ids: list[str] = [described.get(key) or "" for key in ("id", "digest")]
-    if not any(ids):
-        raise AikitError("image: neither id nor digest is set.", hint)
-    layers = described.get("layers") or []
-    found: list[Mapping[str, Any]] = [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
-    if not isinstance(layers, list) or len(found) != len(layers):
-        raise AikitError("image: layers: must be a list of mappings with the key digest.", hint)
-    keys = [(index, key) for index, layer in enumerate(found) for key in ("digest", "diff_id") if key == "digest" or key in layer]
-    digests = [(f"layers[{index}].{key}", found[index].get(key, "")) for index, key in keys]
-    for where, value in (("id", ids[0]), ("digest", ids[1]), *digests):
-        if (value or where.startswith("layers")) and not _DIGEST.match(str(value)):
-            raise AikitError(f"image: {where}: {value!r} is no digest.", f"A digest is sha256: and 64 hexadecimal digits. {hint}")
-    return ids, [(layer.get("diff_id") or layer["digest"], layer["digest"]) for layer in found]
 
 
 def _described(layers: Iterable[tuple[str, str, str]], env: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from .errors import AikitError
+
 HINT = "Use [registry[:port]/]path[:tag] in lower case, for example registry.example:5000/llama:1."
 
 _REFERENCE = re.compile(
@@ -17,6 +19,7 @@ _REFERENCE = re.compile(
 )
 
 
+_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|\[0:0:0:0:0:0:0:1\])(?::[0-9]+)?")
 _ID = re.compile(r"sha256:[0-9a-f]{12,64}|[0-9a-f]{64}")
 
 
@@ -39,3 +42,16 @@ def split_tag(text: str) -> tuple[str, str]:
     if not colon or "/" in tag:
         return text, "latest"
     return name, tag
+
+
+def check_reference(name: str) -> str:
+    """``name`` with a tag, or :class:`AikitError` when engines would refuse it."""
+    full = complete(name)
+    if not full:
+        raise AikitError(f"name: {name!r} is no image reference.", HINT)
+    return full
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a registry is on this machine: as in Docker, plain HTTP is fine there."""
+    return bool(_LOOPBACK.fullmatch(host))

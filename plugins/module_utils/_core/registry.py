@@ -35,7 +35,6 @@ MONOLITHIC_BYTES = 16 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024 * 1024
 DEFAULT_TOKEN_SECONDS = 60.0
 
-_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|\[0:0:0:0:0:0:0:1\])(?::[0-9]+)?")
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 _CHALLENGE = re.compile(r"\s*([A-Za-z][A-Za-z0-9._-]*)(?:\s+|\s*$|(?=,))")
 _PARAMETER = re.compile(r'\s*([A-Za-z][A-Za-z0-9._-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))\s*(?:,|$)')
@@ -105,11 +104,6 @@ def names_registry(text: str) -> bool:
 def api_host(host: str) -> str:
     """The host that answers for a registry."""
     return DOCKER_HUB_HOST if host == DOCKER_HUB else host
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a registry is on this machine: as in Docker, plain HTTP is fine there."""
-    return bool(_LOOPBACK.fullmatch(host))
 
 
 def check_host(text: str, option: str) -> str:

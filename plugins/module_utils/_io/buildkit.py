@@ -34,7 +34,7 @@ from .._core.plan import Action, Plan, report
 from . import command, files, progress
 from .cosign import Signatures
 from .engine import Engine, open_engine, present_image
-from .image import verified_chunks
+from .load import verified_chunks
 from .registry import Registry
 from .registry_login import docker_config
 

@@ -20,7 +20,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Protocol
 from .._core.engine import ContainerState, ImageState, Room, docker_roots, find_image, parse_container, parse_image, podman_roots, uses_containerd_store
 from .._core.errors import AikitError
 from .._core.reference import split_tag
-from .._core.registry import is_loopback
+from .._core.reference import is_loopback
 
 DOCKER_IMPORT_ERROR = None
 try:

@@ -10,7 +10,6 @@ import glob
 import hashlib
 import json
 import os
-import tarfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from .._core.plan import Action
 from .._core.tar import FileRef, Segment, segment_size, total_size
 from . import files, progress, transfer
 from .engine import Engine
+from .load import load_needs, verified_chunks
 from .models import Reach, ensure_models
 from .transfer import StoredModel
 
@@ -301,11 +301,6 @@ def load(engine: Engine, image: Image, fetch: Callable[[Collection[str]], Any] =
     raise AikitError(f"{engine.name} took the image {image.name} but does not list it as {image.id}.")
 
 
-def load_needs(engine: Engine, name: str, size_bytes: int) -> list[files.Need]:
-    """The disk space that a load of so many bytes takes, where the engine's folders can be seen from here."""
-    return [files.Need(room.path, room.copies * size_bytes, f"loading {name} into {engine.name}") for room in engine.rooms()]
-
-
 def missing_bytes(engine: Engine, image: Image) -> tuple[int, set[str]]:
     """The bytes that a load would send, and the digests of the layers among them."""
     missing = _lacking(engine, image)
@@ -380,39 +375,6 @@ def write_archive(path: str, image: Union[Image, Release], omit: Collection[str]
 
 def _archive_kind(head: bytes) -> str:
     return f"archive:{hashlib.sha256(head).hexdigest()}"
-
-
-def verified_chunks(path: str) -> Iterator[bytes]:
-    """The bytes of an image archive, every blob checked against the digest in its name while it passes."""
-    blobs = []
-    try:
-        with tarfile.open(path, "r:") as reader:
-            for member in reader:
-                if member.isfile() and member.name.startswith("blobs/sha256/"):
-                    blobs.append((member.offset_data, member.size, os.path.basename(member.name)))
-    except tarfile.TarError as exc:
-        raise AikitError(f"{path} is no image archive: {exc}.", "Transfer it again.") from exc
-    if not blobs:
-        raise AikitError(f"{path} holds no image.", "Transfer it again.")
-    with open(path, "rb", buffering=0) as handle:
-        for start, size, digest in blobs:
-            yield from _span(handle, start - handle.tell())
-            found = hashlib.sha256()
-            for chunk in _span(handle, size):
-                found.update(chunk)
-                yield chunk
-            if found.hexdigest() != digest:
-                raise AikitError(f"{path}: blob {digest} has sha256 {found.hexdigest()}.", "The transfer was damaged; run again.")
-        yield from iter(lambda: handle.read(CHUNK_BYTES), b"")
-
-
-def _span(handle: Any, length: int) -> Iterator[bytes]:
-    while length > 0:
-        chunk = handle.read(min(CHUNK_BYTES, length))
-        if not chunk:
-            raise AikitError(f"{handle.name} ends too early.", "The transfer was cut; run again.")
-        length -= len(chunk)
-        yield chunk
 
 
 def _hash(parts: Sequence[Segment], name: str = "") -> str:

@@ -27,7 +27,8 @@ from .._core.plan import Action, Plan
 from . import files, progress
 from .blob_store import BlobStore
 from .engine import Engine, open_engine, present_image
-from .image import archive_is_current, archive_need, load, load_needs, missing_bytes, stream_range, write_archive
+from .image import archive_is_current, archive_need, load, missing_bytes, stream_range, write_archive
+from .load import load_needs
 from .oci_layout import Blob, Layout
 from .registry import Registry, RemoteManifest
 from .registry_push import Counter, Pushed, has_blob, push_blob, put_manifest

@@ -30,6 +30,7 @@ from .._core import model_source, oci
 from .._core import registry as rules
 from .._core.errors import AikitError
 from .._core.oci import Descriptor, Index
+from .._core.reference import is_loopback
 from .._core.registry import Challenge, Credentials, RemoteName
 from . import files
 from .http_date import retry_after
@@ -604,7 +605,7 @@ class Registry:
     def _ping(self, state: _Host) -> None:
         host = rules.api_host(state.name)
         insecure = host in self._insecure
-        schemes = ("https", "http") if insecure else ("http", "https") if rules.is_loopback(host) else ("https",)
+        schemes = ("https", "http") if insecure else ("http", "https") if is_loopback(host) else ("https",)
         problem: Optional[Exception] = None
         for scheme in schemes:
             base = f"{scheme}://{host}/"
@@ -749,7 +750,7 @@ def _is_closed(connection: http.client.HTTPConnection) -> bool:
 
 def _proxy(scheme: str, netloc: str) -> Any:
     """The proxy of the environment for a host; never for this machine itself."""
-    if rules.is_loopback(netloc.lower()):
+    if is_loopback(netloc.lower()):
         return None
     address = urllib.request.getproxies().get(scheme)
     if not address or urllib.request.proxy_bypass(netloc):

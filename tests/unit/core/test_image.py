@@ -11,7 +11,7 @@ import json
 import tarfile
 
 import pytest
-from ansible_collections.aikit.fleet.plugins.module_utils._core import image
+from ansible_collections.aikit.fleet.plugins.module_utils._core import engine, image, reference
 from ansible_collections.aikit.fleet.plugins.module_utils._core.aikitfile import Aikitfile, Model
 from ansible_collections.aikit.fleet.plugins.module_utils._core.base import Base, Server
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
@@ -243,13 +243,13 @@ def test_a_fitting_base_is_taken(runtime, base):
 
 
 def test_a_name_gets_a_tag():
-    assert image.check_reference("localhost/aikit/a") == "localhost/aikit/a:latest"
+    assert reference.check_reference("localhost/aikit/a") == "localhost/aikit/a:latest"
 
 
 @pytest.mark.parametrize("name", ["", "A", "a@sha256:" + "0" * 64])
 def test_names_that_engines_refuse(name):
     with pytest.raises(AikitError, match="is no image reference"):
-        image.check_reference(name)
+        reference.check_reference(name)
 
 
 def state(built, **changes):
@@ -312,13 +312,13 @@ def test_info_names_the_image_as_it_was_asked_for(asked, ref):
 )
 def test_a_description_of_an_image_that_is_none(described, words):
     with pytest.raises(AikitError, match=words):
-        image.identities(described)
+        engine.identities(described)
 
 
 def test_a_description_of_an_image():
     described = {"id": "", "digest": DIGESTS[1], "layers": [{"digest": DIGESTS[0], "role": "base"}, {"digest": DIGESTS[1], "diff_id": DIGESTS[2]}]}
-    assert image.identities(described) == (["", DIGESTS[1]], [(DIGESTS[0], DIGESTS[0]), (DIGESTS[2], DIGESTS[1])])
-    assert image.identities({"id": DIGESTS[0], "layers": None}) == ([DIGESTS[0], ""], [])
+    assert engine.identities(described) == (["", DIGESTS[1]], [(DIGESTS[0], DIGESTS[0]), (DIGESTS[2], DIGESTS[1])])
+    assert engine.identities({"id": DIGESTS[0], "layers": None}) == ([DIGESTS[0], ""], [])
 
 
 def test_info_of_an_aikit_image():

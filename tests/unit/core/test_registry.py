@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from ansible_collections.aikit.fleet.plugins.module_utils._core import data_registry, registry
+from ansible_collections.aikit.fleet.plugins.module_utils._core import data_registry, reference, registry
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.registry import Challenge, Credentials, Login
 from hypothesis import given
@@ -48,7 +48,7 @@ def test_names_that_are_none(text):
 
 def test_hosts():
     assert registry.api_host("docker.io") == "registry-1.docker.io" and registry.api_host("ghcr.io") == "ghcr.io"
-    assert [registry.is_loopback(host) for host in ("localhost", "127.0.0.1:5000", "[::1]:1", "127.example", "10.0.0.1")] == [True, True, True, False, False]
+    assert [reference.is_loopback(host) for host in ("localhost", "127.0.0.1:5000", "[::1]:1", "127.example", "10.0.0.1")] == [True, True, True, False, False]
     assert registry.check_host("Registry.Example:5000", "x") == "registry.example:5000"
     for text in ("https://a", "a/b", "", "a:b"):
         with pytest.raises(AikitError, match="x: .* is no registry"):

@@ -22,7 +22,7 @@ from ansible_collections.aikit.fleet.plugins.action import aikit_image as action
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState, Room
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.tar import Entry, segments
-from ansible_collections.aikit.fleet.plugins.module_utils._io import build, files
+from ansible_collections.aikit.fleet.plugins.module_utils._io import build, files, load
 from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image, aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.plugins.plugin_utils import yaml_source
@@ -102,7 +102,7 @@ class FakeEngine:
 @pytest.fixture
 def engine(monkeypatch):
     made = FakeEngine()
-    for module in (build, aikit_image_info):
+    for module in (build, load, aikit_image_info):
         monkeypatch.setattr(module, "open_engine", lambda name="auto": made)
     return made
 
