@@ -18,7 +18,7 @@ description:
   - Says how much GPU memory the containers of services hold, so that a plan can count it as theirs, and returns the plan that each of them was
     started with.
   - The NVIDIA driver is asked for the memory of the containers' processes. Where it cannot tell, the buffers in the evidence of this run of the
-    container count, else the plan.
+    container count, else the plan. A driver that names other processes and none of a container has told that the container holds nothing.
   - A host without a container engine, or without a driver, is no error. Nothing is held there.
 attributes:
   check_mode:
@@ -86,7 +86,7 @@ services:
         - uuid: GPU-00002330-0000-4000-8000-00000000003b
           mib: 6104.0
     source:
-      description: Who says so, V(driver), V(log) or V(plan). Empty when nothing is held, or nobody knows.
+      description: Who says so, V(driver), V(log) or V(plan). Empty when the container does not run, or nobody knows.
       type: str
       sample: driver
     fit:

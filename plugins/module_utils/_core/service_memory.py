@@ -5,8 +5,9 @@
 """What the running services of a host hold of its GPUs, and the plans that its state files remember.
 
 A plan may use what our own containers hold, for they give it back before they start anew. Who holds what is told by the driver;
-where it cannot tell (WSL, some MIG instances, other makers' GPUs), by the buffers in the evidence of this very run, else by the
-plan that the container was started with.
+where it cannot tell (WSL, some MIG instances, other makers' GPUs, a host that is a container itself), by the buffers in the evidence
+of this very run, else by the plan that the container was started with. A driver that names others and not ours has told: a container
+that was just restarted, or has unloaded its model, holds nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from . import planned
 from .engine import ContainerState
 
 SMI_APPS = ("--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits")
+SMI_USED = ("--query-gpu=memory.used", "--format=csv,noheader,nounits")
+# Less than CUDA takes for a process that does nothing: a GPU with less in use serves nobody
+IDLE_MIB = 256
+
+Apps = Mapping[tuple[str, int], Optional[float]]
 
 
 def compute_apps(text: str) -> dict[tuple[str, int], Optional[float]]:
@@ -25,29 +31,45 @@ def compute_apps(text: str) -> dict[tuple[str, int], Optional[float]]:
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) == 3 and cells[1].isdigit():
-            amount = cells[2].split()[:1]
-            number = amount[0] if amount else ""
-            known = number.replace(".", "", 1).isdigit()
+            amount = _mib(cells[2])
             key = (cells[0], int(cells[1]))
             before = found.get(key, 0.0)
-            found[key] = before + float(number) if known and before is not None else None
+            found[key] = None if amount is None or before is None else before + amount
     return found
 
 
-def held(
-    container: Optional[ContainerState], processes: Iterable[int], apps: Mapping[tuple[str, int], Optional[float]], current: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], str]:
+def _mib(text: str) -> Optional[float]:
+    """``[N/A]`` and its like are no number."""
+    number = (text.split() or [""])[0]
+    return float(number) if number.replace(".", "", 1).isdigit() else None
+
+
+def answer(apps: Mapping[tuple[str, int], Optional[float]], used: str) -> Optional[Apps]:
+    """Who holds how much, if the driver tells it at all.
+
+    A list without anybody says that nobody holds anything, or that this driver shows no processes here. What is in use of the GPUs tells which.
+
+    :param used: MiB in use, a line for each GPU; asked for where the list is empty.
+    """
+    if apps:
+        return apps if any(amount is not None for amount in apps.values()) else None
+    amounts = [_mib(line) for line in used.splitlines() if line.strip()]
+    return {} if amounts and all(amount is not None and amount < IDLE_MIB for amount in amounts) else None
+
+
+def held(container: Optional[ContainerState], processes: Iterable[int], apps: Optional[Apps], current: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str]:
     """What one container holds and who says so: ``driver``, ``log``, ``plan``, or empty when it holds nothing or nobody knows.
 
     Entries have ``uuid`` (driver), ``position`` (the GPU's number inside the container: log) or ``index`` (the host's: plan), and ``mib``.
 
+    :param apps: what the driver told; None where it could not be asked, or cannot tell.
     :param current: the release in the state file.
     """
     if container is None or not container.running:
         return [], ""
     mine = set(processes)
-    told = {key: amount for key, amount in apps.items() if key[1] in mine}
-    if told and all(amount is not None for amount in told.values()):
+    told = {key: amount for key, amount in (apps or {}).items() if key[1] in mine}
+    if apps is not None and mine and all(amount is not None for amount in told.values()):
         sums: dict[str, float] = {}
         for (uuid, _pid), amount in told.items():
             sums[uuid] = sums.get(uuid, 0.0) + (amount or 0.0)
@@ -67,7 +89,9 @@ def held(
     return [], ""
 
 
-def remembered(name: str, state: Mapping[str, Any], container: Optional[ContainerState], processes: Iterable[int], apps: Mapping[Any, Any]) -> dict[str, Any]:
+def remembered(
+    name: str, state: Mapping[str, Any], container: Optional[ContainerState], processes: Iterable[int], apps: Optional[Apps]
+) -> dict[str, Any]:
     """One service for a planner: what it holds, the plan that it runs with, and what an error of memory taught."""
     current = state.get("current") or {}
     amounts, source = held(container, processes, apps, current)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from .._core import release, service_memory
 from .._core.engine import ContainerState
@@ -39,10 +39,16 @@ def observe(
     return {"services": services, "engine": found.name if found else "", "problem": problem}
 
 
-def _compute_apps(root: str, run: Optional[Run]) -> Mapping[tuple[str, int], Optional[float]]:
+def _compute_apps(root: str, run: Optional[Run]) -> Optional[service_memory.Apps]:
+    """None where the driver cannot tell."""
     tree = Tree(root)
     # nvidia-smi loads the driver where it is not loaded; to look must change nothing
     if tree.data("proc/driver/nvidia/version") is None and not tree.exists("dev/dxg"):
-        return {}
-    output = Programs(tree, run).output(["nvidia-smi", *service_memory.SMI_APPS], SMI_TIMEOUT_SECONDS)
-    return service_memory.compute_apps(output.text) if output.status == 0 else {}
+        return None
+    programs = Programs(tree, run)
+    output = programs.output(["nvidia-smi", *service_memory.SMI_APPS], SMI_TIMEOUT_SECONDS)
+    if output.status != 0:
+        return None
+    apps = service_memory.compute_apps(output.text)
+    used = "" if apps else programs.output(["nvidia-smi", *service_memory.SMI_USED], SMI_TIMEOUT_SECONDS).text
+    return service_memory.answer(apps, used)

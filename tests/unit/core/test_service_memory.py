@@ -37,23 +37,48 @@ def test_the_drivers_list():
         (RUNNING, {("GPU-a", 1): 5.0, ("GPU-a", 2): 2.0, ("GPU-b", 99): 70.0}, CURRENT, [{"uuid": "GPU-a", "mib": 7.0}], "driver"),
         # The driver cannot tell how much: the buffers of this run, and what lies outside of them
         (RUNNING, {("GPU-a", 1): None}, CURRENT, [{"position": 0, "mib": 1330.0}], "log"),
-        (RUNNING, {}, CURRENT, [{"position": 0, "mib": 1330.0}], "log"),
+        (RUNNING, None, CURRENT, [{"position": 0, "mib": 1330.0}], "log"),
+        # It names another program and none of ours: ours was just restarted, or has unloaded its model
+        (RUNNING, {("GPU-a", 99): 20000.0}, CURRENT, [], "driver"),
+        (RUNNING, {}, CURRENT, [], "driver"),
         # The evidence is of an earlier run
-        (dataclasses.replace(RUNNING, started_at="t2"), {}, CURRENT, [{"index": 2, "mib": 1500.0}], "plan"),
+        (dataclasses.replace(RUNNING, started_at="t2"), None, CURRENT, [{"index": 2, "mib": 1500.0}], "plan"),
         # Nothing is known of another container
-        (dataclasses.replace(RUNNING, id="c2", labels={"io.aikit.fleet.spec": "s2"}), {}, CURRENT, [], ""),
-        (RUNNING, {}, {}, [], ""),
+        (dataclasses.replace(RUNNING, id="c2", labels={"io.aikit.fleet.spec": "s2"}), None, CURRENT, [], ""),
+        (RUNNING, None, {}, [], ""),
     ],
 )
 def test_who_says_it(container, apps, current, amounts, source):
     assert service_memory.held(container, [1, 2], apps, current) == (amounts, source)
 
 
+def test_an_engine_that_names_no_process_of_a_running_container_leaves_it_to_the_log():
+    assert service_memory.held(RUNNING, [], {("GPU-a", 99): 70.0}, CURRENT) == ([{"position": 0, "mib": 1330.0}], "log")
+
+
+@pytest.mark.parametrize(
+    ("apps", "used", "told"),
+    [
+        ("GPU-a, 10, 100\nGPU-a, 11, [N/A]\n", "", {("GPU-a", 10): 100.0, ("GPU-a", 11): None}),
+        # Who, but of nobody how much
+        ("GPU-a, 10, [N/A]\n", "", None),
+        # Nobody, and so says the memory in use: X, and what the driver keeps
+        ("", "4\n96 MiB\n", {}),
+        # Nobody is shown (WSL, a host that is a container itself), yet much is in use
+        ("", "4\n21113\n", None),
+        ("[Not Supported]\n", "[N/A]\n", None),
+        ("", "", None),
+    ],
+)
+def test_whether_the_driver_tells_who_holds_what(apps, used, told):
+    assert service_memory.answer(service_memory.compute_apps(apps), used) == told
+
+
 def test_what_a_planner_gets():
     step = {"count": 1, "reason": "r", "inputs": {}}
-    found = service_memory.remembered("llama", {"current": CURRENT, "step_down": step}, RUNNING, [], {})
+    found = service_memory.remembered("llama", {"current": CURRENT, "step_down": step}, RUNNING, [], None)
     assert found["fit"] == CURRENT["release"]["fit"] and found["settings"] == {"gpu_layers": 33} and found["step_down"] == step and found["running"]
-    assert service_memory.remembered("new", {}, None, [], {}) == {
+    assert service_memory.remembered("new", {}, None, [], None) == {
         "name": "new",
         "running": False,
         "held": [],
