@@ -23,7 +23,6 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 from . import fit
 from .errors import AikitError, Finding
 from .fit import Fit, Gpu, ModelShape, Policy, Wish
-from .services import suggestion
 from .wish import files_of, image_key, key_of, uses_gpu
 
 # What a plan is made from. One that is not known yet (the server, before its image is there) is not compared
@@ -75,21 +74,6 @@ class Outcome:
     def fits(self) -> bool:
         """Whether nothing is known not to fit."""
         return all(service.fits is not False for service in self.services)
-
-
-def policy_of(options: Optional[Mapping[str, Any]]) -> Policy:
-    """``inference_fit_policy`` as users write it."""
-    known = {item.name: item for item in fields(Policy)}
-    values: dict[str, Any] = {}
-    for key, value in (options or {}).items():
-        if key not in known:
-            hint = suggestion(str(key), known) or f"Known: {', '.join(sorted(known))}."
-            raise AikitError(f"inference_fit_policy.{key} is no setting of a plan.", hint)
-        default = getattr(Policy(), key)
-        if value is None:
-            continue
-        values[key] = _policy_value(key, value, default)
-    return Policy(**values)
 
 
 def plan_host(
@@ -567,24 +551,6 @@ def _gpu(gpu: Mapping[str, Any]) -> list[Gpu]:
 def _instance(gpu: Gpu) -> str:
     """``0:1`` for the second instance of GPU 0."""
     return f"{gpu.index // 1000 - 1}:{gpu.index % 1000}" if gpu.uuid.startswith("MIG-") else ""
-
-
-def _policy_value(key: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple):
-        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(entry, str) for entry in value):
-            raise AikitError(f"inference_fit_policy.{key} must be a list of texts, not {value!r}.")
-        return tuple(value)
-    if isinstance(default, str):
-        return str(value)
-    number = value
-    if isinstance(value, str):
-        try:
-            number = float(value) if isinstance(default, float) else int(value)
-        except ValueError:
-            number = None
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or number < 0:
-        raise AikitError(f"inference_fit_policy.{key} must be a number from 0, not {value!r}.")
-    return float(number) if isinstance(default, float) else int(number)
 
 
 def _digest(value: Any) -> str:

@@ -10,7 +10,6 @@ import copy
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import plan_report, service_fit, wish
-from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.fit import Policy
 
 Q4_0, F32, Q6_K = 2, 0, 14
@@ -363,14 +362,6 @@ def test_what_the_role_gets():
     assert service_fit.settings_of(own, found)["expect"] == own["expect"]
     counted = one([service(auto=())], info(gpu())).as_dict()
     assert service_fit.settings_of(service(auto=(), settings={"threads": 2}), counted)["settings"] == {"threads": 2}
-
-
-def test_the_policy_is_checked():
-    assert service_fit.policy_of({"margin_mib": "1024", "kv_types": ["f16", "q8_0"], "margin_percent": 5}) == Policy(1024, 5.0, kv_types=("f16", "q8_0"))
-    for options, words in (({"margin": 1}, "Did you mean margin_mib?"), ({"margin_mib": "much"}, "must be a number"), ({"kv_types": "f16"}, "list of texts")):
-        with pytest.raises(AikitError) as caught:
-            service_fit.policy_of(options)
-        assert words in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_table_and_a_document():
