@@ -7,7 +7,8 @@
 A plan that a release was proven with stays as long as it still fits and what it was made from (:data:`INPUTS`) is the same. So a
 desktop that opens a window, or a driver that counts a few MiB differently, changes nothing; and memory that another program takes
 shrinks a plan only when there is no longer room for it. It grows again when it is asked to (``replan``), not by itself: a service
-should not be replaced because somebody's notebook ended.
+should not be replaced because somebody's notebook ended. It stays too while its model or the GPUs cannot be looked at (a server
+that is away, a driver that does not answer in time), as long as what was asked for is the same.
 
 An out-of-memory error while a model loads makes the plan one step smaller. The step is remembered with what it was learned on, and
 is forgotten with it: another model, GPU, driver, server, wish or policy starts anew.
@@ -118,7 +119,13 @@ def plan_host(
         # Without it, what our own containers hold would count as taken
         found, why = (), f"after provisioning: {str(memory.get('msg') or 'the services of the host could not be looked at').strip()}"
     if not found:
-        later = tuple(_without_gpus(service, why, final) for service in candidates)
+        unseen = _unseen(gpu_info) and not replan
+        old = {entry["name"]: entry for entry in (memory or {}).get("services") or ()}
+        later = tuple(
+            (unseen and _as_it_was(service, old.get(service["name"]) or {}, _inputs_anyway(service, servers, policy), why))
+            or _without_gpus(service, why, final)
+            for service in candidates
+        )
         findings = tuple(finding for entry in later for finding in entry.findings)
         return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later), findings)
     return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers or {}, replan, final, planner or fit.plan).plan(left)
@@ -141,6 +148,13 @@ def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tupl
     if nvidia and state not in ("loaded", "wsl"):
         return (), f"after provisioning: the NVIDIA driver is {str(state).replace('_', ' ')}, so the memory of the GPUs is not known"
     return (), "the driver does not tell the memory of the GPUs"
+
+
+def _unseen(gpu_info: Optional[Mapping[str, Any]]) -> bool:
+    """Whether it is not known what GPUs the host has: nobody answered, or a driver that is loaded did not tell their memory."""
+    if not gpu_info or "gpus" not in gpu_info:
+        return True
+    return bool(gpu_info["gpus"]) and (gpu_info.get("driver") or {}).get("state") in ("loaded", "wsl")
 
 
 def settings_of(service: Mapping[str, Any], found: Optional[Mapping[str, Any]]) -> dict[str, Any]:
@@ -219,10 +233,10 @@ class _Host:
                 down = 0 if self.replan else steps(self.memory.get(name) or {}, inputs[name])
                 wishes[name] = replace(wish, step_down=down)
             except AikitError as exc:
-                aside[name] = _unplannable(service, exc, self.final)
+                aside[name] = self._kept_unseen(service, exc) or _unplannable(service, exc, self.final)
         self._set_aside_what_cannot(wishes, aside)
         pinned = {} if self.replan else {name: kept for name in wishes for kept in [self._recorded(name, wishes[name], inputs[name])] if kept}
-        gpus = self._with_ours(set(aside))
+        gpus = self._with_ours(aside)
         fits = self._solve(wishes, gpus, pinned)
         while True:
             worse = next((name for name in pinned if not _still_fits(fits[name], pinned[name])), "")
@@ -245,6 +259,16 @@ class _Host:
         if any(entry.state == "planned" for entry in result):
             findings += [_uncounted(entry) for entry in result if entry.state == "server" and not entry.findings]
         return Outcome(not waits, reason, (*left, *result), tuple(findings))
+
+    def _kept_unseen(self, service: Mapping[str, Any], problem: AikitError) -> Optional[Planned]:
+        """The plan that a service runs with, where its model cannot be looked at now."""
+        if self.replan or not isinstance(problem, _Later):
+            return None
+        try:
+            inputs = self._inputs_of_host(service, self._chosen(tuple(service.get("gpus") or ("all",))))
+        except AikitError:
+            return None
+        return _as_it_was(service, self.memory.get(service["name"]) or {}, inputs, problem.message)
 
     def _set_aside_what_cannot(self, wishes: dict[str, Wish], aside: dict[str, Planned]) -> None:
         """One service that a planner refuses must not take the plan from the others."""
@@ -324,15 +348,19 @@ class _Host:
         return tuple(str(gpu.index) for gpu in found)
 
     def _inputs(self, service: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
-        mine = [gpu for gpu in self.gpus if str(gpu.index) in wish.gpus]
         return {
             "model": _digest(wish.model.as_dict()),
             "projector": _digest(wish.mmproj.as_dict()) if wish.mmproj else "none",
             "wish": _digest(dict(wish.settings)),
+            **self._inputs_of_host(service, wish.gpus),
+        }
+
+    def _inputs_of_host(self, service: Mapping[str, Any], visible: Sequence[str]) -> dict[str, Any]:
+        mine = [gpu for gpu in self.gpus if str(gpu.index) in visible]
+        return {
             "gpus": " ".join(f"{gpu.uuid or gpu.index}:{gpu.total_mib}" for gpu in mine),
             "driver": self.driver,
-            "server": self.servers.get(service["image"], ""),
-            "policy": _digest({item.name: getattr(self.policy, item.name) for item in fields(self.policy)}),
+            **_inputs_anyway(service, self.servers, self.policy),
         }
 
     def _recorded(self, name: str, wish: Wish, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -341,18 +369,36 @@ class _Host:
         usable = old.get("planned") and old.get("settings") and not old.get("delegated") and int(old.get("step_down") or 0) == wish.step_down
         return old if usable and same_inputs(old.get("inputs") or {}, inputs) else {}
 
-    def _with_ours(self, aside: set[str]) -> tuple[Gpu, ...]:
-        """The GPUs with what our containers hold of them. What is held by a service that cannot be planned stays taken."""
-        held: dict[int, float] = {}
+    def _with_ours(self, aside: Mapping[str, Planned]) -> tuple[Gpu, ...]:
+        """The GPUs with what our containers hold of them.
+
+        What is held by a service that cannot be planned stays taken, and so does what a plan that is kept unseen has beyond that.
+        """
+        ours: dict[int, float] = {}
+        reserved: dict[int, float] = {}
         for name, entry in self.memory.items():
-            if name in aside:
-                continue
-            visible = [int(index) for index in (entry.get("fit") or {}).get("visible") or [gpu.index for gpu in self.gpus]]
-            for part in entry.get("held") or ():
-                index = self._index(part, visible)
-                if index is not None:
-                    held[index] = held.get(index, 0.0) + float(part["mib"])
-        return tuple(replace(gpu, ours_mib=int(held.get(gpu.index, 0.0))) for gpu in self.gpus)
+            held = self._held(entry)
+            if name not in aside:
+                for index, mib in held.items():
+                    ours[index] = ours.get(index, 0.0) + mib
+            elif aside[name].kept:
+                for share in aside[name].fit.get("breakdown") or ():
+                    if share.get("index") is not None:
+                        index = int(share["index"])
+                        reserved[index] = reserved.get(index, 0.0) + max(0.0, float(share.get("needed_mib") or 0.0) - held.get(index, 0.0))
+        return tuple(
+            replace(gpu, free_mib=max(0, int(gpu.free_mib - reserved.get(gpu.index, 0.0))), ours_mib=int(ours.get(gpu.index, 0.0))) for gpu in self.gpus
+        )
+
+    def _held(self, entry: Mapping[str, Any]) -> dict[int, float]:
+        """What a service holds, by the host's index of the GPU."""
+        visible = [int(index) for index in (entry.get("fit") or {}).get("visible") or [gpu.index for gpu in self.gpus]]
+        held: dict[int, float] = {}
+        for part in entry.get("held") or ():
+            index = self._index(part, visible)
+            if index is not None:
+                held[index] = held.get(index, 0.0) + float(part["mib"])
+        return held
 
     def _index(self, part: Mapping[str, Any], visible: Sequence[int]) -> Optional[int]:
         if "uuid" in part:
@@ -378,8 +424,7 @@ class _Host:
                 hint = "Set gpu_layers and context_size to auto, take smaller ones, or give it another GPU."
                 findings.append(Finding("warning", name, 0, message, hint))
             return Planned(name, "counted", reason, {}, None, record, False, "", tuple(findings), before, not room)
-        own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in asked["auto"] and key != "low_vram"}
-        settings = {**_served(record["settings"]), **own}
+        settings = _settings(service, record)
         verdict = expected(found)
         fits = (found.fits or bool(kept)) and not room and found.offload != "none"
         shown = service.get("gpus") or service.get("runtime") == "applesilicon"
@@ -394,11 +439,14 @@ class _Host:
         """What the state file keeps of a plan."""
         if kept:
             known = {key: value for key, value in inputs.items() if value}
-            return {**kept, "inputs": {**kept["inputs"], **known}}
+            return {**kept, "inputs": {**kept["inputs"], **known}, "asked": _asked(service)}
         record = {key: value for key, value in found.as_dict().items() if key != "findings"}
         record.update(
             planned=bool(service["wish"]["auto"]),
-            step_down=down, inputs=dict(inputs), visible=sorted(int(index) for index in self._chosen(tuple(service.get("gpus") or ("all",))))
+            step_down=down,
+            inputs=dict(inputs),
+            asked=_asked(service),
+            visible=sorted(int(index) for index in self._chosen(tuple(service.get("gpus") or ("all",)))),
         )
         if down:
             record["step_reason"] = str(((self.memory.get(service["name"]) or {}).get("step_down") or {}).get("reason") or "")
@@ -476,6 +524,55 @@ def _growth(kept: Fit, fresh: Fit) -> str:
 
 def _left(service: Mapping[str, Any], reason: str) -> Planned:
     return Planned(service["name"], "server", f"auto is left to the server: {reason}")
+
+
+def _settings(service: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a plan, and what the user set."""
+    auto = service["wish"]["auto"]
+    own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in auto and key != "low_vram"}
+    return {**_served(record["settings"]), **own}
+
+
+def _as_it_was(service: Mapping[str, Any], remembered: Mapping[str, Any], inputs: Mapping[str, Any], why: str) -> Optional[Planned]:
+    """The plan that a service runs with, where a new one cannot be made now; None where something else is asked for than then.
+
+    :param inputs: what is known of them.
+    """
+    old, auto = remembered.get("fit") or {}, service["wish"]["auto"]
+    asked = "" if service["wish"]["problem"] else _asked(service)
+    same = asked and old.get("asked") == asked and same_inputs(old.get("inputs") or {}, inputs)
+    if not same or not old.get("settings") or bool(old.get("planned")) != bool(auto):
+        return None
+    if int(old.get("step_down") or 0) != steps(remembered, old["inputs"]):
+        # It ran out of memory
+        return None
+    note = f"could not be looked at again ({why.replace('after provisioning: ', '')})"
+    reason, before = str(old.get("reason") or ""), dict(remembered.get("settings") or {})
+    if not auto:
+        return Planned(service["name"], "counted", reason, {}, None, old, True, note, (), before, True)
+    shown = service.get("gpus") or service.get("runtime") == "applesilicon"
+    found = Fit(service["name"], old["settings"], str(old.get("offload")), str(old.get("confidence")), reason)
+    return Planned(service["name"], "planned", reason, _settings(service, old), expected(found) if shown else None, old, True, note, (), before, True)
+
+
+def _asked(service: Mapping[str, Any]) -> str:
+    """What was asked for, as far as it is known without looking at anything; empty where that does not tell which model it is."""
+    asked, context = service["wish"], service.get("context") or ""
+    models = [key_of(files, context) for files in (asked.get("files"), asked.get("mmproj")) if files]
+    if not models and "@sha256:" not in str(service["image"]):
+        # A tag can have moved
+        return ""
+    # Of a pre-made image, the rest is known once it was read
+    wanted = [asked["auto"], asked["settings"]] if models else [service["image"]]
+    return _digest([*wanted, service.get("settings") or {}, list(service.get("gpus") or ()), models])
+
+
+def _inputs_anyway(service: Mapping[str, Any], servers: Optional[Mapping[str, str]], policy: Policy) -> dict[str, str]:
+    """The inputs of a plan that are known without looking at the host."""
+    return {
+        "server": (servers or {}).get(service["image"], ""),
+        "policy": _digest({item.name: getattr(policy, item.name) for item in fields(policy)}),
+    }
 
 
 def _without_gpus(service: Mapping[str, Any], why: str, final: bool) -> Planned:

@@ -312,6 +312,77 @@ def test_a_model_that_was_not_read_yet():
     assert last.findings[0].message.startswith("gpu_layers and context_size are left to the server")
 
 
+AWAY = {KEY: {"error": "the header of its model cannot be read yet: HTTP 503"}}
+# What may happen while a host is looked at: of its services' models, of its GPUs
+BLIND = {
+    "model": {"shapes": AWAY},
+    "nvidia-smi": {"gpus": {"failed": True, "msg": "nvidia-smi timed out"}},
+    "silent driver": {"gpus": info(gpu(memory_total_mib=None))},
+    "unreachable": {"gpus": None},
+}
+
+
+@pytest.mark.parametrize("final", [False, True])
+@pytest.mark.parametrize("blind", BLIND)
+@pytest.mark.parametrize("asked", [service(), service(auto=(), settings={"gpu_layers": 33, "context_size": 8192})], ids=["auto", "numbers"])
+def test_a_plan_that_was_proven_stays_while_nothing_can_be_looked_at(asked, blind, final):
+    first = one([asked], info(gpu()))
+    held = int(first.fit["breakdown"][0]["needed_mib"])
+    arguments = {"gpus": info(gpu(free=11900 - held)), **BLIND[blind]}
+    found = plan([asked], remembered=memory(ran(first)), final=final, **arguments)
+    (entry,) = found.services
+    assert (entry.state, entry.kept, entry.fits, found.known, found.findings) == (first.state, True, True, True, ())
+    assert (entry.settings, entry.fit, entry.verdict) == (first.settings, first.fit, first.verdict)
+    assert entry.note.startswith("could not be looked at again (")
+    assert service_fit.settings_of(asked, entry.as_dict()) == service_fit.settings_of(asked, first.as_dict())
+    assert any(entry.note in line for line in plan_report.lines({"llama": entry.as_dict()}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"services": [service(settings={"parallel": 2})]},
+        {"services": [service(wish={**service()["wish"], "files": [{**FILE, "sha256": "b" * 64}]})]},
+        {"policy": Policy(context_max=16384)},
+        {"servers": {"localhost/aikit/llama:latest": "llama_cpp b8120"}},
+        {"gpus": info(gpu(uuid="GPU-2"))},
+        {"replan": True},
+    ],
+)
+def test_what_was_not_planned_like_this_is_not_kept_unseen(change):
+    first = one([service()], info(gpu()), servers={"localhost/aikit/llama:latest": "llama_cpp 0.7.0"})
+    arguments = {"services": [service()], "gpus": info(gpu()), "remembered": memory(ran(first)), "shapes": {}, **change}
+    assert one(**arguments).state == "later"
+    step = service_fit.step_down({}, first.fit, "out of memory")
+    ran_out = {**arguments, "services": [service()], "gpus": info(gpu()), "remembered": memory(ran(first, step=step)), "replan": False}
+    assert one(**ran_out).state == "later"
+
+
+def test_a_host_that_lost_its_gpu_keeps_no_plan():
+    first = one([service()], info(gpu()))
+    assert one([service()], info(), memory(ran(first)), final=True).state == "server"
+
+
+def test_the_image_of_a_tag_may_be_another_one_and_that_of_a_digest_is_not():
+    for image, state in (("r.example/llama:1", "server"), (f"r.example/llama@sha256:{'0' * 64}", "planned")):
+        wished = {**service()["wish"], "files": [], "paths": ["/models/m.gguf"]}
+        made = service(image=image, built=False, wish=wished)
+        first = one([made], info(gpu()), shapes={wish.image_key(image, "/models/m.gguf"): {"shape": LLAMA}})
+        unread = {**made, "wish": {**wished, "paths": []}}
+        assert first.state == "planned" and one([unread], info(gpu()), memory(ran(first)), final=True).state == state
+
+
+def test_what_is_kept_unseen_is_not_given_to_others():
+    other = service("other", wish={**service()["wish"], "files": [{**FILE, "sha256": "b" * 64}]})
+    shapes = {**SHAPES, wish.key_of(other["wish"]["files"], ""): {"shape": LLAMA}}
+    first = plan([service(), other], info(gpu(24576)), shapes=shapes).services[0]
+    needed = first.fit["breakdown"][0]["needed_mib"]
+    for held in (0.0, 1000.0, needed):
+        away = {**shapes, **AWAY}
+        kept, planned = plan([service(), other], info(gpu(24576, free=int(24276 - held))), memory(ran(first, held)), shapes=away).services
+        assert kept.kept and planned.fit["breakdown"][0]["available_mib"] == pytest.approx(24276 - needed, abs=2)
+
+
 def test_what_an_unknown_service_holds_is_not_given_away():
     strange = service("strange", wish={"auto": [], "settings": {}, "files": [], "mmproj": [], "problem": "it serves 2 models"})
     held = {"name": "strange", "running": True, "held": [{"uuid": UUID, "mib": 5000}], "source": "driver", "fit": {}, "settings": {}, "step_down": {}}
