@@ -35,10 +35,9 @@ attributes:
 options:
   services:
     description:
-      - Names of the services.
+      - Names of the services. Left out, every service that has a state file on the host.
     type: list
     elements: str
-    required: true
   state_dir:
     description:
       - Folder of the state files.
@@ -63,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 services:
-  description: The services, in the order of O(services).
+  description: The services, in the order of O(services), else of their names.
   returned: always
   type: list
   elements: dict
@@ -118,7 +117,7 @@ from ..module_utils._io.service_memory import observe
 from ..module_utils._module import ENGINE_OPTION, run_module
 
 ARGUMENT_SPEC = {
-    "services": {"type": "list", "elements": "str", "required": True},
+    "services": {"type": "list", "elements": "str"},
     "engine": ENGINE_OPTION,
     "state_dir": {"type": "path", "default": "/var/lib/aikit-fleet"},
     "root": {"type": "path", "default": "/"},

@@ -98,9 +98,11 @@ def plan_host(
     :param servers: by image, what serves in it ("llama_cpp 0.7.0"), as far as it is known.
     :param replan: make a new plan, whatever earlier ones and earlier errors said.
     :param final: nothing comes later: what is not known now is left to the server.
-    :param alone: each service as if it were the only one.
+    :param alone: each service as if it were the only one, in place of all that run there.
     """
     if alone:
+        if memory and "services" in memory:
+            memory = {"services": [_only_held(entry) for entry in memory["services"]]}
         parts = [
             plan_host([service], shapes, gpu_info, memory, policy, servers, replan, final, planner=planner)
             for service in services
@@ -148,6 +150,12 @@ def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tupl
     if nvidia and state not in ("loaded", "wsl"):
         return (), f"after provisioning: the NVIDIA driver is {str(state).replace('_', ' ')}, so the memory of the GPUs is not known"
     return (), "the driver does not tell the memory of the GPUs"
+
+
+def _only_held(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a service holds, without what it was planned and proven with: another one that has its name by chance must not be given that."""
+    visible = (entry.get("fit") or {}).get("visible")
+    return {"name": entry["name"], "held": entry.get("held") or [], "fit": {"visible": visible} if visible else {}}
 
 
 def _unseen(gpu_info: Optional[Mapping[str, Any]]) -> bool:

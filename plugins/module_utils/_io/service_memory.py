@@ -20,9 +20,12 @@ SMI_TIMEOUT_SECONDS = 15.0
 
 
 def observe(
-    names: Sequence[str], engine: str, state_dir: str, root: str, run: Optional[Run] = None, opened: Callable[[str], Engine] = open_engine
+    names: Optional[Sequence[str]], engine: str, state_dir: str, root: str, run: Optional[Run] = None, opened: Callable[[str], Engine] = open_engine
 ) -> dict[str, Any]:
-    """The result of module inference_memory."""
+    """The result of module inference_memory.
+
+    :param names: of the services; None for all that have a state file.
+    """
     apps = _compute_apps(root, run)
     try:
         found: Optional[Engine] = opened(engine)
@@ -31,7 +34,7 @@ def observe(
         # A host that was not provisioned yet: a fact, and no error
         found, problem = None, exc.message
     services = []
-    for name in names:
+    for name in host.services(state_dir) if names is None else names:
         state = release.parse_state(host.read_text(host.state_path(state_dir, name)), name, host.state_path(state_dir, name))
         container: Optional[ContainerState] = found.container(name) if found else None
         processes = found.processes(name) if found and container is not None and container.running else []

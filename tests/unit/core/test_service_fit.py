@@ -258,6 +258,20 @@ def test_services_of_a_host_are_planned_together():
     assert found.fits and sum(needed) < 16384 and [entry.fit["offload"] for entry in found.services] == ["full", "full"]
 
 
+def test_a_model_alone_is_planned_in_place_of_all_services():
+    first = one([service()], info(gpu()))
+    held = int(first.fit["breakdown"][0]["needed_mib"])
+    step = service_fit.step_down({}, first.fit, "out of memory")
+    running = memory({**ran(first, held, step), "name": "serves"}, {**ran(first, 100.0, step), "name": "llama"})
+    models = [service("big", auto=("context_size",)), service("llama")]
+    found = plan(models, info(gpu(free=11988 - held - 100)), running, alone=True)
+    for entry in found.services:
+        assert entry.fit["breakdown"][0]["available_mib"] == pytest.approx(11988, abs=2)
+        # Neither the plan nor the step of a service that has its name
+        assert not entry.kept and entry.fit["step_down"] == 0 and entry.before == {}
+    assert found.services[1].settings["context_size"] == pytest.approx(first.settings["context_size"], abs=256)
+
+
 def test_a_service_that_has_its_settings_is_counted():
     fixed = service("fixed", auto=(), settings={"gpu_layers": "all", "context_size": 8192})
     alone = plan([service()], info(gpu()))

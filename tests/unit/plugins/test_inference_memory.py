@@ -70,6 +70,15 @@ def test_a_container_that_was_just_restarted_holds_its_plan_only_if_the_driver_c
     assert (llama["held"], llama["source"]) == ([] if source == "driver" else [{"index": 0, "mib": 21113.0}], source)
 
 
+def test_all_services_of_the_host(capsys, monkeypatch, tmp_path):
+    for name in ("llama", "stopped"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"schema": 1, "service": name}))
+    monkeypatch.setattr(inference_memory, "observe", lambda *args: service_memory.observe(*args, opened=lambda name: FakeEngine()))
+    found = call(capsys, state_dir=str(tmp_path), root=str(tree(tmp_path / "root")))["services"]
+    assert [(entry["name"], entry["running"], entry["source"]) for entry in found] == [("llama", True, "driver"), ("stopped", False, "")]
+    assert call(capsys, state_dir=str(tmp_path / "none"), root=str(tmp_path / "root"))["services"] == []
+
+
 def test_a_host_without_engine_and_driver_holds_nothing(capsys, monkeypatch, tmp_path):
     root = tree(tmp_path, loaded=False)
 
