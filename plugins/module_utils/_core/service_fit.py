@@ -456,6 +456,9 @@ class _Host:
             asked=_asked(service),
             visible=sorted(int(index) for index in self._chosen(tuple(service.get("gpus") or ("all",)))),
         )
+        if self.replan:
+            # What was learned before is forgotten with the proof
+            record["replanned"] = True
         if down:
             record["step_reason"] = str(((self.memory.get(service["name"]) or {}).get("step_down") or {}).get("reason") or "")
         return record

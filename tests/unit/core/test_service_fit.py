@@ -226,7 +226,8 @@ def test_one_step_down_after_an_error_of_memory():
     again = one([service()], info(gpu(free=100)), memory(ran(smaller, step=step)))
     assert again.kept and again.settings == smaller.settings and again.fit == smaller.fit
     # And can be forgotten
-    assert one([service()], info(gpu()), memory(ran(smaller, 0.0, step)), replan=True).settings == first.settings
+    forgotten = one([service()], info(gpu()), memory(ran(smaller, 0.0, step)), replan=True)
+    assert forgotten.settings == first.settings and forgotten.fit["replanned"] and "replanned" not in again.fit
 
 
 def test_a_second_error_is_a_second_step_and_there_is_an_end():
