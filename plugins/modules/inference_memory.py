@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: inference_memory
-short_description: What services hold of a host's GPUs, and the plans they run with
+short_description: What services hold of a host's memory, and the plans they run with
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
@@ -88,6 +88,10 @@ services:
       description: Who says so, V(driver), V(log) or V(plan). Empty when the container does not run, or nobody knows.
       type: str
       sample: driver
+    host_held_mib:
+      description: How much of the host's memory it holds that is no file's, such as a cache that is kept out of the GPU. Mapped weights do not count.
+      type: float
+      sample: 812.4
     fit:
       description: The plan that the current release was started with; empty when it was not planned.
       type: dict
@@ -100,6 +104,13 @@ services:
       description: What an out-of-memory error taught - C(count), C(reason), and the C(inputs) it holds for. Empty without one.
       type: dict
       sample: {}
+host:
+  description:
+    - Memory of the host, C(total_mib) and C(available_mib), within the limit of the control group where the host is a container itself.
+    - 0 where it is not known. A Mac tells the total alone.
+  returned: always
+  type: dict
+  sample: {total_mib: 128748, available_mib: 117187}
 engine:
   description: The container engine that was asked; empty when none answers.
   returned: always

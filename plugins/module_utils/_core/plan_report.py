@@ -10,7 +10,7 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from .table import table
 
-_COLUMNS = ("host", "service", "fits", "layers", "context", "KV", "GPU memory MiB", "of", "settings", "why")
+_COLUMNS = ("host", "service", "fits", "layers", "context", "KV", "GPU memory MiB", "of", "host MiB", "settings", "why")
 # In the order in which people read them; the rest is shown only where it is not what everybody has
 _SHOWN = ("gpu_layers", "context_size", "cache_type_k", "cache_type_v", "batch", "n_cpu_moe", "no_kv_offloading", "tensor_split", "parallel")
 
@@ -33,6 +33,7 @@ def lines(services: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if found["state"] == "planned":
             result += [f"  {change}" for change in _changes(found["before"], found["settings"])]
         result += [f"  {_share(share)}" for share in fit.get("breakdown") or () if share.get("index") is not None and share.get("needed_mib")]
+        result += [f"  {_share({**share, 'device': 'host memory'})}" for share in _host_shares(fit) if share.get("available_mib")]
         if found.get("note"):
             result.append(f"  {found['note']}")
     return result
@@ -55,6 +56,7 @@ def rows(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                         "KV": _kv(fit["settings"]),
                         "GPU memory MiB": round(sum(float(share["needed_mib"]) for share in shares)),
                         "of": round(sum(float(share["available_mib"]) for share in shares)) if shares else None,
+                        "host MiB": next((round(float(share["needed_mib"])) for share in _host_shares(fit)), None),
                         "settings": _origin(found),
                     }
                 )
@@ -93,6 +95,11 @@ def misfits(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What does not fit, and what cannot be said yet, a sentence each."""
     words = {"NO": "does not fit", "later": "is not known to fit yet"}
     return [f"{row['service']} on {row['host']} {words[row['fits']]}: {row['why'].rstrip('.')}." for row in rows(hosts) if row.get("fits") in words]
+
+
+def _host_shares(fit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What stays out of the GPUs."""
+    return [share for share in fit.get("breakdown") or () if share.get("index") is None and share.get("needed_mib")]
 
 
 def _layers(fit: Mapping[str, Any]) -> str:
@@ -142,5 +149,6 @@ def _share(share: Mapping[str, Any]) -> str:
         ("projector", "mmproj_mib"),
         ("driver", "context_mib"),
     )
+    margin = f", margin {float(share['margin_mib']):.0f}" if share.get("index") is not None else ""
     parts = " + ".join(f"{word} {float(share.get(key) or 0):.0f}" for word, key in names if float(share.get(key) or 0) >= 0.5)
-    return f"{share['device']}: {parts} = {float(share['needed_mib']):.0f} of {float(share['available_mib']):.0f} MiB, margin {float(share['margin_mib']):.0f}"
+    return f"{share['device']}: {parts} = {float(share['needed_mib']):.0f} of {float(share['available_mib']):.0f} MiB{margin}"

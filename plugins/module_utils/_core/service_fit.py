@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from . import fit
 from .errors import AikitError, Finding
-from .fit import Fit, Gpu, ModelShape, Policy, Wish
+from .fit import Fit, Gpu, Host, ModelShape, Policy, Share, Wish
+from .fit_types import MIB
 from .wish import files_of, image_key, key_of, uses_gpu
 
 # What a plan is made from. One that is not known yet (the server, before its image is there) is not compared
@@ -102,7 +104,7 @@ def plan_host(
     """
     if alone:
         if memory and "services" in memory:
-            memory = {"services": [_only_held(entry) for entry in memory["services"]]}
+            memory = {**memory, "services": [_only_held(entry) for entry in memory["services"]]}
         parts = [
             plan_host([service], shapes, gpu_info, memory, policy, servers, replan, final, planner=planner)
             for service in services
@@ -130,7 +132,9 @@ def plan_host(
         )
         findings = tuple(finding for entry in later for finding in entry.findings)
         return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later), findings)
-    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers or {}, replan, final, planner or fit.plan).plan(left)
+    # What is on its way out gives its memory back; a service on the CPU keeps it
+    stays = {service["name"] for service in services if service.get("state") == "present"} - {service["name"] for service in candidates}
+    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers or {}, replan, final, planner or fit.plan, stays).plan(left)
 
 
 def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tuple[Gpu, ...], str]:
@@ -155,7 +159,8 @@ def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tupl
 def _only_held(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What a service holds, without what it was planned and proven with: another one that has its name by chance must not be given that."""
     visible = (entry.get("fit") or {}).get("visible")
-    return {"name": entry["name"], "held": entry.get("held") or [], "fit": {"visible": visible} if visible else {}}
+    held = {key: entry[key] for key in ("name", "held", "host_held_mib") if key in entry}
+    return {**held, "fit": {"visible": visible} if visible else {}}
 
 
 def _unseen(gpu_info: Optional[Mapping[str, Any]]) -> bool:
@@ -217,6 +222,7 @@ class _Host:
         replan: bool,
         final: bool,
         planner: Planner,
+        stays: Iterable[str] = (),
     ) -> None:
         self.services = services
         self.shapes = shapes
@@ -228,6 +234,9 @@ class _Host:
         self.replan = replan
         self.final = final
         self.planner = planner
+        self.stays = frozenset(stays)
+        self.told = memory.get("host") or {}
+        self.host: Optional[Host] = None
 
     def plan(self, left: tuple[Planned, ...]) -> Outcome:
         wishes: dict[str, Wish] = {}
@@ -245,6 +254,7 @@ class _Host:
         self._set_aside_what_cannot(wishes, aside)
         pinned = {} if self.replan else {name: kept for name in wishes for kept in [self._recorded(name, wishes[name], inputs[name])] if kept}
         gpus = self._with_ours(aside)
+        self.host = self._host({*aside, *self.stays})
         fits = self._solve(wishes, gpus, pinned)
         while True:
             worse = next((name for name in pinned if not _still_fits(fits[name], pinned[name])), "")
@@ -310,7 +320,7 @@ class _Host:
             replace(wish, settings={**wish.settings, **_explicit(pinned[name]["settings"])}, step_down=0) if name in pinned else wish
             for name, wish in wishes.items()
         ]
-        return {found.service: found for found in self.planner(asked, gpus, self.policy)} if asked else {}
+        return {found.service: found for found in self.planner(asked, gpus, self.policy, host=self.host)} if asked else {}
 
     def _wish(self, service: Mapping[str, Any]) -> Wish:
         asked = service["wish"]
@@ -398,6 +408,14 @@ class _Host:
             replace(gpu, free_mib=max(0, int(gpu.free_mib - reserved.get(gpu.index, 0.0))), ours_mib=int(ours.get(gpu.index, 0.0))) for gpu in self.gpus
         )
 
+    def _host(self, others: Iterable[str]) -> Optional[Host]:
+        """The host's memory, with what our containers hold of it; that of ``others`` stays taken."""
+        total, available = int(self.told.get("total_mib") or 0), int(self.told.get("available_mib") or 0)
+        if not available:
+            return None
+        ours = sum(float(entry.get("host_held_mib") or 0.0) for name, entry in self.memory.items() if name not in others)
+        return Host(total, min(total, int(available + ours)))
+
     def _held(self, entry: Mapping[str, Any]) -> dict[int, float]:
         """What a service holds, by the host's index of the GPU."""
         visible = [int(index) for index in (entry.get("fit") or {}).get("visible") or [gpu.index for gpu in self.gpus]]
@@ -421,12 +439,14 @@ class _Host:
     ) -> Planned:
         name, asked = service["name"], service["wish"]
         memory = self.memory.get(name) or {}
+        found, short = _of_host(name, found, _limit_mib(str(service.get("memory") or "")), bool(kept))
         record = self._record(service, found, inputs, down, kept)
         before = {key: memory["settings"][key] for key in sorted(memory.get("settings") or {})}
         findings = list(_named(service, found.findings))
         room = _room(found)
         reason = str(record["reason"])
         if not asked["auto"]:
+            room = "; ".join(part for part in (room, short) if part)
             if room:
                 message = f"its settings need more memory than there is: {room}"
                 hint = "Set gpu_layers and context_size to auto, take smaller ones, or give it another GPU."
@@ -434,6 +454,7 @@ class _Host:
             return Planned(name, "counted", reason, {}, None, record, False, "", tuple(findings), before, not room)
         settings = _settings(service, record)
         verdict = expected(found)
+        room = room or short
         fits = (found.fits or bool(kept)) and not room and found.offload != "none"
         shown = service.get("gpus") or service.get("runtime") == "applesilicon"
         given = (service.get("expect") or {}).get("verdict") or ()
@@ -515,6 +536,42 @@ def _room(found: Fit) -> str:
         if share.index is not None and share.available_mib and share.needed_mib > share.available_mib:
             lacks.append(f"{share.device} needs {share.needed_mib:.0f} MiB and has {share.available_mib:.0f}")
     return "; ".join(lacks)
+
+
+def _of_host(name: str, found: Fit, limit_mib: float, kept: bool) -> tuple[Fit, str]:
+    """A plan with what a planner says of the host's memory as warnings, and apart from it what cannot be held at all.
+
+    Where the host is short only of what the policy keeps free, or where the plan was proven to work, it is no more than a warning.
+
+    :param limit_mib: of the service's container; 0 for none.
+    """
+    share = next((share for share in found.breakdown if share.index is None), Share(""))
+    # Mapped weights are read again where there is no room for them
+    firm = share.needed_mib - share.weights_mib
+    short = ""
+    findings: list[Finding] = []
+    for finding in found.findings:
+        about_host = finding.level == "error" and finding.path == name
+        if about_host and firm > share.available_mib and not kept:
+            short = finding.message
+        else:
+            findings.append(replace(finding, level="warning") if about_host else finding)
+    if limit_mib and firm > limit_mib and not kept:
+        short = f"{firm:.0f} MiB besides the weights stay in host memory, and the container may have {limit_mib:.0f} (memory)"
+    fits = not short and (found.fits or (len(findings) == len(found.findings) and _with_margins(found)))
+    return replace(found, findings=tuple(findings), fits=fits), short
+
+
+def _with_margins(found: Fit) -> bool:
+    """Whether every GPU holds its part, and the margin stays free."""
+    shares = [share for share in found.breakdown if share.index is not None and share.needed_mib]
+    return all(share.needed_mib + share.margin_mib <= share.available_mib + 0.01 for share in shares)
+
+
+def _limit_mib(text: str) -> float:
+    """``16g`` as a service has it."""
+    found = re.match(r"(\d+(?:\.\d+)?)([kmgt]?)", text.lower())
+    return float(found.group(1)) * 1024.0 ** " kmgt".index(found.group(2) or " ") / MIB if found else 0.0
 
 
 def _still_fits(found: Fit, recorded: Mapping[str, Any]) -> bool:

@@ -12,15 +12,22 @@ that was just restarted, or has unloaded its model, holds nothing.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Iterable, Mapping, Optional
 
-from . import planned
+from . import gpu, planned
 from .engine import ContainerState
 
 SMI_APPS = ("--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits")
 SMI_USED = ("--query-gpu=memory.used", "--format=csv,noheader,nounits")
 # Less than CUDA takes for a process that does nothing: a GPU with less in use serves nobody
 IDLE_MIB = 256
+MIB = 1024 * 1024
+# Limit, use and details of the group at the root, by control groups of both versions
+GROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
 
 Apps = Mapping[tuple[str, int], Optional[float]]
 
@@ -89,8 +96,34 @@ def held(container: Optional[ContainerState], processes: Iterable[int], apps: Op
     return [], ""
 
 
+def host_memory(meminfo: str, groups: Iterable[tuple[str, str, str]] = (), memsize: str = "") -> dict[str, int]:
+    """Total and available memory of a host in MiB, 0 where it is not known.
+
+    :param groups: limit, use and ``memory.stat`` of the control group that the whole host lies in: it is a container itself then.
+    :param memsize: what a Mac says of its memory.
+    """
+    total, available = gpu.memory(meminfo)
+    if total is None:
+        return {"total_mib": int(memsize) // MIB if memsize.strip().isdigit() else 0, "available_mib": 0}
+    for limit, use, stat in groups:
+        # A group without a limit says max, or a number that no machine has
+        if limit.strip().isdigit() and use.strip().isdigit() and int(limit) // MIB < total:
+            # What of it is a cache of files goes when it is needed
+            cached = sum(int(value) for value in re.findall(r"^(?:total_)?(?:in)?active_file (\d{1,18})$", stat, re.M)[-2:])
+            total = int(limit) // MIB
+            left = max(0, int(limit) - int(use) + min(int(use), cached)) // MIB
+            available = left if available is None else min(available, left)
+    return {"total_mib": total, "available_mib": available or 0}
+
+
+def firm_mib(statuses: Iterable[str]) -> float:
+    """Memory of processes (``/proc/PID/status``) that is no file's: weights that are mapped count as available, a cache does not."""
+    kinds = (int(value) for text in statuses for value in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d{1,15}) kB$", text, re.M))
+    return round(sum(kinds) / 1024, 2)
+
+
 def remembered(
-    name: str, state: Mapping[str, Any], container: Optional[ContainerState], processes: Iterable[int], apps: Optional[Apps]
+    name: str, state: Mapping[str, Any], container: Optional[ContainerState], processes: Iterable[int], apps: Optional[Apps], host_held_mib: float = 0.0
 ) -> dict[str, Any]:
     """One service for a planner: what it holds, the plan that it runs with, and what an error of memory taught."""
     current = state.get("current") or {}
@@ -100,6 +133,7 @@ def remembered(
         "running": container is not None and container.running,
         "held": amounts,
         "source": source,
+        "host_held_mib": host_held_mib,
         "fit": (current.get("release") or {}).get("fit") or {},
         "settings": current.get("settings") or {},
         "step_down": state.get("step_down") or {},

@@ -26,7 +26,8 @@ def observe(
 
     :param names: of the services; None for all that have a state file.
     """
-    apps = _compute_apps(root, run)
+    tree = Tree(root)
+    apps = _compute_apps(tree, run)
     try:
         found: Optional[Engine] = opened(engine)
         problem = ""
@@ -38,13 +39,22 @@ def observe(
         state = release.parse_state(host.read_text(host.state_path(state_dir, name)), name, host.state_path(state_dir, name))
         container: Optional[ContainerState] = found.container(name) if found else None
         processes = found.processes(name) if found and container is not None and container.running else []
-        services.append(service_memory.remembered(name, state, container, processes, apps))
-    return {"services": services, "engine": found.name if found else "", "problem": problem}
+        firm = service_memory.firm_mib(tree.text(f"proc/{process}/status") for process in processes)
+        services.append(service_memory.remembered(name, state, container, processes, apps, firm))
+    return {"services": services, "host": _host_memory(tree, run), "engine": found.name if found else "", "problem": problem}
 
 
-def _compute_apps(root: str, run: Optional[Run]) -> Optional[service_memory.Apps]:
+def _host_memory(tree: Tree, run: Optional[Run]) -> dict[str, int]:
+    meminfo = tree.text("proc/meminfo")
+    groups = [
+        (tree.text(f"sys/fs/cgroup/{limit}"), tree.text(f"sys/fs/cgroup/{use}"), tree.text(f"sys/fs/cgroup/{stat}"))
+        for limit, use, stat in service_memory.GROUP_FILES
+    ]
+    return service_memory.host_memory(meminfo, groups, "" if meminfo else Programs(tree, run).output(["sysctl", "-n", "hw.memsize"]).text)
+
+
+def _compute_apps(tree: Tree, run: Optional[Run]) -> Optional[service_memory.Apps]:
     """None where the driver cannot tell."""
-    tree = Tree(root)
     # nvidia-smi loads the driver where it is not loaded; to look must change nothing
     if tree.data("proc/driver/nvidia/version") is None and not tree.exists("dev/dxg"):
         return None

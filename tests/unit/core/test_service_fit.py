@@ -373,6 +373,74 @@ def test_what_was_not_planned_like_this_is_not_kept_unseen(change):
     assert one(**ran_out).state == "later"
 
 
+def host(available, total=65536, *entries):
+    return {"services": list(entries), "host": {"total_mib": total, "available_mib": available}}
+
+
+IN_RAM = {"no_kv_offloading": True, "context_size": 32768}
+
+
+def test_what_the_host_cannot_hold_is_told_before_anything_travels():
+    asked = service(auto=("gpu_layers",), settings=IN_RAM)
+    assert plan([asked], info(gpu()), host(32000)).findings == ()
+    found = plan([asked], info(gpu()), host(3000))
+    (finding,) = [finding for finding in found.findings if finding.level == "error"]
+    assert not found.fits and "MiB of the model stay in host memory, which has 952 MiB for it" in finding.message
+    assert plan_report.rows({"h": {"services": {"llama": found.services[0].as_dict()}}})[0]["fits"] == "NO"
+    # Nobody knows what there is
+    assert plan([asked], info(gpu()), {"services": []}).findings == plan([asked], info(gpu()), host(0)).findings == ()
+
+
+def test_what_the_policy_keeps_free_of_the_host_is_worth_a_warning():
+    asked = service(auto=("gpu_layers",), settings=IN_RAM)
+    needed = next(share for share in one([asked], info(gpu()), host(32000)).fit["breakdown"] if share["index"] is None)["needed_mib"]
+    found = plan([asked], info(gpu()), host(int(needed) + 100))
+    assert found.fits and [finding.level for finding in found.findings] == ["warning"] and found.services[0].fit["fits"]
+    assert plan([asked], info(gpu()), host(int(needed) + 100), policy=Policy(host_reserve_mib=0)).findings == ()
+
+
+def test_weights_that_do_not_fit_into_the_host_are_a_warning():
+    found = plan([service()], info(gpu(4096)), host(3000))
+    assert found.fits and [finding.level for finding in found.findings] == ["warning"] and "read from disk again and again" in found.findings[0].message
+
+
+def test_host_memory_that_services_of_ours_hold_is_theirs():
+    asked = service(auto=("gpu_layers",), settings=IN_RAM)
+    first = one([asked], info(gpu()), host(7000))
+    held = {**ran(first), "host_held_mib": 4500.0}
+    free = info(gpu(free=11988 - int(ran(first)["held"][0]["mib"])))
+    again = plan([asked], free, host(2500, 65536, held))
+    assert again.services[0].kept and again.findings == () and again.services[0].fit == first.fit
+    assert next(share for share in plan([asked], free, host(2500, 65536, held), replan=True).services[0].fit["breakdown"] if share["index"] is None)["available_mib"] == 7000
+    # A service on the CPU keeps what it has, one that goes does not
+    cpu, gone = service("other", gpus=[], runtime="", base_variant="cpu"), {**service("other"), "state": "absent"}
+    for other, errors in ((cpu, 1), (gone, 0)):
+        found = plan([asked, other], info(gpu()), host(2500, 65536, {"name": "other", "host_held_mib": 4500.0}))
+        assert len([finding for finding in found.findings if finding.level == "error"]) == errors
+    # What was proven to work is not refused when others took memory
+    taken = plan([asked], free, host(100, 65536, ran(first)))
+    assert taken.services[0].kept and taken.fits and [finding.level for finding in taken.findings] == ["warning"]
+
+
+def test_settings_of_the_user_that_the_host_cannot_hold_are_a_warning():
+    found = plan([service(auto=(), settings={**IN_RAM, "gpu_layers": 33})], info(gpu()), host(3000))
+    assert not found.fits and [finding.level for finding in found.findings] == ["warning"] and "more memory than there is" in found.findings[0].message
+
+
+def test_the_limit_of_the_container_counts():
+    asked = service(auto=("gpu_layers",), settings=IN_RAM, memory="2g")
+    found = plan([asked], info(gpu()), host(32000))
+    assert not found.fits and "and the container may have 2048 (memory)" in found.findings[0].message
+    for enough in ("16384m", "16gb", "1.5T", str(16 * 1024**3), "17179869184b", ""):
+        assert plan([{**asked, "memory": enough}], info(gpu()), host(32000)).findings == ()
+
+
+def test_the_hosts_part_is_shown():
+    found = one([service(auto=("gpu_layers",), settings=IN_RAM)], info(gpu()), host(32000)).as_dict()
+    assert any(line.startswith("  host memory: weights ") and line.endswith(" of 32000 MiB") for line in plan_report.lines({"llama": found}))
+    assert plan_report.rows({"h": {"services": {"llama": found}}})[0]["host MiB"] > 4096
+
+
 def test_a_host_that_lost_its_gpu_keeps_no_plan():
     first = one([service()], info(gpu()))
     assert one([service()], info(), memory(ran(first)), final=True).state == "server"

@@ -74,6 +74,37 @@ def test_whether_the_driver_tells_who_holds_what(apps, used, told):
     assert service_memory.answer(service_memory.compute_apps(apps), used) == told
 
 
+MEMINFO = "MemTotal:       16777216 kB\nMemFree:         1000000 kB\nMemAvailable:   10485760 kB\n"
+GIB = 1024**3
+STAT = f"anon 5\ninactive_anon 7\ninactive_file {GIB}\nactive_file {GIB // 2}\n"
+NO_LIMIT = ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "groups", "memsize", "total", "available"),
+    [
+        (MEMINFO, [NO_LIMIT, NO_LIMIT], "", 16384, 10240),
+        (MEMINFO, [("max\n", f"{GIB}\n", STAT)], "", 16384, 10240),
+        # The whole host is a container: 8 GiB, of which 5 are in use, 1.5 of them for files
+        (MEMINFO, [(f"{8 * GIB}\n", f"{5 * GIB}\n", STAT)], "", 8192, 4608),
+        # It may have more than the machine has left
+        (MEMINFO, [(f"{12 * GIB}\n", f"{GIB}\n", STAT)], "", 12288, 10240),
+        # The first version of control groups: a number that no machine has, and its totals
+        (MEMINFO, [NO_LIMIT, (str(2**63 - 4096), str(GIB), "")], "", 16384, 10240),
+        (MEMINFO, [NO_LIMIT, (str(4 * GIB), str(3 * GIB), f"{STAT}total_inactive_file {GIB}\ntotal_active_file 0\n")], "", 4096, 2048),
+        ("", [NO_LIMIT], f"{16 * GIB}\n", 16384, 0),
+        ("", [NO_LIMIT], "", 0, 0),
+    ],
+)
+def test_the_hosts_memory(meminfo, groups, memsize, total, available):
+    assert service_memory.host_memory(meminfo, groups, memsize) == {"total_mib": total, "available_mib": available}
+
+
+def test_memory_that_is_no_files():
+    status = "Name:\tllama-server\nVmRSS:\t 9000000 kB\nRssAnon:\t  102400 kB\nRssFile:\t 8000000 kB\nRssShmem:\t    1024 kB\n"
+    assert service_memory.firm_mib([status, status, ""]) == 202.0
+
+
 def test_what_a_planner_gets():
     step = {"count": 1, "reason": "r", "inputs": {}}
     found = service_memory.remembered("llama", {"current": CURRENT, "step_down": step}, RUNNING, [], None)
@@ -83,6 +114,7 @@ def test_what_a_planner_gets():
         "running": False,
         "held": [],
         "source": "",
+        "host_held_mib": 0.0,
         "fit": {},
         "settings": {},
         "step_down": {},

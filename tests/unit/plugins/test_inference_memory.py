@@ -47,6 +47,9 @@ def call(capsys, **arguments):
 def test_what_is_held_and_what_was_planned(capsys, monkeypatch, tmp_path):
     root, state = tree(tmp_path / "root"), tmp_path / "state"
     state.mkdir()
+    (root / "proc/meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable: 10485760 kB\n")
+    (root / "proc/42").mkdir()
+    (root / "proc/42/status").write_text("RssAnon:\t  832000 kB\nRssFile:\t 8000000 kB\n")
     current = {"spec": "s1", "settings": {"gpu_layers": 33}, "release": {"fit": {"offload": "full"}}}
     (state / "llama.json").write_text(json.dumps({"schema": 1, "service": "llama", "current": current}))
     monkeypatch.setattr(inference_memory, "observe", lambda *args: service_memory.observe(*args, opened=lambda name: FakeEngine()))
@@ -54,7 +57,8 @@ def test_what_is_held_and_what_was_planned(capsys, monkeypatch, tmp_path):
     assert found["changed"] is False and found["engine"] == "docker" and found["problem"] == ""
     llama, new = found["services"]
     assert (llama["held"], llama["source"], llama["fit"]) == ([{"uuid": "GPU-a", "mib": 6104.0}], "driver", {"offload": "full"})
-    assert new == {"name": "new", "running": False, "held": [], "source": "", "fit": {}, "settings": {}, "step_down": {}}
+    assert new == {"name": "new", "running": False, "held": [], "source": "", "host_held_mib": 0.0, "fit": {}, "settings": {}, "step_down": {}}
+    assert llama["host_held_mib"] == 812.5 and found["host"] == {"total_mib": 16384, "available_mib": 10240}
     assert (root / "asked").read_text().split() == ["--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits"]
 
 
