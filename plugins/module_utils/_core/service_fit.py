@@ -384,7 +384,7 @@ class _Host:
     def _recorded(self, name: str, wish: Wish, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The plan that the service runs with, if it was made from the same."""
         old = (self.memory.get(name) or {}).get("fit") or {}
-        usable = old.get("planned") and old.get("settings") and not old.get("delegated") and int(old.get("step_down") or 0) == wish.step_down
+        usable = old.get("planned") and old.get("settings") and int(old.get("step_down") or 0) == wish.step_down
         return old if usable and same_inputs(old.get("inputs") or {}, inputs) else {}
 
     def _with_ours(self, aside: Mapping[str, Planned]) -> tuple[Gpu, ...]:
@@ -443,7 +443,9 @@ class _Host:
         record = self._record(service, found, inputs, down, kept)
         before = {key: memory["settings"][key] for key in sorted(memory.get("settings") or {})}
         findings = list(_named(service, found.findings))
-        room = _room(found)
+        if kept and found.delegated:
+            found = replace(found, offload=str(kept.get("offload")))
+        room = "" if found.delegated else _room(found)
         reason = str(record["reason"])
         if not asked["auto"]:
             room = "; ".join(part for part in (room, short) if part)
@@ -575,7 +577,9 @@ def _limit_mib(text: str) -> float:
 
 
 def _still_fits(found: Fit, recorded: Mapping[str, Any]) -> bool:
-    """Whether a plan of earlier has room; the margin is what it may have lost since."""
+    """Whether a plan of earlier has room; the margin is what it may have lost since. llama.cpp's own fit finds room for what is left to it."""
+    if found.delegated and recorded.get("delegated"):
+        return True
     return not _room(found) and found.offload == recorded.get("offload")
 
 

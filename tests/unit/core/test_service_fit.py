@@ -259,6 +259,23 @@ def test_services_of_a_host_are_planned_together():
     assert found.fits and sum(needed) < 16384 and [entry.fit["offload"] for entry in found.services] == ["full", "full"]
 
 
+STRANGE = {**LLAMA, "metadata": {key.replace("llama.", "strange."): value for key, value in LLAMA["metadata"].items()}}
+STRANGE["metadata"]["general.architecture"] = "strange"
+
+
+def test_a_service_that_is_left_to_llama_cpp_stays_as_it_is():
+    shapes, policy = {KEY: {"shape": STRANGE}}, Policy(unknown="server")
+    first = one([service()], info(gpu()), shapes=shapes, policy=policy)
+    assert (first.state, first.fits, first.fit["delegated"], first.settings["gpu_layers"]) == ("planned", True, True, "auto")
+    held = int(first.fit["breakdown"][0]["needed_mib"])
+    # llama.cpp may have taken more or less than anybody planned, and another program some
+    for free in (11988 - held, 11988 - held - 700, 11988 - held + 900, 300):
+        again = one([service()], info(gpu(free=free)), memory(ran(first, held)), shapes=shapes, policy=policy)
+        assert again.kept and again.settings == first.settings and again.fit == first.fit and again.findings == first.findings
+    other = one([service(settings={"parallel": 2})], info(gpu()), memory(ran(first)), shapes=shapes, policy=policy)
+    assert not other.kept and other.settings["parallel"] == 2
+
+
 def test_a_model_alone_is_planned_in_place_of_all_services():
     first = one([service()], info(gpu()))
     held = int(first.fit["breakdown"][0]["needed_mib"])
