@@ -426,9 +426,11 @@ def _experts(search: _Search, variants: Sequence[memory.Load], goal: int) -> Opt
     if not asked.shape.is_mixture or not asked.era.cpu_moe or asked.cpu_moe is not None:
         return None
     for load in variants:
+        best: Optional[tuple[int, Optional[int]]] = None
         for only in _orders(search.rooms, asked):
-            low, high = 1, asked.shape.block_count
-            if search.spread(replace(load, cpu_moe=high), asked.total, only) is None:
+            # One GPU less is worth less than the experts of one block
+            low, high = 1, asked.shape.block_count if best is None else best[0] - 1
+            if not high or search.spread(replace(load, cpu_moe=high), asked.total, only) is None:
                 continue
             while low < high:
                 middle = (low + high) // 2
@@ -436,7 +438,10 @@ def _experts(search: _Search, variants: Sequence[memory.Load], goal: int) -> Opt
                     low = middle + 1
                 else:
                     high = middle
-            return search.longest(replace(load, cpu_moe=low), min(goal, max(ENOUGH_CONTEXT, load.context)), asked.total, only)
+            best = (low, only)
+        if best is not None:
+            moved, only = best
+            return search.longest(replace(load, cpu_moe=moved), min(goal, max(ENOUGH_CONTEXT, load.context)), asked.total, only)
     return None
 
 

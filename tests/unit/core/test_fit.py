@@ -99,6 +99,14 @@ def test_experts_go_to_the_host_before_layers() -> None:
     assert fewer.settings["gpu_layers"] < 49
 
 
+def test_two_gpus_hold_the_experts_that_one_of_them_does_not() -> None:
+    sizes = (9615, 6581)
+    found = plan([Wish("a", shape(MOE), {"context_size": 8192})], [gpu(size, None, number) for number, size in enumerate(sizes)], server_version=NEW)[0]
+    alone = one(MOE, sizes[0], {"context_size": 8192})
+    assert found.settings["gpu_layers"] == 49 and 0 < found.settings["n_cpu_moe"] < alone.settings["n_cpu_moe"] - 10
+    assert all(share.layers for share in found.breakdown if share.index is not None)
+
+
 def test_a_server_without_experts_on_the_host_gets_layers() -> None:
     found = one(MOE, 12288, version="localai v3.12.1")
     assert found.settings["n_cpu_moe"] == 0 and 0 < found.settings["gpu_layers"] < 49

@@ -266,7 +266,7 @@ STRANGE["metadata"]["general.architecture"] = "strange"
 def test_a_service_that_is_left_to_llama_cpp_stays_as_it_is():
     shapes, policy = {KEY: {"shape": STRANGE}}, Policy(unknown="server")
     first = one([service()], info(gpu()), shapes=shapes, policy=policy)
-    assert (first.state, first.fits, first.fit["delegated"], first.settings["gpu_layers"]) == ("planned", True, True, "auto")
+    assert (first.state, first.fit["delegated"], first.settings["gpu_layers"]) == ("planned", True, "auto") and first.fits is not False
     held = int(first.fit["breakdown"][0]["needed_mib"])
     # llama.cpp may have taken more or less than anybody planned, and another program some
     for free in (11988 - held, 11988 - held - 700, 11988 - held + 900, 300):
