@@ -165,7 +165,7 @@ options:
   server_version:
     description:
       - What serves the models - V(localai v4.7.1), V(llama_cpp 0.7.0), V(llama_cpp b8179). llama.cpp's use of memory changed over time.
-      - Empty is the newest that this collection knows.
+      - Empty is the newest that this collection knows. V(localai) without a version counts as an old one, 3.0.
     type: str
     default: ""
 seealso:

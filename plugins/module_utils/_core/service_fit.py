@@ -314,7 +314,7 @@ class _Host:
         if settings.get("context_size") == -1:
             # LocalAI's word for all that the model was trained for
             settings["context_size"] = shape.context_length or "auto"
-        version = self.servers.get(service["image"]) or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
+        version = self.servers.get(service["image"]) or asked.get("server") or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
         gpus = tuple(service.get("gpus") or ("all",))
         return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""))
 

@@ -347,7 +347,10 @@ def test_eras() -> None:
     assert data_era.era("") == data_era.era("llama_cpp 99.0") == data_era.NEWEST
     between = data_era.era("localai v4.2.0")
     assert between.unified and between.cpu_moe and not between.outputs_per_slot
-    assert data_era.era("localai") == data_era.era("localai v4.7.1") and data_era.era("localai v2.0.0").name == "2024"
+    # An image that does not say its version may be an old one
+    for unknown in ("localai", "localai sha-1a0d06f", "localai main"):
+        assert data_era.era(unknown) == data_era.era("localai v3.4.0") and not data_era.era(unknown).outputs_per_slot and not data_era.era(unknown).unified
+    assert data_era.era("localai v4.0.0").name == "2026-02" and data_era.era("localai v4.0.0").unified and data_era.era("localai v2.0.0").name == "2024"
     assert data_era.era("llama_cpp 6401").name == data_era.era("llama_cpp b6401").name == "2025"
     assert data_era.era("llama_cpp 1:0.7.0+dfsg-2") == data_era.era("0.7.0") == data_era.era("llama_cpp 0.9.1") == data_era.NEWEST
     assert data_era.era("llama_cpp 0.6.0").name == data_era.era("llama_cpp v0.5.0").name == "2026-09" and data_era.era("llama_cpp 0.1.0").name == "2026-06"

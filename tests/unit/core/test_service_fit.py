@@ -216,6 +216,18 @@ def test_a_server_that_is_not_known_yet_leaves_the_plan_alone():
     assert again.kept and again.fit["inputs"]["server"] == "llama_cpp 0.7.0"
 
 
+def test_the_server_that_will_be_built_counts_before_its_image_is_there():
+    localai = service(auto=("gpu_layers",), settings={"context_size": 8192}, server="localai")
+    localai["wish"]["server"] = "localai v4.0.0"
+    built = {localai["image"]: "localai v4.0.0"}
+    early, late = plan([localai], info(gpu())), plan([localai], info(gpu()), servers=built)
+    # Logits of a whole batch
+    compute = early.services[0].fit["breakdown"][0]["compute_mib"]
+    assert compute > 280 and compute == late.services[0].fit["breakdown"][0]["compute_mib"]
+    newer = plan([localai], info(gpu()), servers={localai["image"]: "localai v4.7.1"})
+    assert newer.services[0].fit["breakdown"][0]["compute_mib"] < 130
+
+
 def test_one_step_down_after_an_error_of_memory():
     first = one([service()], info(gpu()))
     step = service_fit.step_down({}, first.fit, "cudaMalloc failed: out of memory")
