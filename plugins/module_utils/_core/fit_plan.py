@@ -477,7 +477,7 @@ def _report(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, ho
     delegated = bool(asked.gpus) and shape.has_indexer and not wish.extra_mib or (not shape.known and policy.unknown == "server" and bool(asked.gpus))
     findings = list(asked.findings)
     memory_finding, host_holds = _host_memory(asked, need, policy, host, cpu_before)
-    if memory_finding:
+    if memory_finding and not delegated:
         findings.append(memory_finding)
     breakdown = [_share(room, need, number, policy) for number, room in enumerate(rooms)]
     breakdown.append(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What AIKit's examples have, and people copy for models that it was not made for
 COPIED_LAYERS = 35
+# How short a context llama.cpp's own fit may make (its default)
+FIT_CONTEXT = 4096
 _ON, _OFF = ("on", "true", "enabled"), ("off", "false", "disabled")
 
 
@@ -131,8 +133,14 @@ def explain(wish: Wish, shape: ModelShape) -> tuple[Finding, ...]:
 def settings(asked: _Asked, load: Load, delegated: bool, total: int) -> dict[str, Any]:
     """Explicit settings, named as in ``inference_services``."""
     if delegated:
-        flash = "on" if load.flash else "off"
-        return {"gpu_layers": "auto", "context_size": load.context, "batch": load.ubatch, "flash_attention": flash, "parallel": load.parallel}
+        # llama.cpp's fit changes nothing that it was given
+        return {
+            "gpu_layers": "auto" if asked.layers is None else min(asked.layers, total),
+            "context_size": "auto" if asked.context is None else asked.context,
+            "batch": load.ubatch,
+            "flash_attention": "on" if load.flash else "off",
+            "parallel": load.parallel,
+        }
     divided = {"kv_unified": False} if asked.wish.settings.get("kv_unified") is False else {}
     several = len([count for count in load.counts if count]) > 1 or (len(load.counts) > 1 and load.gpu_layers > 0)
     return {
@@ -200,16 +208,12 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], offload: str, holds
 
 def to_localai(values: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a model in LocalAI's configuration that a plan decides. Options are merged by their first word."""
+    keys = ("gpu_layers", "context_size", "flash_attention", "cache_type_k", "cache_type_v", "no_kv_offloading")
+    # LocalAI cannot leave the context to llama.cpp's fit: without a number it takes its own
+    result: dict[str, Any] = {key: values[key] for key in keys if key in values and values[key] != "auto"}
     if values.get("gpu_layers") == "auto":
         # Any number but -1 switches llama.cpp's own fit off
-        return {
-            "gpu_layers": -1,
-            "context_size": values["context_size"],
-            "flash_attention": values["flash_attention"],
-            "parameters": {"batch": values["batch"]},
-            "options": [f"parallel:{values['parallel']}"],
-        }
-    result: dict[str, Any] = {key: values[key] for key in ("gpu_layers", "context_size", "flash_attention", "cache_type_k", "cache_type_v", "no_kv_offloading")}
+        result["gpu_layers"] = -1
     result["parameters"] = {"batch": values["batch"]}
     if values.get("tensor_split"):
         result["tensor_split"] = values["tensor_split"]
@@ -230,16 +234,21 @@ def to_llama_env(values: Mapping[str, Any]) -> dict[str, str]:
         "LLAMA_ARG_FLASH_ATTN": str(values["flash_attention"]),
         "LLAMA_ARG_N_PARALLEL": str(values["parallel"]),
     }
-    if values["gpu_layers"] == "auto":
+    if values["context_size"] == "auto":
+        # 0 is what the model was trained for, and the least context is what allows the server to shorten it. The image sets a number
+        env.update(LLAMA_ARG_CTX_SIZE="0", LLAMA_ARG_FIT_CTX=str(FIT_CONTEXT))
+    if "auto" in (values["gpu_layers"], values["context_size"]):
         env["LLAMA_ARG_FIT"] = "on"
         return env
     if int(values["parallel"]) > 1:
         # The server divides the cache among slots whose number it is told, and a plan shares it
         env["LLAMA_ARG_KV_UNIFIED"] = "0" if values.get("kv_unified") is False else "1"
     env["LLAMA_ARG_FIT"] = "off"
-    env["LLAMA_ARG_CACHE_TYPE_K"] = str(values["cache_type_k"])
-    env["LLAMA_ARG_CACHE_TYPE_V"] = str(values["cache_type_v"])
-    env["LLAMA_ARG_KV_OFFLOAD"] = "0" if values["no_kv_offloading"] else "1"
+    for key, variable in (("cache_type_k", "LLAMA_ARG_CACHE_TYPE_K"), ("cache_type_v", "LLAMA_ARG_CACHE_TYPE_V")):
+        if key in values:
+            env[variable] = str(values[key])
+    if "no_kv_offloading" in values:
+        env["LLAMA_ARG_KV_OFFLOAD"] = "0" if values["no_kv_offloading"] else "1"
     if values.get("n_cpu_moe"):
         env["LLAMA_ARG_N_CPU_MOE"] = str(values["n_cpu_moe"])
     if values.get("tensor_split"):

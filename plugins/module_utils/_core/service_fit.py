@@ -397,7 +397,8 @@ class _Host:
         own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in asked["auto"] and key != "low_vram"}
         settings = {**_served(record["settings"]), **own}
         verdict = expected(found)
-        fits = (found.fits or bool(kept)) and not room and found.offload != "none"
+        # What is left to the server's own fit has only an estimate
+        fits = None if found.delegated else (found.fits or bool(kept)) and not room and found.offload != "none"
         shown = service.get("gpus") or service.get("runtime") == "applesilicon"
         given = (service.get("expect") or {}).get("verdict") or ()
         problem = _unacceptable(name, found, verdict if service.get("default_verdict") and shown else given, room, found.fits or bool(kept))
@@ -430,6 +431,8 @@ class _Later(AikitError):
 
 def expected(found: Fit) -> tuple[str, ...]:
     """The verdicts that a plan lets expect."""
+    if found.delegated:
+        return ("partial", "proven")
     if found.offload == "none":
         return ()
     return ("proven",) if found.offload == "full" else ("partial", "proven")
@@ -447,7 +450,9 @@ def _served(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, fits: bool) -> Optional[Finding]:
     """What has to be said before 40 GB travel: the proof would fail."""
     where = name
-    sure = found.confidence != "estimated" and not found.delegated
+    if found.delegated:
+        return None
+    sure = found.confidence != "estimated"
     hint = "Take a smaller model or fewer bits, give it another GPU, or let expect.verdict accept less."
     if found.offload == "none" and not set(acceptable) & {"cpu", "software", "unverified"}:
         instead = "Take a smaller model, give it another GPU, set gpus: [] for the CPU, or let expect.verdict accept cpu."
@@ -466,8 +471,10 @@ def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, f
 
 
 def _room(found: Fit) -> str:
-    """Where more is needed than is there, without any margin."""
-    lacks = []
+    """Where more is needed than is there, without any margin. What is left to the server's own fit takes no more than there is."""
+    lacks: list[str] = []
+    if found.delegated:
+        return ""
     for share in found.breakdown:
         if share.index is not None and share.available_mib and share.needed_mib > share.available_mib:
             lacks.append(f"{share.device} needs {share.needed_mib:.0f} MiB and has {share.available_mib:.0f}")

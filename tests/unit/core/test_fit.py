@@ -272,6 +272,13 @@ def test_an_unknown_architecture() -> None:
     assert left.delegated and left.settings["gpu_layers"] == "auto" and left.fits
     assert to_localai(left.settings)["gpu_layers"] == -1
     assert to_llama_env(left.settings)["LLAMA_ARG_FIT"] == "on"
+    open_context = plan([replace(wish, settings={"gpu_layers": 7})], [gpu(24564)], Policy(unknown="server"), NEW)[0].settings
+    env = to_llama_env(open_context)
+    # 0 alone would be all that the model was trained for, whatever fits; the least context lets the server shorten it
+    assert (env["LLAMA_ARG_FIT"], env["LLAMA_ARG_CTX_SIZE"], env["LLAMA_ARG_FIT_CTX"], env["LLAMA_ARG_N_GPU_LAYERS"]) == ("on", "0", "4096", "7")
+    assert "context_size" not in to_localai(open_context) and to_localai(open_context)["gpu_layers"] == 7
+    given = plan([replace(wish, settings={"gpu_layers": 7, "context_size": 8192})], [gpu(24564)], Policy(unknown="server"), NEW)[0].settings
+    assert to_llama_env(given)["LLAMA_ARG_FIT"] == "off" and to_localai(given)["context_size"] == 8192
 
 
 def test_an_index_for_sparse_attention_is_left_to_the_server() -> None:

@@ -228,6 +228,27 @@ def test_the_server_that_will_be_built_counts_before_its_image_is_there():
     assert newer.services[0].fit["breakdown"][0]["compute_mib"] < 130
 
 
+def unpredicted():
+    strange = {key.replace("llama.", "kimi-k3."): value for key, value in LLAMA["metadata"].items()}
+    return {KEY: {"shape": {**LLAMA, "metadata": {**strange, "general.architecture": "kimi-k3"}}}}
+
+
+@pytest.mark.parametrize("free", [23500, 900])
+def test_what_is_left_to_the_servers_own_fit_is_not_judged_by_an_estimate(free):
+    found = plan([service()], info(gpu(24576, free)), shapes=unpredicted())
+    (entry,) = found.services
+    assert found.fits and not found.findings and entry.fits is None
+    assert entry.verdict == ("partial", "proven") and entry.fit["delegated"]
+    # llama.cpp shortens no context that it was given
+    assert entry.settings["gpu_layers"] == entry.settings["context_size"] == "auto"
+    given = one([service(auto=("gpu_layers",), settings={"context_size": 16384})], info(gpu(24576, free)), shapes=unpredicted())
+    assert (given.settings["gpu_layers"], given.settings["context_size"]) == ("auto", 16384)
+    layers = one([service(auto=("context_size",), settings={"gpu_layers": 5})], info(gpu(24576, free)), shapes=unpredicted())
+    assert (layers.settings["gpu_layers"], layers.settings["context_size"]) == (5, "auto")
+    counted = plan([service(auto=(), settings={"gpu_layers": 33, "context_size": 131072})], info(gpu(24576, free)), shapes=unpredicted())
+    assert counted.services[0].state == "counted" and counted.fits and not counted.findings
+
+
 def test_one_step_down_after_an_error_of_memory():
     first = one([service()], info(gpu()))
     step = service_fit.step_down({}, first.fit, "cudaMalloc failed: out of memory")
