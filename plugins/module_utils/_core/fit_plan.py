@@ -496,7 +496,7 @@ def _report(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, ho
         settings=words.settings(asked, load, delegated, total),
         offload=offload,
         confidence=words.confidence(shape, load, offload, delegated),
-        reason=words.reason(asked, need, rooms, offload, holds, delegated),
+        reason=words.reason(asked, need, rooms, policy, offload, holds, delegated),
         breakdown=tuple(breakdown),
         layers_offloaded=offloaded,
         layers_total=total,

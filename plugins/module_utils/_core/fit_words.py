@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 
 from . import data_arch
 from .errors import AikitError, Finding
-from .fit_types import MIB, Wish
+from .fit_types import MIB, Policy, Wish
 from .localai import CACHE_TYPES
 
 if TYPE_CHECKING:
@@ -166,17 +166,17 @@ def confidence(shape: ModelShape, load: Load, offload: str, delegated: bool) -> 
     return "known"
 
 
-def reason(asked: _Asked, need: Need, rooms: Sequence[Room], offload: str, holds: bool, delegated: bool) -> str:
+def reason(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, offload: str, holds: bool, delegated: bool) -> str:
     """Why the plan is as it is, in a sentence or two."""
     shape, load = asked.shape, need.load
     name = shape.name or asked.wish.service
     if not rooms:
         return "The service gets no GPU."
     if delegated:
-        return (
-            f"The memory of architecture {shape.architecture} is not known to this collection, so llama.cpp's own fit decides when it loads."
-            " Set extra_mib to plan it here with a margin of yours."
-        )
+        # The policy decides first: extra_mib changes nothing while that leaves it to the server
+        left = not shape.known and policy.unknown == "server"
+        advice = "Let the policy have unknown: margin to plan it here." if left else "Set extra_mib to plan it here with a margin of yours."
+        return f"The memory of architecture {shape.architecture} is not known to this collection, so llama.cpp's own fit decides when it loads. {advice}"
     free = sum(max(0, room.free) for room in rooms) // MIB
     if not holds and asked.layers is None and asked.cpu_moe is None:
         wanted = sum(need.total(number) for number in range(len(rooms))) // MIB

@@ -24,7 +24,7 @@ from . import fit
 from .errors import AikitError, Finding
 from .fit import Fit, Gpu, ModelShape, Policy, Wish
 from .services import suggestion
-from .wish import files_of, image_key, key_of, uses_gpu
+from .wish import PLAN_KEYS, files_of, image_key, key_of, uses_gpu
 
 # What a plan is made from. One that is not known yet (the server, before its image is there) is not compared
 INPUTS = ("model", "projector", "wish", "gpus", "driver", "server", "policy")
@@ -316,7 +316,8 @@ class _Host:
             settings["context_size"] = shape.context_length or "auto"
         version = self.servers.get(service["image"]) or asked.get("server") or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
         gpus = tuple(service.get("gpus") or ("all",))
-        return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""))
+        extra = int(settings.pop("extra_mib", 0))
+        return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""), extra)
 
     def _shape(self, key: str) -> ModelShape:
         found = self.shapes.get(key) or {}
@@ -344,7 +345,7 @@ class _Host:
         return {
             "model": _digest(wish.model.as_dict()),
             "projector": _digest(wish.mmproj.as_dict()) if wish.mmproj else "none",
-            "wish": _digest(dict(wish.settings)),
+            "wish": _digest({**wish.settings, "extra_mib": wish.extra_mib}),
             "gpus": " ".join(f"{gpu.uuid or gpu.index}:{gpu.total_mib}" for gpu in mine),
             "driver": self.driver,
             "server": self.servers.get(service["image"], ""),
@@ -394,7 +395,7 @@ class _Host:
                 hint = "Set gpu_layers and context_size to auto, take smaller ones, or give it another GPU."
                 findings.append(Finding("warning", name, 0, message, hint))
             return Planned(name, "counted", reason, {}, None, record, False, "", tuple(findings), before, not room)
-        own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in asked["auto"] and key != "low_vram"}
+        own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in asked["auto"] and key not in PLAN_KEYS}
         settings = {**_served(record["settings"]), **own}
         verdict = expected(found)
         # What is left to the server's own fit has only an estimate

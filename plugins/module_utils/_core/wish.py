@@ -26,6 +26,8 @@ from .services import Service, suggestion
 
 # What ``auto`` in settings, or low_vram, lets a plan decide
 AUTO_KEYS = ("gpu_layers", "context_size", "parallel")
+# Settings that speak to the plan alone
+PLAN_KEYS = ("low_vram", "extra_mib")
 _MODEL_KEYS = ("source", "sha256", "name", "gpus", "settings")
 # llama-server's slots when nobody says how many
 SERVER_SLOTS = 4
@@ -40,6 +42,22 @@ _SWITCHES = {
     "mmproj_offload": "mmproj_offload",
 }
 _OFF = ("false", "0", "no", "off", "disabled")
+# What loads beside the model, and takes memory that its header does not tell
+_BESIDE = {
+    "draft_model": "draft_model loads a second model, which is not planned; give what it takes as extra_mib",
+    "lora_adapter": "its LoRA adapters are not planned; give the size of their files as extra_mib",
+}
+_BESIDE["lora_adapters"] = _BESIDE["lora_adapter"]
+# ... and how llama-server is told of it
+_LLAMA_BESIDE = {
+    "LLAMA_ARG_SPEC_DRAFT_MODEL": "draft_model",
+    "LLAMA_ARG_MODEL_DRAFT": "draft_model",
+    "--spec-draft-model": "draft_model",
+    "--model-draft": "draft_model",
+    "-md": "draft_model",
+    "--lora": "lora_adapter",
+    "--lora-scaled": "lora_adapter",
+}
 _BY_HAND = ("override_tensor", "tensor_buft_overrides", "split_mode", "sm", "device", "devices", "grpc_servers", "rpc_servers")
 
 
@@ -58,6 +76,7 @@ def wish(service: Service, document: Optional[Aikitfile], aikit_version: str = "
     inside: dict[str, Any] = {}
     if document is not None:
         files, projector, inside, problem = _from_aikitfile(document)
+        problem = problem or _uncounted(own, _beside(document.model_configs))
         if service.server == "localai":
             server = f"localai {localai_image.server_version(document.runtime, aikit_version)}".strip()
     if own.get("low_vram") and "gpu_layers" not in {**inside, **own}:
@@ -123,7 +142,8 @@ def premade(services: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def of_image(read: Mapping[str, Any], config: Sequence[Any]) -> dict[str, Any]:
-    """What a pre-made image says of itself: ``settings`` inside, ``server``, ``problem``, and ``paths`` of its model and its projector.
+    """What a pre-made image says of itself: ``settings`` inside, ``server``, ``paths`` of its model and its projector, ``problem``, and
+    what it loads ``beside`` them.
 
     Services that share the image share this; what each of them sets itself is laid over it by :func:`with_images`.
 
@@ -132,25 +152,28 @@ def of_image(read: Mapping[str, Any], config: Sequence[Any]) -> dict[str, Any]:
     """
     image = next(iter(read.get("images") or ()), None)
     if image is None:
-        return {"settings": {}, "server": "", "problem": "", "paths": []}
+        return {"settings": {}, "server": "", "problem": "", "beside": "", "paths": []}
     env = image.get("env") or {}
     models = [entry for entry in config if isinstance(entry, Mapping) and not entry.get("disabled") and not entry.get("alias")]
     server = str(image.get("server") or "")
     paths: list[str] = []
-    problem = ""
+    problem = beside = ""
     settings: dict[str, Any] = {}
     if models:
         # Only LocalAI reads such a configuration
         server = server or "localai"
         paths, settings, problem = _in_localai(models)
+        beside = _beside(models)
     elif env.get("LLAMA_ARG_MODEL"):
         paths = [str(env[name]) for name in ("LLAMA_ARG_MODEL", "LLAMA_ARG_MMPROJ") if env.get(name)]
         settings = _from_env(env)
+        words = [*env, *(str(word).partition("=")[0] for word in image.get("command") or ())]
+        beside = next((_BESIDE[key] for word, key in _LLAMA_BESIDE.items() if word in words), "")
     else:
         problem = "its image does not say which model it serves (neither LLAMA_ARG_MODEL nor /config.yaml)"
         if env.get("LLAMA_ARG_MODELS_PRESET"):
             problem = _several(2)
-    return {"settings": settings, "server": server, "problem": problem, "paths": [] if problem else paths}
+    return {"settings": settings, "server": server, "problem": problem, "beside": beside, "paths": [] if problem else paths}
 
 
 def with_images(services: Iterable[Mapping[str, Any]], read: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -161,10 +184,11 @@ def with_images(services: Iterable[Mapping[str, Any]], read: Mapping[str, Mappin
         inside = (found or {}).get("wish")
         if inside and service.get("wish"):
             asked = service["wish"]
-            mine = {key: inside[key] for key in ("paths", "problem")}
+            own = service.get("settings") or {}
+            mine = {"paths": inside["paths"], "problem": inside["problem"] or _uncounted(own, inside["beside"])}
             if inside["paths"]:
                 server = str(service.get("server") or inside["server"])
-                mine["settings"] = _merged(inside["settings"], service.get("settings") or {}, asked["auto"], server)
+                mine["settings"] = _merged(inside["settings"], own, asked["auto"], server)
             service = {**service, "wish": {**asked, **mine}}
         result.append(dict(service))
     return result
@@ -303,8 +327,6 @@ def _settings(entry: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         word = str(flash).lower()
         found["flash_attention"] = {"true": "on", "enabled": "on", "false": "off", "disabled": "off"}.get(word, word)
     problem = ""
-    if entry.get("draft_model"):
-        problem = "draft_model loads a second model, which is not planned"
     for option in entry.get("options") or ():
         name, _colon, value = str(option).partition(":")
         if name in _OPTIONS and value.lstrip("-").isdigit():
@@ -319,6 +341,17 @@ def _settings(entry: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if not found.get("context_size"):
         found.pop("context_size", None)
     return found, problem
+
+
+def _beside(entries: Iterable[Mapping[str, Any]]) -> str:
+    """What the active models of a configuration load beside them, as a reason why it is not planned."""
+    active = [entry for entry in entries if not entry.get("disabled") and not entry.get("alias")]
+    return next((words for key, words in _BESIDE.items() if any(entry.get(key) for entry in active)), "")
+
+
+def _uncounted(own: Mapping[str, Any], beside: str) -> str:
+    """Nothing, once somebody says how much it is."""
+    return "" if own.get("extra_mib") else beside
 
 
 def _in_localai(models: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any], str]:

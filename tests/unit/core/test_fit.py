@@ -269,7 +269,7 @@ def test_an_unknown_architecture() -> None:
     sure = one(LLAMA, 24564, {"context_size": 8192})
     assert found.breakdown[0].compute_mib == pytest.approx(1.5 * sure.breakdown[0].compute_mib, rel=0.01)
     left = plan([wish], [gpu(24564)], Policy(unknown="server"), NEW)[0]
-    assert left.delegated and left.settings["gpu_layers"] == "auto" and left.fits
+    assert left.delegated and left.settings["gpu_layers"] == "auto" and left.fits and "unknown: margin" in left.reason
     assert to_localai(left.settings)["gpu_layers"] == -1
     assert to_llama_env(left.settings)["LLAMA_ARG_FIT"] == "on"
     open_context = plan([replace(wish, settings={"gpu_layers": 7})], [gpu(24564)], Policy(unknown="server"), NEW)[0].settings
@@ -284,7 +284,7 @@ def test_an_unknown_architecture() -> None:
 def test_an_index_for_sparse_attention_is_left_to_the_server() -> None:
     known = shape(LLAMA)
     sparse = replace(known, metadata={**known.metadata, "llama.attention.indexer.top_k": 2048})
-    assert plan([Wish("a", sparse)], [gpu(24564)], server_version=NEW)[0].delegated
+    assert "Set extra_mib" in plan([Wish("a", sparse)], [gpu(24564)], server_version=NEW)[0].reason
     measured = plan([Wish("a", sparse, {"context_size": 8192}, extra_mib=4000)], [gpu(24564)], server_version=NEW)[0]
     assert not measured.delegated and measured.confidence == "estimated" and measured.breakdown[0].context_mib == 4330
 

@@ -249,6 +249,16 @@ def test_what_is_left_to_the_servers_own_fit_is_not_judged_by_an_estimate(free):
     assert counted.services[0].state == "counted" and counted.fits and not counted.findings
 
 
+def test_memory_that_somebody_measured_is_added():
+    plain, more = plan([service()], info(gpu())), plan([service(settings={"extra_mib": 2000})], info(gpu()))
+    assert more.services[0].fit["breakdown"][0]["context_mib"] == 2000 + plain.services[0].fit["breakdown"][0]["context_mib"]
+    # It speaks to the plan alone, and is one of the things that the plan was made from
+    assert "extra_mib" not in more.services[0].settings
+    assert more.services[0].fit["inputs"]["wish"] != plain.services[0].fit["inputs"]["wish"]
+    strange = one([service(settings={"extra_mib": 2000})], info(gpu()), shapes=unpredicted())
+    assert not strange.fit["delegated"] and strange.settings["gpu_layers"] != "auto"
+
+
 def test_one_step_down_after_an_error_of_memory():
     first = one([service()], info(gpu()))
     step = service_fit.step_down({}, first.fit, "cudaMalloc failed: out of memory")

@@ -107,6 +107,8 @@ def test_projectors_and_split_models():
         ([config(), config(name="b")], (LLAMA,), "serves 2 models"),
         ([config(backend="diffusers")], (LLAMA,), "backend diffusers is not llama.cpp"),
         ([config(draft_model="d.gguf")], (LLAMA,), "draft_model"),
+        ([config(lora_adapter="a.gguf")], (LLAMA,), "LoRA adapters are not planned; give the size of their files as extra_mib"),
+        ([config(lora_adapters=["a.gguf"], lora_scales=[0.5])], (LLAMA,), "extra_mib"),
         ([config(options=["override_tensor:exps=CPU"])], (LLAMA,), "places the model by hand"),
         ([config(options=["-ngl:20"])], (LLAMA,), "places the model by hand"),
         ([config(parameters={"model": "other.gguf"})], (LLAMA,), "parameters.model (other.gguf) names no file"),
@@ -115,6 +117,20 @@ def test_projectors_and_split_models():
 def test_what_cannot_be_planned_says_why(configs, models, words):
     found = asked(AUTO, configs, models)
     assert words in found["problem"]
+
+
+def test_what_loads_beside_a_model_is_planned_once_its_size_is_told():
+    for entry in (config(draft_model="d.gguf"), config(lora_adapters=["a.gguf"])):
+        found = asked({**AUTO, "extra_mib": 300}, [entry])
+        assert not found["problem"] and found["settings"]["extra_mib"] == 300
+    told = resolved({**AUTO, "extra_mib": 300})
+    for image, entries in (
+        ({"env": {"LLAMA_ARG_MODEL": "/m"}, "command": ["--lora", "/a.gguf"]}, ()),
+        ({"env": {"LLAMA_ARG_MODEL": "/m", "LLAMA_ARG_SPEC_DRAFT_MODEL": "/d"}}, ()),
+        ({"env": {}}, [config(lora_adapter="a.gguf")]),
+    ):
+        first, second = wish.with_images([resolved(AUTO), told], read_image(image, entries))
+        assert "extra_mib" in first["wish"]["problem"] and not second["wish"]["problem"] and second["wish"]["paths"]
 
 
 def test_models_are_read_once_and_keys_show_no_signature():
