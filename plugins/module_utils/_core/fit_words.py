@@ -178,6 +178,10 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, off
         advice = "Let the policy have unknown: margin to plan it here." if left else "Set extra_mib to plan it here with a margin of yours."
         return f"The memory of architecture {shape.architecture} is not known to this collection, so llama.cpp's own fit decides when it loads. {advice}"
     free = sum(max(0, room.free) for room in rooms) // MIB
+    left = need.left_for_cpu(rooms)
+    if not holds and left is not None and need.cpu.total > left:
+        wanted = (need.cpu.total + sum(need.total(number) for number in range(len(rooms)))) // MIB
+        return f"GPU and CPU share one memory: {name} needs {wanted} MiB of it in all, and {free} MiB are free for it."
     if not holds and asked.layers is None and asked.cpu_moe is None:
         wanted = sum(need.total(number) for number in range(len(rooms))) // MIB
         return (

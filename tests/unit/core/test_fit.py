@@ -343,6 +343,30 @@ def test_unified_memory_is_the_hosts() -> None:
     assert plan([Wish("a", shape(LLAMA))], [mac], server_version=NEW)[0].breakdown[0].available_mib <= 16384 * 0.66
 
 
+def test_what_stays_on_the_cpu_lies_in_unified_memory_too() -> None:
+    spark = gpu(24576, 16000, unified_memory=True)
+    wish = Wish("a", shape(MOE), {"context_size": 8192})
+    small = plan([wish], [spark], server_version=NEW, host=Host(24576, 16000))[0]
+    # Moving experts or layers to the host would make no room
+    assert not small.fits and small.offload == "none" and small.settings["n_cpu_moe"] == 0
+    assert small.reason.startswith("GPU and CPU share one memory: Qwen3 30B A3B needs 1") and small.findings[-1].path == "a"
+    by_hand = plan([replace(wish, settings={"context_size": 8192, "gpu_layers": 20})], [spark], server_version=NEW)[0]
+    assert not by_hand.fits and by_hand.reason.startswith("GPU and CPU share one memory")
+    for free in range(16000, 24576, 500):
+        found = plan([wish], [gpu(24576, free, unified_memory=True)], server_version=NEW)[0]
+        whole = sum(share.needed_mib for share in found.breakdown)
+        assert found.offload == ("full" if found.fits else "none") and (not found.fits or whole <= free - 2048)
+    assert found.fits and not found.findings
+
+
+def test_the_gpu_of_a_mac_has_a_part_of_the_memory_and_the_cpu_the_rest() -> None:
+    # 6 GiB are the GPU's, and the model needs more
+    mac = Gpu(0, "Apple M2", 9216, 9000, "", True, vendor="apple")
+    found = plan([Wish("a", shape(LLAMA), {"context_size": 4096})], [mac], server_version=NEW)[0]
+    assert found.offload == "partial" and found.fits
+    assert found.breakdown[0].needed_mib <= 9216 * 0.66 - 2048 and sum(share.needed_mib for share in found.breakdown) <= 9000 - 2048
+
+
 # Servers
 
 
