@@ -182,6 +182,9 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, off
     if not holds and left is not None and need.cpu.total > left:
         wanted = (need.cpu.total + sum(need.total(number) for number in range(len(rooms)))) // MIB
         return f"GPU and CPU share one memory: {name} needs {wanted} MiB of it in all, and {free} MiB are free for it."
+    busy = _too_busy(asked, rooms, policy) if not holds else ""
+    if busy:
+        return busy
     if not holds and asked.layers is None and asked.cpu_moe is None:
         wanted = sum(need.total(number) for number in range(len(rooms))) // MIB
         return (
@@ -208,6 +211,17 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, off
     if asked.layers is not None:
         return f"gpu_layers asks for {asked.layers} of {asked.total} layers.{unknown}"
     return f"{need.offloaded} of {asked.total} layers fit: {free} MiB are free for it, and all of them need more.{unknown}"
+
+
+def _too_busy(asked: _Asked, rooms: Sequence[Room], policy: Policy) -> str:
+    """GPUs of several that have no room for what a server takes on every GPU that it sees, in a sentence; empty where there are none."""
+    least = policy.context_mib + asked.wish.extra_mib
+    busy = [room for room in rooms if room.free < least * MIB]
+    if not busy or len(busy) == len(rooms):
+        return ""
+    has = " and ".join(f"{room.gpu.label} has {max(0, room.free + room.margin) // MIB} MiB for it" for room in busy)
+    rest = ", ".join(str(room.gpu.index) for room in rooms if room not in busy)
+    return f"{has}, too little: a server takes {least} MiB on every GPU that it sees, and the margin stays free. Give the service the others alone (gpus: [{rest}])."
 
 
 def to_localai(values: Mapping[str, Any]) -> dict[str, Any]:

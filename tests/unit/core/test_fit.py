@@ -154,6 +154,17 @@ def test_one_gpu_is_enough() -> None:
     assert found.breakdown[0].context_mib == 330 and found.breakdown[0].needed_mib == 330
 
 
+def test_a_gpu_that_others_fill_is_named() -> None:
+    gpus = [gpu(24564, 100, 0), gpu(24564, 23500, 1)]
+    found = plan([Wish("a", shape(LLAMA), {"context_size": 8192})], gpus, server_version=NEW)[0]
+    assert not found.fits and found.reason.startswith("GPU 0 (NVIDIA Test) has 100 MiB for it, too little: a server takes 330 MiB on every GPU")
+    assert "gpus: [1]" in found.reason
+    assert plan([Wish("a", shape(LLAMA), {"context_size": 8192}, gpus=("1",))], gpus, server_version=NEW)[0].offload == "full"
+    # Where none has room, none is to blame
+    full = plan([Wish("a", shape(LLAMA))], [gpu(24564, 100, 0), gpu(24564, 100, 1)], server_version=NEW)[0]
+    assert not full.fits and "Not one layer fits" in full.reason
+
+
 def test_two_gpus_share_a_model() -> None:
     gpus = [gpu(8192, None, 0), gpu(6144, None, 1)]
     found = plan([Wish("a", shape("Mistral Small 22B"), {"context_size": 4096})], gpus, server_version=NEW)[0]
