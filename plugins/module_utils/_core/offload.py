@@ -208,7 +208,7 @@ class _Stream:
 
 _OFFLOADED = re.compile(r"offloaded\s{1,8}(\d{1,7})/(\d{1,7})\s{1,8}layers to GPU")
 _BUFFER = re.compile(r"buffer size\s{0,16}=\s{0,16}(\d{1,12}(?:\.\d{1,6})?)\s{0,4}Mi?B")
-_ENCODER = re.compile(r"\b(?:alloc_compute_meta|clip_\w{1,32}):")
+_ENCODER = re.compile(r"\b(?:\w{1,16}_compute_meta|clip_\w{1,32}):")
 _USING = re.compile(r"using device (\S{1,128}) \((.{0,512})\) - (\d{1,9}) MiB free")
 _FOUND = re.compile(r"[Ff]ound (\d{1,4}) ([A-Z]\w{1,31}) devices?\b")
 _VULKAN = re.compile(r"\b(Vulkan\d{1,3}): (.{1,256})\Z|(?:\A|: |\s)(\d{1,3}) = (.{1,256})\Z")

@@ -28,6 +28,7 @@ CAPTURED = {
     "bad-missing": ("failed", None, None, "model", "missing or not readable"),
     "bad-option": ("failed", None, None, "config", "--no-mmap"),
     "cpu": ("cpu", None, None, "", "All 235 MiB of weights lie in host memory"),
+    "cpu-vision": ("cpu", None, None, "", "All 235 MiB of weights lie in host memory"),
     "cpu-layers-asked": ("cpu", None, None, "", "no usable GPU found"),
     "out-of-memory": ("failed", 19, 19, "oom", "not enough memory"),
     "out-of-memory-fit": ("failed", None, None, "crash", "smaller context"),
@@ -439,6 +440,8 @@ def test_memory_of_the_host_is_not_that_of_the_gpu(lines):
 
 
 def test_an_image_encoder_has_a_buffer_of_its_own():
+    sizes = {(buffer["name"], buffer["kind"]): buffer["size_mib"] for buffer in evidence(read("captured", "cpu-vision"), one_run=True).buffers}
+    assert (sizes["CPU", "compute"], sizes["CPU", "encoder"], sizes["CPU", "kv"]) == (22.28, 0.86, 36.0)
     # Lines of llama.cpp's pull request 22790 (Gemma 3 4B and its encoder on CUDA), behind a model's own
     text = load("33/33", "CUDA0 model buffer size = 4403.49 MiB") + (
         "sched_reserve:      CUDA0 compute buffer size =   116.00 MiB\n"
