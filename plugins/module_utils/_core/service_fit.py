@@ -187,7 +187,8 @@ def step_down(state: Mapping[str, Any], planned_fit: Mapping[str, Any], reason: 
     inputs = planned_fit.get("inputs") or {}
     before = state.get("step_down") or {}
     count = int(planned_fit.get("step_down") or 0) + 1
-    if not inputs or count > MAX_STEPS:
+    # The server's own fit takes no margin of ours: a step would lead to the same settings
+    if not inputs or count > MAX_STEPS or planned_fit.get("delegated"):
         return {}
     reasons = [str(entry) for entry in before.get("reasons") or ()] if same_inputs(before.get("inputs") or {}, inputs) else []
     # The settings that ran out, as the plan had them: a step has to lead to others

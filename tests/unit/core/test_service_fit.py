@@ -239,6 +239,7 @@ def test_what_is_left_to_the_servers_own_fit_is_not_judged_by_an_estimate(free):
     (entry,) = found.services
     assert found.fits and not found.findings and entry.fits is None
     assert entry.verdict == ("partial", "proven") and entry.fit["delegated"]
+    assert service_fit.step_down({}, entry.fit, "out of memory") == {}
     # llama.cpp shortens no context that it was given
     assert entry.settings["gpu_layers"] == entry.settings["context_size"] == "auto"
     given = one([service(auto=("gpu_layers",), settings={"context_size": 16384})], info(gpu(24576, free)), shapes=unpredicted())
