@@ -174,8 +174,8 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, off
         return "The service gets no GPU."
     if delegated:
         # The policy decides first: extra_mib changes nothing while that leaves it to the server
-        left = not shape.known and policy.unknown == "server"
-        advice = "Let the policy have unknown: margin to plan it here." if left else "Set extra_mib to plan it here with a margin of yours."
+        by_policy = not shape.known and policy.unknown == "server"
+        advice = "Let the policy have unknown: margin to plan it here." if by_policy else "Set extra_mib to plan it here with a margin of yours."
         return f"The memory of architecture {shape.architecture} is not known to this collection, so llama.cpp's own fit decides when it loads. {advice}"
     free = sum(max(0, room.free) for room in rooms) // MIB
     left = need.left_for_cpu(rooms)
