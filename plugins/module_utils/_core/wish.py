@@ -103,7 +103,7 @@ def findings(service: Service, asked: Mapping[str, Any]) -> tuple[Finding, ...]:
             "warning",
             f"{service.path}.settings.low_vram",
             0,
-            "low_vram does nothing here: it is a wish for the plan, and gpu_layers is a number",
+            "low_vram does nothing here: it is a wish for a plan, and no setting is left to one",
             "Set gpu_layers or context_size to auto, or take low_vram out.",
         ),
     )
@@ -165,6 +165,7 @@ def of_image(read: Mapping[str, Any], config: Sequence[Any]) -> dict[str, Any]:
         paths, settings, problem = _in_localai(models)
         beside = _beside(models)
     elif env.get("LLAMA_ARG_MODEL"):
+        server = server or "llama_cpp"
         paths = [str(env[name]) for name in ("LLAMA_ARG_MODEL", "LLAMA_ARG_MMPROJ") if env.get(name)]
         settings = _from_env(env)
         words = [*env, *(str(word).partition("=")[0] for word in image.get("command") or ())]
