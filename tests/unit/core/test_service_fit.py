@@ -240,6 +240,9 @@ def test_what_is_left_to_the_servers_own_fit_is_not_judged_by_an_estimate(free):
     assert found.fits and not found.findings and entry.fits is None
     assert entry.verdict == ("partial", "proven") and entry.fit["delegated"]
     assert service_fit.step_down({}, entry.fit, "out of memory") == {}
+    row = plan_report.rows({"h": {"services": {"llama": entry.as_dict()}}})[0]
+    assert (row["fits"], row["layers"], row["context"], row["GPU memory MiB"]) == ("?", "?/33", "auto", None)
+    assert [line.split(".")[0] for line in plan_report.lines({"llama": entry.as_dict()})][0] == "llama: planned, ?/33 layers, context auto"
     # llama.cpp shortens no context that it was given
     assert entry.settings["gpu_layers"] == entry.settings["context_size"] == "auto"
     given = one([service(auto=("gpu_layers",), settings={"context_size": 16384})], info(gpu(24576, free)), shapes=unpredicted())
