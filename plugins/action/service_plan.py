@@ -137,7 +137,9 @@ def _plan(
                 found["models"] = [{"name": model.name, "source": model.source, "sha256": model.sha256 or ""} for model in document.models]
                 findings += [("", remark) for remark in services.conflicts(services.complete(service, document.runtime), document.runtime)]
     completed = services.complete(service, found["runtime"])
-    return {**completed.as_dict(), **found, "wish": wish.wish(completed, document)}, findings
+    wished = wish.wish(completed, document, aikit_version)
+    findings += [("", remark) for remark in wish.findings(completed, wished)]
+    return {**completed.as_dict(), **found, "wish": wished}, findings
 
 
 def _source(

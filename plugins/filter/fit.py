@@ -17,13 +17,13 @@ from ..module_utils._core.errors import AikitError
 from ..plugin_utils.plain import plain
 
 
-def image_wish(service: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+def image_wish(read: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = yaml.safe_load(str(read.get("config") or "")) or []
     except yaml.YAMLError:
         # The release says so, with its position
         config = []
-    return wish.of_image(plain(service), plain(read), config if isinstance(config, list) else [config])
+    return wish.of_image(plain(read), config if isinstance(config, list) else [config])
 
 
 def fitted_service(service: Mapping[str, Any], fit: Mapping[str, Any]) -> dict[str, Any]:

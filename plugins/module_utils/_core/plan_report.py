@@ -32,7 +32,7 @@ def lines(services: Mapping[str, Mapping[str, Any]]) -> list[str]:
             result.append(f"  {fit['step_down']} step(s) down, after: {fit.get('step_reason') or 'an out-of-memory error'}")
         if found["state"] == "planned":
             result += [f"  {change}" for change in _changes(found["before"], found["settings"])]
-        result += [f"  {_share(share)}" for share in fit.get("breakdown") or () if share.get("index") is not None and share.get("needed_mib")]
+        result += [f"  {_share(share)}" for share in _on_gpus(fit)]
         result += [f"  {_share({**share, 'device': 'host memory'})}" for share in _host_shares(fit) if share.get("available_mib")]
         if found.get("note"):
             result.append(f"  {found['note']}")
@@ -47,14 +47,14 @@ def rows(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"host": host, "service": name, "why": found["reason"]}
             if found["state"] in ("planned", "counted"):
                 fit = found["fit"]
-                shares = [share for share in fit.get("breakdown") or () if share.get("index") is not None and share.get("needed_mib")]
+                shares = _on_gpus(fit)
                 row.update(
                     {
                         "fits": {True: fit["offload"], False: "NO", None: "?"}[found["fits"]],
                         "layers": _layers(fit),
                         "context": fit["settings"].get("context_size"),
                         "KV": _kv(fit["settings"]),
-                        "GPU memory MiB": round(sum(float(share["needed_mib"]) for share in shares)),
+                        "GPU memory MiB": None if fit.get("delegated") else round(sum(float(share["needed_mib"]) for share in shares)),
                         "of": round(sum(float(share["available_mib"]) for share in shares)) if shares else None,
                         "host MiB": next((round(float(share["needed_mib"])) for share in _host_shares(fit)), None),
                         "settings": _origin(found),
@@ -99,11 +99,20 @@ def misfits(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _host_shares(fit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What stays out of the GPUs."""
+    if fit.get("delegated"):
+        return []
     return [share for share in fit.get("breakdown") or () if share.get("index") is None and share.get("needed_mib")]
 
 
 def _layers(fit: Mapping[str, Any]) -> str:
-    return f"{fit.get('layers_offloaded')}/{fit.get('layers_total')}"
+    return f"{'?' if fit.get('delegated') else fit.get('layers_offloaded')}/{fit.get('layers_total')}"
+
+
+def _on_gpus(fit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The parts on GPUs; of what is left to the server's own fit there is only an estimate, which is not shown."""
+    if fit.get("delegated"):
+        return []
+    return [share for share in fit.get("breakdown") or () if share.get("index") is not None and share.get("needed_mib")]
 
 
 def _kv(settings: Mapping[str, Any]) -> Optional[str]:

@@ -26,7 +26,7 @@ from . import fit
 from .errors import AikitError, Finding
 from .fit import Fit, Gpu, Host, ModelShape, Policy, Share, Wish
 from .fit_types import MIB
-from .wish import files_of, image_key, key_of, uses_gpu
+from .wish import PLAN_KEYS, files_of, image_key, key_of, uses_gpu
 
 # What a plan is made from. One that is not known yet (the server, before its image is there) is not compared
 INPUTS = ("model", "projector", "wish", "gpus", "driver", "server", "policy")
@@ -198,7 +198,8 @@ def step_down(state: Mapping[str, Any], planned_fit: Mapping[str, Any], reason: 
     inputs = planned_fit.get("inputs") or {}
     before = state.get("step_down") or {}
     count = int(planned_fit.get("step_down") or 0) + 1
-    if not inputs or count > MAX_STEPS:
+    # The server's own fit takes no margin of ours: a step would lead to the same settings
+    if not inputs or count > MAX_STEPS or planned_fit.get("delegated"):
         return {}
     reasons = [str(entry) for entry in before.get("reasons") or ()] if same_inputs(before.get("inputs") or {}, inputs) else []
     # The settings that ran out, as the plan had them: a step has to lead to others
@@ -340,9 +341,10 @@ class _Host:
         if settings.get("context_size") == -1:
             # LocalAI's word for all that the model was trained for
             settings["context_size"] = shape.context_length or "auto"
-        version = self.servers.get(service["image"]) or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
+        version = self.servers.get(service["image"]) or asked.get("server") or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
         gpus = tuple(service.get("gpus") or ("all",))
-        return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""))
+        extra = int(settings.pop("extra_mib", 0))
+        return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""), extra)
 
     def _shape(self, key: str) -> ModelShape:
         found = self.shapes.get(key) or {}
@@ -369,7 +371,7 @@ class _Host:
         return {
             "model": _digest(wish.model.as_dict()),
             "projector": _digest(wish.mmproj.as_dict()) if wish.mmproj else "none",
-            "wish": _digest(dict(wish.settings)),
+            "wish": _digest({**wish.settings, "extra_mib": wish.extra_mib}),
             **self._inputs_of_host(service, wish.gpus),
         }
 
@@ -445,7 +447,7 @@ class _Host:
         findings = list(_named(service, found.findings))
         if kept and found.delegated:
             found = replace(found, offload=str(kept.get("offload")))
-        room = "" if found.delegated else _room(found)
+        room = _room(found)
         reason = str(record["reason"])
         if not asked["auto"]:
             room = "; ".join(part for part in (room, short) if part)
@@ -457,7 +459,8 @@ class _Host:
         settings = _settings(service, record)
         verdict = expected(found)
         room = room or short
-        fits = (found.fits or bool(kept)) and not room and found.offload != "none"
+        # What is left to the server's own fit has only an estimate
+        fits = None if found.delegated else (found.fits or bool(kept)) and not room and found.offload != "none"
         shown = service.get("gpus") or service.get("runtime") == "applesilicon"
         given = (service.get("expect") or {}).get("verdict") or ()
         problem = _unacceptable(name, found, verdict if service.get("default_verdict") and shown else given, room, found.fits or bool(kept))
@@ -496,6 +499,8 @@ class _Later(AikitError):
 
 def expected(found: Fit) -> tuple[str, ...]:
     """The verdicts that a plan lets expect."""
+    if found.delegated:
+        return ("partial", "proven")
     if found.offload == "none":
         return ()
     return ("proven",) if found.offload == "full" else ("partial", "proven")
@@ -513,7 +518,9 @@ def _served(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, fits: bool) -> Optional[Finding]:
     """What has to be said before 40 GB travel: the proof would fail."""
     where = name
-    sure = found.confidence != "estimated" and not found.delegated
+    if found.delegated:
+        return None
+    sure = found.confidence != "estimated"
     hint = "Take a smaller model or fewer bits, give it another GPU, or let expect.verdict accept less."
     if found.offload == "none" and not set(acceptable) & {"cpu", "software", "unverified"}:
         instead = "Take a smaller model, give it another GPU, set gpus: [] for the CPU, or let expect.verdict accept cpu."
@@ -532,8 +539,10 @@ def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, f
 
 
 def _room(found: Fit) -> str:
-    """Where more is needed than is there, without any margin."""
-    lacks = []
+    """Where more is needed than is there, without any margin. What is left to the server's own fit takes no more than there is."""
+    lacks: list[str] = []
+    if found.delegated:
+        return ""
     for share in found.breakdown:
         if share.index is not None and share.available_mib and share.needed_mib > share.available_mib:
             lacks.append(f"{share.device} needs {share.needed_mib:.0f} MiB and has {share.available_mib:.0f}")
@@ -601,7 +610,7 @@ def _left(service: Mapping[str, Any], reason: str) -> Planned:
 def _settings(service: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a plan, and what the user set."""
     auto = service["wish"]["auto"]
-    own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in auto and key != "low_vram"}
+    own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in auto and key not in PLAN_KEYS}
     return {**_served(record["settings"]), **own}
 
 
@@ -623,8 +632,8 @@ def _as_it_was(service: Mapping[str, Any], remembered: Mapping[str, Any], inputs
     if not auto:
         return Planned(service["name"], "counted", reason, {}, None, old, True, note, (), before, True)
     shown = service.get("gpus") or service.get("runtime") == "applesilicon"
-    found = Fit(service["name"], old["settings"], str(old.get("offload")), str(old.get("confidence")), reason)
-    return Planned(service["name"], "planned", reason, _settings(service, old), expected(found) if shown else None, old, True, note, (), before, True)
+    found = Fit(service["name"], old["settings"], str(old.get("offload")), str(old.get("confidence")), reason, delegated=bool(old.get("delegated")))
+    return Planned(service["name"], "planned", reason, _settings(service, old), expected(found) if shown else None, old, True, note, (), before, None if found.delegated else True)
 
 
 def _asked(service: Mapping[str, Any]) -> str:

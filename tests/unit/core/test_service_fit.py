@@ -215,6 +215,53 @@ def test_a_server_that_is_not_known_yet_leaves_the_plan_alone():
     assert again.kept and again.fit["inputs"]["server"] == "llama_cpp 0.7.0"
 
 
+def test_the_server_that_will_be_built_counts_before_its_image_is_there():
+    localai = service(auto=("gpu_layers",), settings={"context_size": 8192}, server="localai")
+    localai["wish"]["server"] = "localai v4.0.0"
+    built = {localai["image"]: "localai v4.0.0"}
+    early, late = plan([localai], info(gpu())), plan([localai], info(gpu()), servers=built)
+    # Logits of a whole batch
+    compute = early.services[0].fit["breakdown"][0]["compute_mib"]
+    assert compute > 280 and compute == late.services[0].fit["breakdown"][0]["compute_mib"]
+    newer = plan([localai], info(gpu()), servers={localai["image"]: "localai v4.7.1"})
+    assert newer.services[0].fit["breakdown"][0]["compute_mib"] < 130
+
+
+def unpredicted():
+    strange = {key.replace("llama.", "kimi-k3."): value for key, value in LLAMA["metadata"].items()}
+    return {KEY: {"shape": {**LLAMA, "metadata": {**strange, "general.architecture": "kimi-k3"}}}}
+
+
+@pytest.mark.parametrize("free", [23500, 900])
+def test_what_is_left_to_the_servers_own_fit_is_not_judged_by_an_estimate(free):
+    found = plan([service()], info(gpu(24576, free)), shapes=unpredicted())
+    (entry,) = found.services
+    assert found.fits and not found.findings and entry.fits is None
+    assert entry.verdict == ("partial", "proven") and entry.fit["delegated"]
+    assert service_fit.step_down({}, entry.fit, "out of memory") == {}
+    row = plan_report.rows({"h": {"services": {"llama": entry.as_dict()}}})[0]
+    assert (row["fits"], row["layers"], row["context"], row["GPU memory MiB"]) == ("?", "?/33", "auto", None)
+    assert [line.split(".")[0] for line in plan_report.lines({"llama": entry.as_dict()})][0] == "llama: planned, ?/33 layers, context auto"
+    # llama.cpp shortens no context that it was given
+    assert entry.settings["gpu_layers"] == entry.settings["context_size"] == "auto"
+    given = one([service(auto=("gpu_layers",), settings={"context_size": 16384})], info(gpu(24576, free)), shapes=unpredicted())
+    assert (given.settings["gpu_layers"], given.settings["context_size"]) == ("auto", 16384)
+    layers = one([service(auto=("context_size",), settings={"gpu_layers": 5})], info(gpu(24576, free)), shapes=unpredicted())
+    assert (layers.settings["gpu_layers"], layers.settings["context_size"]) == (5, "auto")
+    counted = plan([service(auto=(), settings={"gpu_layers": 33, "context_size": 131072})], info(gpu(24576, free)), shapes=unpredicted())
+    assert counted.services[0].state == "counted" and counted.fits and not counted.findings
+
+
+def test_memory_that_somebody_measured_is_added():
+    plain, more = plan([service()], info(gpu())), plan([service(settings={"extra_mib": 2000})], info(gpu()))
+    assert more.services[0].fit["breakdown"][0]["context_mib"] == 2000 + plain.services[0].fit["breakdown"][0]["context_mib"]
+    # It speaks to the plan alone, and is one of the things that the plan was made from
+    assert "extra_mib" not in more.services[0].settings
+    assert more.services[0].fit["inputs"]["wish"] != plain.services[0].fit["inputs"]["wish"]
+    strange = one([service(settings={"extra_mib": 2000})], info(gpu()), shapes=unpredicted())
+    assert not strange.fit["delegated"] and strange.settings["gpu_layers"] != "auto"
+
+
 def test_one_step_down_after_an_error_of_memory():
     first = one([service()], info(gpu()))
     step = service_fit.step_down({}, first.fit, "cudaMalloc failed: out of memory")
