@@ -9,7 +9,7 @@ from __future__ import annotations
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._core import plan_report, service_fit
+from ..module_utils._core import fit_options, plan_report, service_fit
 from ..module_utils._core.errors import AikitError
 from ..plugin_utils.plain import plain
 
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
                 given["models"],
                 given["gpus"] or None,
                 given["memory"] or None,
-                service_fit.policy_of(given["policy"]),
+                fit_options.policy_of(given["policy"], "inference_fit_policy"),
                 given["servers"],
                 given["replan"],
                 given["final"],

@@ -140,7 +140,9 @@ def _plan(
     if document is not None:
         choice = builder.decide(completed.server, "auto", document, aikit_version, (), {})
         found.update(builder=choice.builder, builder_reason=choice.reason)
-    return {**completed.as_dict(), **found, "wish": wish.wish(completed, document)}, findings
+    wished = wish.wish(completed, document, aikit_version)
+    findings += [("", remark) for remark in wish.findings(completed, wished)]
+    return {**completed.as_dict(), **found, "wish": wished}, findings
 
 
 def _source(

@@ -12,18 +12,18 @@ from typing import Any, Callable, Mapping
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._core import plan_report, service_fit, wish
+from ..module_utils._core import fit_options, plan_report, service_fit, wish
 from ..module_utils._core.errors import AikitError
 from ..plugin_utils.plain import plain
 
 
-def image_wish(service: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+def image_wish(read: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = yaml.safe_load(str(read.get("config") or "")) or []
     except yaml.YAMLError:
         # The release says so, with its position
         config = []
-    return wish.of_image(plain(service), plain(read), config if isinstance(config, list) else [config])
+    return wish.of_image(plain(read), config if isinstance(config, list) else [config])
 
 
 def fitted_service(service: Mapping[str, Any], fit: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def fitted_service(service: Mapping[str, Any], fit: Mapping[str, Any]) -> dict[s
 def fit_policy(options: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise AikitError(f"inference_fit_policy must be a mapping, not {type(plain(options)).__name__}.", "Write for example margin_mib: 1024 below it.")
-    return dataclasses.asdict(service_fit.policy_of(plain(options)))
+    return dataclasses.asdict(fit_options.policy_of(plain(options), "inference_fit_policy"))
 
 
 def server_versions(builds: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, str]:

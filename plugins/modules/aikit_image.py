@@ -476,6 +476,7 @@ image:
       type: dict
       sample:
         io.aikit.fleet.server: localai
+        io.aikit.fleet.server.version: v4.7.1
         io.aikit.fleet.inputs: '{"base":"ghcr.io/kaito-project/aikit/base:latest@sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b"}'
 findings:
   description: Remarks on the aikitfile and on settings that cannot be translated.

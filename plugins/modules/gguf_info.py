@@ -232,7 +232,9 @@ gguf:
       type: str
       sample: a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
     revision:
-      description: The commit of the hub, or the digest of the registry's manifest, that O(src) meant; empty for other sources.
+      description:
+        - The commit of the hub, or the digest of the registry's manifest, that O(src) meant.
+        - Empty for other sources, and where O(sha256) was known already, so that nobody was asked.
       type: str
       sample: 0f4bbd9ea4d1b7d3a6d3a1b2f86bfb0f9f5b1d7c
     tensors:

@@ -205,7 +205,7 @@ evidence:
           size_mib: 4403.49
           place: gpu
     failure:
-      description: Kind of the failure (oom, init, driver, arch, crash, model, config, load), else empty.
+      description: Kind of the failure (oom, ram, init, driver, arch, crash, model, config, load), else empty.
       type: str
       sample: ""
     sources:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: inference_memory
-short_description: What services hold of a host's GPUs, and the plans they run with
+short_description: What services hold of a host's memory, and the plans they run with
 version_added: 0.1.0
 author:
   - aikit.fleet authors (@aikit-fleet)
@@ -18,7 +18,7 @@ description:
   - Says how much GPU memory the containers of services hold, so that a plan can count it as theirs, and returns the plan that each of them was
     started with.
   - The NVIDIA driver is asked for the memory of the containers' processes. Where it cannot tell, the buffers in the evidence of this run of the
-    container count, else the plan.
+    container count, else the plan. A driver that names other processes and none of a container has told that the container holds nothing.
   - A host without a container engine, or without a driver, is no error. Nothing is held there.
 attributes:
   check_mode:
@@ -35,10 +35,9 @@ attributes:
 options:
   services:
     description:
-      - Names of the services.
+      - Names of the services. Left out, every service that has a state file on the host.
     type: list
     elements: str
-    required: true
   state_dir:
     description:
       - Folder of the state files.
@@ -63,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 services:
-  description: The services, in the order of O(services).
+  description: The services, in the order of O(services), else of their names.
   returned: always
   type: list
   elements: dict
@@ -86,9 +85,13 @@ services:
         - uuid: GPU-00002330-0000-4000-8000-00000000003b
           mib: 6104.0
     source:
-      description: Who says so, V(driver), V(log) or V(plan). Empty when nothing is held, or nobody knows.
+      description: Who says so, V(driver), V(log) or V(plan). Empty when the container does not run, or nobody knows.
       type: str
       sample: driver
+    host_held_mib:
+      description: How much of the host's memory it holds that is no file's, such as a cache that is kept out of the GPU. Mapped weights do not count.
+      type: float
+      sample: 812.4
     fit:
       description: The plan that the current release was started with; empty when it was not planned.
       type: dict
@@ -101,6 +104,13 @@ services:
       description: What an out-of-memory error taught - C(count), C(reason), and the C(inputs) it holds for. Empty without one.
       type: dict
       sample: {}
+host:
+  description:
+    - Memory of the host, C(total_mib) and C(available_mib), within the limit of the control group where the host is a container itself.
+    - 0 where it is not known. A Mac tells the total alone.
+  returned: always
+  type: dict
+  sample: {total_mib: 128748, available_mib: 117187}
 engine:
   description: The container engine that was asked; empty when none answers.
   returned: always
@@ -118,7 +128,7 @@ from ..module_utils._io.service_memory import observe
 from ..module_utils._module import ENGINE_OPTION, run_module
 
 ARGUMENT_SPEC = {
-    "services": {"type": "list", "elements": "str", "required": True},
+    "services": {"type": "list", "elements": "str"},
     "engine": ENGINE_OPTION,
     "state_dir": {"type": "path", "default": "/var/lib/aikit-fleet"},
     "root": {"type": "path", "default": "/"},

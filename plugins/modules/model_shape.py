@@ -19,7 +19,8 @@ description:
   - Reads the headers of GGUF models and returns their shapes, the tensors and keys that decide how much memory a model takes.
   - A model is looked for in the store, in a folder of the host, and on the server that it comes from. Of the latter only the header is read.
     The models of an image are read inside the container engine that holds it.
-  - Headers are kept, so that each is read once.
+  - Headers are kept, so that each is read once. What a source gave a build is what is read, also when its branch or its tag has moved since, and then
+    no server is asked.
   - A model that cannot be read is no failure. Its entry says why.
 attributes:
   check_mode:

@@ -178,7 +178,7 @@ services:
     wish:
       description:
         - What the service leaves to a plan of the host's GPU memory (C(auto)), the C(settings) that are decided, C(files) and C(mmproj) of its
-          model, and the C(problem) that stands in the way of a plan.
+          model, the C(problem) that stands in the way of a plan, and the C(server) of an image with LocalAI that is to be built.
       type: dict
       sample:
         auto: [gpu_layers, context_size]
@@ -189,6 +189,7 @@ services:
             sha256: a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
         mmproj: []
         problem: ""
+        server: localai v4.0.0
     environment:
       description: Further environment variables.
       type: dict

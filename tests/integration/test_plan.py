@@ -14,15 +14,18 @@ import json
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 import support
+import yaml
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import STRING, U32, Value, gguf_bytes
 from support import docker, inspect
 
 NAME = "aikit-e2e-plan"
 TIGHT = "localhost/aikit-e2e/tight:1"
 FAKE = support.ROOT / "tests/fixtures/fake-llama-server/llama-server"
+LOCALAI = support.ROOT / "tests/fixtures/fake-localai"
 AUTO = {"gpu_layers": "auto", "context_size": "auto"}
 
 
@@ -229,3 +232,64 @@ def test_a_second_failure_fails_the_host_and_the_old_one_answers(own, tight, tmp
     assert run.code != 0 and "cudaMalloc failed" in run.messages() and "answers again" in run.messages(), run.output[-4000:]
     assert inspect(NAME)["Id"] == before and inspect(NAME)["State"]["Running"]
     assert own.state_of(NAME)["step_down"]["count"] == 1
+
+
+# --- LocalAI -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def local_ai(own, tmp_path):
+    """A pre-made image as AIKit makes them, with a model that can be read, and a server that says what a card with it says."""
+    name = "localhost/aikit-e2e/planned-localai:1"
+    docker("rm", "--force", "--volumes", NAME, check=False)
+    shutil.rmtree(own.state, ignore_errors=True)
+    root = tmp_path / "root"
+    for part in ("bin", "usr/bin", "models", "tmp"):
+        (root / part).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    (root / "bin/sh").symlink_to("busybox")
+    shutil.copy(LOCALAI / "local-ai", root / "usr/bin/local-ai")
+    shutil.copy(LOCALAI / "config.yaml", root / "config.yaml")
+    wide_model(root / "models/fake-model.gguf")
+    (root / "cuda").touch()
+    lines = (support.ROOT / "tests/fixtures/logs/made/localai-xlog-json-cuda.log").read_text().splitlines()
+    (root / "backend.log").write_text("".join(f"{json.loads(line)['line']}\n" for line in lines))
+    with tarfile.open(tmp_path / "image.tar", "w") as writer:
+        writer.add(root, ".")
+    changes = ['ENTRYPOINT ["local-ai"]', "ENV CONFIG_FILE=/config.yaml", "ENV PATH=/usr/bin:/bin"]
+    docker("import", *(f"--change={change}" for change in changes), str(tmp_path / "image.tar"), name)
+    own.services = [{"name": NAME, "image": name, "port": support.free_port(), "base_variant": "vulkan", "settings": AUTO, "expect": {"verdict": ["proven"]}}]
+    own.write()
+    yield name
+    for container in (NAME, f"{NAME}--previous"):
+        docker("rm", "--force", "--volumes", container, check=False)
+    docker("rmi", "--force", name, check=False)
+
+
+def served_configuration():
+    (mount,) = [mount for mount in inspect(NAME)["Mounts"] if mount["Destination"] == "/config.yaml"]
+    assert mount["RW"] is False
+    (model,) = yaml.safe_load(Path(mount["Source"]).read_text())
+    return model
+
+
+def test_the_plan_of_a_host_is_mounted_over_the_configuration_of_localai(own, local_ai):
+    run = own.run("deploy.yml", *own.t4)
+    assert run.code == 0, run.output[-5000:]
+    small, current = served_configuration(), own.state_of(NAME)["current"]
+    assert current["release"]["server"] == "localai" and current["settings"]["context_size"] == small["context_size"] > 8192
+    assert (small["gpu_layers"], small["flash_attention"], small["cache_type_k"], small["no_kv_offloading"]) == (3, "on", "f16", False)
+    assert small["options"] == ["parallel:1", "verbosity:4"] and small["parameters"] == {"model": "fake-model.gguf", "batch": 512}
+    # What the plan does not decide is the image's
+    assert small["template"] == {"chat": "{{.Input}}\n"} and small["backend"] == "llama-cpp"
+    before, image = inspect(NAME)["Id"], inspect(NAME)["Image"]
+    again = own.run("deploy.yml", *own.t4)
+    assert (again.code, again.changed) == (0, 0) and inspect(NAME)["Id"] == before, again.output[-3000:]
+    # On another card: other settings, the same image
+    check = own.run("deploy.yml", "--check", "--diff", *tree(own.path / "large", "h100-loaded"))
+    (told,) = [result for result in check.results("Make room for the container") if result["changed"]]
+    assert f'"context_size": {small["context_size"]}' in told["diff"]["before"]
+    larger = own.run("deploy.yml", "-e", f"__inference_root={own.path / 'large'}")
+    assert larger.code == 0, larger.output[-5000:]
+    assert served_configuration()["context_size"] > small["context_size"] and inspect(NAME)["Image"] == image

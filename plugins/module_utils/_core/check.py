@@ -38,6 +38,7 @@ _VERDICT_HINTS = {
 
 _FAILURE_HINTS = {
     "oom": "Give the model a bigger GPU, fewer layers on the GPU or a smaller context.",
+    "ram": "Give the host or the container more memory, keep more of the model on the GPU, or take a smaller model or context.",
     "driver": "Check the GPU driver on the host (nvidia-smi) and that the container gets its libraries.",
     "init": "Check that the container was given the GPU.",
     "arch": "Use a server that was built for this machine.",

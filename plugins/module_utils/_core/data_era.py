@@ -70,21 +70,28 @@ RELEASES: Mapping[str, int] = {"0.5.0": 10900, "0.7.0": 11669}
 # ... and those before the first of these are not older than this
 FIRST_RELEASE = 9450
 
-# LocalAI's release -> llama.cpp's build that its backend pins (2026-02-21 and 2026-07-13)
-LOCALAI: Mapping[str, int] = {"v3.12.1": 8120, "v4.7.1": 10000}
+# LocalAI's release -> llama.cpp's build that its backend pins (2026-02-21 and 2026-07-13). The first is from June 2025: its build is
+# not older than this
+LOCALAI: Mapping[str, int] = {"v3.0.0": 5427, "v3.12.1": 8120, "v4.7.1": 10000}
+# Images that do not say which LocalAI they hold. Older ones are of AIKit's releases before August 2025
+UNKNOWN_LOCALAI = "v3.0.0"
 # Since its version 4 LocalAI shares one KV cache between slots
 _LOCALAI_UNIFIED = 4
 
 
 def era(server_version: str) -> Era:
-    """The era of ``localai v4.7.1``, ``llama_cpp 0.7.0``, ``llama_cpp b8179``; the newest where the version is not known."""
+    """The era of ``localai v4.7.1``, ``llama_cpp 0.7.0``, ``llama_cpp b8179``; the newest where the version is not known.
+
+    AIKit's images with LocalAI do not say their version, and hold old ones for long: not known, it counts as an old one.
+    """
     words = server_version.lower().split()
     text = words[-1] if words else ""
     if words and words[0] == "localai":
-        number = _numbers(text)
+        known = re.search(r"\d+\.\d+(?:\.\d+)?", text)
+        number = _numbers(known.group() if known else UNKNOWN_LOCALAI)
         # The newest release that is not newer than this one: older builds take more, so a plan errs on the safe side
-        older = [build for release, build in LOCALAI.items() if not number or _numbers(release) <= number]
-        unified = not number or number[0] >= _LOCALAI_UNIFIED
+        older = [build for release, build in LOCALAI.items() if _numbers(release) <= number]
+        unified = number[0] >= _LOCALAI_UNIFIED
         return replace(of_build(max(older, default=0)), unified=unified, cpu_moe=unified)
     release = re.search(r"\d+\.\d+\.\d+", text)
     if release:

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 REVIEWED = "2026-11-01"
 
+_HOST_MEMORY = "the host has not enough memory for what stays out of the GPU"
+
 # (phrase, kind, ends the load?, what it means). The first phrase that a line holds wins, so exact ones come first.
-# Kinds: oom, driver, arch, init, crash, model, config, load ("load" only says that it failed, another line says why).
+# Kinds: oom (the GPU's memory), ram (the host's), driver, arch, init, crash, model, config, load ("load" only says that it failed,
+# another line says why).
 # A phrase that does not end the load is forgotten when a later line shows that the load went on.
 FAILURES: tuple[tuple[str, str, bool, str], ...] = (
     (
@@ -30,6 +33,11 @@ FAILURES: tuple[tuple[str, str, bool, str], ...] = (
     ("CUDA error: out of memory", "oom", True, "the GPU has not enough memory"),
     ("ROCm error: out of memory", "oom", True, "the GPU has not enough memory"),
     ("failed to fit params", "oom", False, "the model and its context do not fit the free GPU memory"),
+    ("failed to allocate CPU", "ram", False, _HOST_MEMORY),
+    ("cpu_buffer_type_alloc_buffer: failed", "ram", False, _HOST_MEMORY),
+    ("unable to allocate CPU", "ram", False, _HOST_MEMORY),
+    ("_Host buffer of size", "ram", False, _HOST_MEMORY),
+    ("(attempted to allocate ", "ram", False, _HOST_MEMORY),
     ("unable to allocate", "oom", False, "there was not enough memory for a buffer"),
     ("failed to allocate", "oom", False, "there was not enough memory for a buffer"),
     ("no kernel image is available", "arch", True, "the server was not compiled for this GPU's architecture"),

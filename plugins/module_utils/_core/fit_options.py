@@ -13,7 +13,8 @@ from .data_ggml import TENSOR_TYPES
 from .errors import AikitError
 from .fit import Fit, Gpu, Host, ModelShape, Policy, Wish, plan
 from .fit_shape import LAYER_NAME
-from .localai import CACHE_TYPES, did_you_mean
+from .localai import CACHE_TYPES
+from .services import suggestion
 
 # Reads the header of a file on the machine that plans
 ReadShape = Callable[[str], ModelShape]
@@ -32,31 +33,42 @@ def fits(
     return plan(wishes, tuple(_gpu(f"gpus[{index}]", gpu, index) for index, gpu in enumerate(gpus)), policy_of(policy), server_version, _host(host))
 
 
-def policy_of(options: Mapping[str, Any]) -> Policy:
-    """A policy from its words; what is left out keeps its default."""
+def policy_of(options: Optional[Mapping[str, Any]], path: str = "policy") -> Policy:
+    """A policy from its words; what is left out keeps its default.
+
+    :param path: what the user knows it as.
+    """
     defaults = Policy()
     values: dict[str, Any] = {}
     known = [field.name for field in fields(Policy)]
-    for key, value in options.items():
+    for key, value in (options or {}).items():
         if key not in known:
-            raise AikitError(f"policy.{key} is no setting of a plan.", did_you_mean(str(key), known) or f"Known: {', '.join(known)}.")
+            raise AikitError(f"{path}.{key} is no setting of a plan.", suggestion(str(key), known) or f"Known: {', '.join(known)}.")
         if value is None:
             continue
-        default = getattr(defaults, key)
         if key == "kv_types":
             wrong = [kind for kind in value if kind not in CACHE_TYPES] if isinstance(value, (list, tuple)) and value else [value]
             if wrong:
-                raise AikitError(f"policy.kv_types has {wrong[0]!r}.", f"Give a list of types: {', '.join(CACHE_TYPES)}.")
+                raise AikitError(f"{path}.kv_types has {wrong[0]!r}.", f"Give a list of types: {', '.join(CACHE_TYPES)}.")
             values[key] = tuple(value)
         elif key == "unknown":
             if value not in ("margin", "server"):
-                raise AikitError(f"policy.unknown is {value!r}.", "Give margin or server.")
+                raise AikitError(f"{path}.unknown is {value!r}.", "Give margin or server.")
             values[key] = value
         else:
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-                raise AikitError(f"policy.{key} is {value!r}.", "Give a number that is not negative.")
-            values[key] = type(default)(value)
+            values[key] = _amount(f"{path}.{key}", value, type(getattr(defaults, key)))
     return Policy(**values)
+
+
+def _amount(path: str, value: Any, kind: Callable[[Any], Any]) -> Any:
+    """A number; of a command line (``-e``) it comes as text."""
+    try:
+        found = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else -1.0
+    except (ValueError, OverflowError):
+        found = -1.0
+    if not 0 <= found < 1e9:
+        raise AikitError(f"{path} is {value!r}.", "Give a number that is not negative.")
+    return kind(found)
 
 
 def _wish(path: str, service: Mapping[str, Any], read_shape: ReadShape) -> Wish:

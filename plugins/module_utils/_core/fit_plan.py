@@ -34,11 +34,13 @@ QUANTISED = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
 
 @dataclass(frozen=True)
 class Room:
-    """What a plan may take on one GPU, margin already off, in bytes."""
+    """What a plan may take on one GPU, margin already off, in bytes. ``shared``: what it may take there and on the CPU together, where both
+    have one memory."""
 
     gpu: Gpu
     free: int
     margin: int
+    shared: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ class Need:
     @property
     def offloaded(self) -> int:
         return sum(use.layers for use in self.gpus)
+
+    def left_for_cpu(self, rooms: Sequence[Room]) -> Optional[int]:
+        """What the part on the GPUs leaves to the one on the CPU, in bytes; None where each has a memory of its own."""
+        shared = [room.shared for room in rooms if room.shared is not None]
+        if not shared:
+            return None
+        return min(shared) - sum(self.total(number) for number, room in enumerate(rooms) if room.shared is not None)
 
 
 @dataclass(frozen=True)
@@ -210,19 +219,23 @@ def _taken(needs: Iterable[Optional[Need]], asked: Iterable[_Asked]) -> dict[int
 
 
 def _room(gpu: Gpu, asked: _Asked, policy: Policy, taken: Mapping[int, int], host: Optional[Host], others: Iterable[Optional[Need]]) -> Room:
-    usable = gpu.usable_mib
+    usable = whole = gpu.usable_mib
     margin = max(float(policy.margin_mib), policy.margin_percent / 100 * gpu.total_mib)
     used = taken.get(gpu.index, 0)
     if gpu.unified_memory:
-        # One memory for both: what lies on the CPU is in it too
-        used += sum(need.cpu.total for need in others if need is not None)
         margin = max(margin, float(policy.host_reserve_mib))
+        if host is not None and host.available_mib:
+            whole = min(whole, host.available_mib + gpu.ours_mib)
+        usable = whole
         if gpu.vendor == "apple" and gpu.total_mib:
-            usable = min(usable, int(gpu.total_mib * (APPLE_PART if gpu.total_mib <= APPLE_SMALL else APPLE_PART_LARGE)))
-        elif host is not None and host.available_mib:
-            usable = min(usable, host.available_mib + gpu.ours_mib)
+            usable = min(whole, int(gpu.total_mib * (APPLE_PART if gpu.total_mib <= APPLE_SMALL else APPLE_PART_LARGE)))
     margin += asked.wish.step_down * max(STEP_DOWN_MIB, STEP_DOWN_PERCENT / 100 * gpu.total_mib)
-    return Room(gpu, int((usable - margin) * MIB) - used, int(margin * MIB))
+    free = int((usable - margin) * MIB) - used
+    if not gpu.unified_memory:
+        return Room(gpu, free, int(margin * MIB))
+    # One memory for both: what lies on the CPU is in it too
+    shared = int((whole - margin) * MIB) - used - sum(need.cpu.total for need in others if need is not None)
+    return Room(gpu, min(free, shared), int(margin * MIB), shared)
 
 
 def _need(asked: _Asked, load: memory.Load, policy: Policy) -> Need:
@@ -255,7 +268,10 @@ def mmproj_bytes(shape: ModelShape) -> int:
 
 
 def _holds(need: Need, rooms: Sequence[Room]) -> bool:
-    return all(need.total(number) <= rooms[number].free or need.total(number) == 0 for number in range(len(rooms)))
+    if not all(need.total(number) <= rooms[number].free or need.total(number) == 0 for number in range(len(rooms))):
+        return False
+    left = need.left_for_cpu(rooms)
+    return left is None or need.cpu.total <= left or not any(need.total(number) for number in range(len(rooms)))
 
 
 class _Search:
@@ -425,10 +441,15 @@ def _experts(search: _Search, variants: Sequence[memory.Load], goal: int) -> Opt
     asked = search.asked
     if not asked.shape.is_mixture or not asked.era.cpu_moe or asked.cpu_moe is not None:
         return None
+    if all(room.shared is not None for room in search.rooms):
+        # Host memory is the same memory
+        return None
     for load in variants:
+        best: Optional[tuple[int, Optional[int]]] = None
         for only in _orders(search.rooms, asked):
-            low, high = 1, asked.shape.block_count
-            if search.spread(replace(load, cpu_moe=high), asked.total, only) is None:
+            # One GPU less is worth less than the experts of one block
+            low, high = 1, asked.shape.block_count if best is None else best[0] - 1
+            if not high or search.spread(replace(load, cpu_moe=high), asked.total, only) is None:
                 continue
             while low < high:
                 middle = (low + high) // 2
@@ -436,7 +457,10 @@ def _experts(search: _Search, variants: Sequence[memory.Load], goal: int) -> Opt
                     low = middle + 1
                 else:
                     high = middle
-            return search.longest(replace(load, cpu_moe=low), min(goal, max(ENOUGH_CONTEXT, load.context)), asked.total, only)
+            best = (low, only)
+        if best is not None:
+            moved, only = best
+            return search.longest(replace(load, cpu_moe=moved), min(goal, max(ENOUGH_CONTEXT, load.context)), asked.total, only)
     return None
 
 
@@ -476,8 +500,8 @@ def _report(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, ho
     holds = _holds(need, rooms)
     delegated = bool(asked.gpus) and shape.has_indexer and not wish.extra_mib or (not shape.known and policy.unknown == "server" and bool(asked.gpus))
     findings = list(asked.findings)
-    memory_finding, host_holds = _host_memory(asked, need, policy, host, cpu_before)
-    if memory_finding:
+    memory_finding, host_holds = _host_memory(asked, need, rooms, policy, host, cpu_before)
+    if memory_finding and not delegated:
         findings.append(memory_finding)
     breakdown = [_share(room, need, number, policy) for number, room in enumerate(rooms)]
     breakdown.append(
@@ -496,7 +520,7 @@ def _report(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, ho
         settings=words.settings(asked, load, delegated, total),
         offload=offload,
         confidence=words.confidence(shape, load, offload, delegated),
-        reason=words.reason(asked, need, rooms, offload, holds, delegated),
+        reason=words.reason(asked, need, rooms, policy, offload, holds, delegated),
         breakdown=tuple(breakdown),
         layers_offloaded=offloaded,
         layers_total=total,
@@ -526,11 +550,15 @@ def _share(room: Room, need: Need, number: int, policy: Policy) -> Share:
     )
 
 
-def _host_memory(asked: _Asked, need: Need, policy: Policy, host: Optional[Host], before: int) -> tuple[Optional[Finding], bool]:
+def _host_memory(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, host: Optional[Host], before: int) -> tuple[Optional[Finding], bool]:
     """Whether the host holds its part."""
-    if host is None or not host.available_mib or any(gpu.unified_memory for gpu in asked.gpus):
+    left = need.left_for_cpu(rooms)
+    if left is not None:
+        room = left
+    elif host is None or not host.available_mib:
         return None, True
-    room = host.available_mib * MIB - policy.host_reserve_mib * MIB - before
+    else:
+        room = host.available_mib * MIB - policy.host_reserve_mib * MIB - before
     if need.cpu.total <= room:
         return None, True
     # Weights are mapped from their file: without room for them they are read again and again, which is slow and no failure

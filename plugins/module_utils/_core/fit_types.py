@@ -135,7 +135,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Fit:
-    """The plan for one service. ``settings`` are explicit, nothing in them is ``auto``."""
+    """The plan for one service. ``settings`` are explicit; only in what is ``delegated`` can something be ``auto``."""
 
     service: str
     settings: Mapping[str, Any]

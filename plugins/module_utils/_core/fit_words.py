@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 
 from . import data_arch
 from .errors import AikitError, Finding
-from .fit_types import MIB, Wish
+from .fit_types import MIB, Policy, Wish
 from .localai import CACHE_TYPES
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What AIKit's examples have, and people copy for models that it was not made for
 COPIED_LAYERS = 35
+# How short a context llama.cpp's own fit may make (its default)
+FIT_CONTEXT = 4096
 _ON, _OFF = ("on", "true", "enabled"), ("off", "false", "disabled")
 
 
@@ -131,8 +133,14 @@ def explain(wish: Wish, shape: ModelShape) -> tuple[Finding, ...]:
 def settings(asked: _Asked, load: Load, delegated: bool, total: int) -> dict[str, Any]:
     """Explicit settings, named as in ``inference_services``."""
     if delegated:
-        flash = "on" if load.flash else "off"
-        return {"gpu_layers": "auto", "context_size": load.context, "batch": load.ubatch, "flash_attention": flash, "parallel": load.parallel}
+        # llama.cpp's fit changes nothing that it was given
+        return {
+            "gpu_layers": "auto" if asked.layers is None else min(asked.layers, total),
+            "context_size": "auto" if asked.context is None else asked.context,
+            "batch": load.ubatch,
+            "flash_attention": "on" if load.flash else "off",
+            "parallel": load.parallel,
+        }
     divided = {"kv_unified": False} if asked.wish.settings.get("kv_unified") is False else {}
     several = len([count for count in load.counts if count]) > 1 or (len(load.counts) > 1 and load.gpu_layers > 0)
     return {
@@ -158,18 +166,25 @@ def confidence(shape: ModelShape, load: Load, offload: str, delegated: bool) -> 
     return "known"
 
 
-def reason(asked: _Asked, need: Need, rooms: Sequence[Room], offload: str, holds: bool, delegated: bool) -> str:
+def reason(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, offload: str, holds: bool, delegated: bool) -> str:
     """Why the plan is as it is, in a sentence or two."""
     shape, load = asked.shape, need.load
     name = shape.name or asked.wish.service
     if not rooms:
         return "The service gets no GPU."
     if delegated:
-        return (
-            f"The memory of architecture {shape.architecture} is not known to this collection, so llama.cpp's own fit decides when it loads."
-            " Set extra_mib to plan it here with a margin of yours."
-        )
+        # The policy decides first: extra_mib changes nothing while that leaves it to the server
+        by_policy = not shape.known and policy.unknown == "server"
+        advice = "Let the policy have unknown: margin to plan it here." if by_policy else "Set extra_mib to plan it here with a margin of yours."
+        return f"The memory of architecture {shape.architecture} is not known to this collection, so llama.cpp's own fit decides when it loads. {advice}"
     free = sum(max(0, room.free) for room in rooms) // MIB
+    left = need.left_for_cpu(rooms)
+    if not holds and left is not None and need.cpu.total > left:
+        wanted = (need.cpu.total + sum(need.total(number) for number in range(len(rooms)))) // MIB
+        return f"GPU and CPU share one memory: {name} needs {wanted} MiB of it in all, and {free} MiB are free for it."
+    busy = _too_busy(asked, rooms, policy) if not holds else ""
+    if busy:
+        return busy
     if not holds and asked.layers is None and asked.cpu_moe is None:
         wanted = sum(need.total(number) for number in range(len(rooms))) // MIB
         return (
@@ -198,18 +213,25 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], offload: str, holds
     return f"{need.offloaded} of {asked.total} layers fit: {free} MiB are free for it, and all of them need more.{unknown}"
 
 
+def _too_busy(asked: _Asked, rooms: Sequence[Room], policy: Policy) -> str:
+    """GPUs of several that have no room for what a server takes on every GPU that it sees, in a sentence; empty where there are none."""
+    least = policy.context_mib + asked.wish.extra_mib
+    busy = [room for room in rooms if room.free < least * MIB]
+    if not busy or len(busy) == len(rooms):
+        return ""
+    has = " and ".join(f"{room.gpu.label} has {max(0, room.free + room.margin) // MIB} MiB for it" for room in busy)
+    rest = ", ".join(str(room.gpu.index) for room in rooms if room not in busy)
+    return f"{has}, too little: a server takes {least} MiB on every GPU that it sees, and the margin stays free. Give the service the others alone (gpus: [{rest}])."
+
+
 def to_localai(values: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a model in LocalAI's configuration that a plan decides. Options are merged by their first word."""
+    keys = ("gpu_layers", "context_size", "flash_attention", "cache_type_k", "cache_type_v", "no_kv_offloading")
+    # LocalAI cannot leave the context to llama.cpp's fit: without a number it takes its own
+    result: dict[str, Any] = {key: values[key] for key in keys if key in values and values[key] != "auto"}
     if values.get("gpu_layers") == "auto":
         # Any number but -1 switches llama.cpp's own fit off
-        return {
-            "gpu_layers": -1,
-            "context_size": values["context_size"],
-            "flash_attention": values["flash_attention"],
-            "parameters": {"batch": values["batch"]},
-            "options": [f"parallel:{values['parallel']}"],
-        }
-    result: dict[str, Any] = {key: values[key] for key in ("gpu_layers", "context_size", "flash_attention", "cache_type_k", "cache_type_v", "no_kv_offloading")}
+        result["gpu_layers"] = -1
     result["parameters"] = {"batch": values["batch"]}
     if values.get("tensor_split"):
         result["tensor_split"] = values["tensor_split"]
@@ -230,16 +252,21 @@ def to_llama_env(values: Mapping[str, Any]) -> dict[str, str]:
         "LLAMA_ARG_FLASH_ATTN": str(values["flash_attention"]),
         "LLAMA_ARG_N_PARALLEL": str(values["parallel"]),
     }
-    if values["gpu_layers"] == "auto":
+    if values["context_size"] == "auto":
+        # 0 is what the model was trained for, and the least context is what allows the server to shorten it. The image sets a number
+        env.update(LLAMA_ARG_CTX_SIZE="0", LLAMA_ARG_FIT_CTX=str(FIT_CONTEXT))
+    if "auto" in (values["gpu_layers"], values["context_size"]):
         env["LLAMA_ARG_FIT"] = "on"
         return env
     if int(values["parallel"]) > 1:
         # The server divides the cache among slots whose number it is told, and a plan shares it
         env["LLAMA_ARG_KV_UNIFIED"] = "0" if values.get("kv_unified") is False else "1"
     env["LLAMA_ARG_FIT"] = "off"
-    env["LLAMA_ARG_CACHE_TYPE_K"] = str(values["cache_type_k"])
-    env["LLAMA_ARG_CACHE_TYPE_V"] = str(values["cache_type_v"])
-    env["LLAMA_ARG_KV_OFFLOAD"] = "0" if values["no_kv_offloading"] else "1"
+    for key, variable in (("cache_type_k", "LLAMA_ARG_CACHE_TYPE_K"), ("cache_type_v", "LLAMA_ARG_CACHE_TYPE_V")):
+        if key in values:
+            env[variable] = str(values[key])
+    if "no_kv_offloading" in values:
+        env["LLAMA_ARG_KV_OFFLOAD"] = "0" if values["no_kv_offloading"] else "1"
     if values.get("n_cpu_moe"):
         env["LLAMA_ARG_N_CPU_MOE"] = str(values["n_cpu_moe"])
     if values.get("tensor_split"):

@@ -10,6 +10,7 @@ command do cannot be done without running one, and :func:`obstacle` says so.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
@@ -102,6 +103,16 @@ def release(aikit_version: str) -> Optional[Release]:
     """The table's entry for a release; None for one that is not in it."""
     version = data_aikit.parse_version(aikit_version)
     return next((entry for entry in data_aikit_release.RELEASES if entry.version == version), None)
+
+
+def server_version(runtime: str, aikit_version: str) -> str:
+    """The version of the llama-cpp backend that a release puts into its images; empty where it is not known."""
+    version = builder.release(aikit_version)
+    known = next((entry for entry in data_aikit_release.RELEASES if entry.version == version), None)
+    if known is not None:
+        return known.legacy if runtime == "applesilicon" else known.backend
+    older = [localai for found, _date, localai in data_aikit.RELEASES if found <= version]
+    return f"v{older[-1]}" if older and runtime != "applesilicon" else ""
 
 
 def obstacle(aikitfile: Aikitfile, aikit_version: str, architectures: Sequence[str]) -> str:
@@ -300,6 +311,8 @@ def recipe(
         layers.append(LayerRecipe("config", "config.yaml and templates", segments(entries)))
     listed = [{"name": model.name, "sha256": model.sha256, "size_bytes": model.size_bytes} for model in models]
     base_name, dummy, base_digest = refs["base"].rpartition("@")
+    # The tag of a backend begins with its version, unless somebody names another source for it
+    backend = re.search(r":(v\d+\.\d+\.\d+)-", refs[posixpath.basename(parts.backends[0][0])])
     return ImageRecipe(
         name=name,
         architecture=architecture_,
@@ -313,6 +326,7 @@ def recipe(
             "io.aikit.fleet.models": canonical(listed).decode("utf-8"),
             "io.aikit.fleet.runtime": aikitfile.runtime,
             "io.aikit.fleet.server": "localai",
+            **({"io.aikit.fleet.server.version": backend.group(1)} if backend else {}),
             "org.opencontainers.image.base.digest": base_digest,
             "org.opencontainers.image.base.name": base_name,
             "org.opencontainers.image.title": ", ".join(model.name for model in models),

@@ -73,8 +73,8 @@ class Evidence:
     """The verdict and what it rests on (JSON types in :meth:`as_dict`).
 
     ``devices``: ``{name, description, software}``. ``buffers``: ``{name, kind, size_mib, place, model}`` with kind model,
-    kv, rs, compute or output, and place gpu, software or host. ``failure`` is the kind of failure: oom, init, driver,
-    arch, crash, model, config or load.
+    kv, rs, compute, output or encoder (the compute buffer of an image encoder), and place gpu, software or host. ``failure`` is the
+    kind of failure: oom, ram, init, driver, arch, crash, model, config or load.
     """
 
     verdict: str
@@ -208,6 +208,7 @@ class _Stream:
 
 _OFFLOADED = re.compile(r"offloaded\s{1,8}(\d{1,7})/(\d{1,7})\s{1,8}layers to GPU")
 _BUFFER = re.compile(r"buffer size\s{0,16}=\s{0,16}(\d{1,12}(?:\.\d{1,6})?)\s{0,4}Mi?B")
+_ENCODER = re.compile(r"\b(?:\w{1,16}_compute_meta|clip_\w{1,32}):")
 _USING = re.compile(r"using device (\S{1,128}) \((.{0,512})\) - (\d{1,9}) MiB free")
 _FOUND = re.compile(r"[Ff]ound (\d{1,4}) ([A-Z]\w{1,31}) devices?\b")
 _VULKAN = re.compile(r"\b(Vulkan\d{1,3}): (.{1,256})\Z|(?:\A|: |\s)(\d{1,3}) = (.{1,256})\Z")
@@ -432,6 +433,11 @@ class _Reader:
         else:
             name, kind = words[-1], "model"
         if kind not in ("model", "kv", "rs", "compute", "output"):
+            return
+        if _ENCODER.search(line.text):
+            # An image encoder beside the model has a buffer of the same name, and a size of its own
+            if kind == "compute" and stream.load.context and len(stream.load.sizes) < _ITEM_LIMIT:
+                stream.load.sizes[name[:_ITEM_LIMIT], "encoder"] = float(match.group(1))
             return
         load = self._weights(stream) if kind == "model" else stream.load
         load.context = load.context or kind != "model"

@@ -10,7 +10,7 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from .table import table
 
-_COLUMNS = ("host", "service", "fits", "layers", "context", "KV", "GPU memory MiB", "of", "settings", "why")
+_COLUMNS = ("host", "service", "fits", "layers", "context", "KV", "GPU memory MiB", "of", "host MiB", "settings", "why")
 # In the order in which people read them; the rest is shown only where it is not what everybody has
 _SHOWN = ("gpu_layers", "context_size", "cache_type_k", "cache_type_v", "batch", "n_cpu_moe", "no_kv_offloading", "tensor_split", "parallel")
 
@@ -32,7 +32,8 @@ def lines(services: Mapping[str, Mapping[str, Any]]) -> list[str]:
             result.append(f"  {fit['step_down']} step(s) down, after: {fit.get('step_reason') or 'an out-of-memory error'}")
         if found["state"] == "planned":
             result += [f"  {change}" for change in _changes(found["before"], found["settings"])]
-        result += [f"  {_share(share)}" for share in fit.get("breakdown") or () if share.get("index") is not None and share.get("needed_mib")]
+        result += [f"  {_share(share)}" for share in _on_gpus(fit)]
+        result += [f"  {_share({**share, 'device': 'host memory'})}" for share in _host_shares(fit) if share.get("available_mib")]
         if found.get("note"):
             result.append(f"  {found['note']}")
     return result
@@ -46,15 +47,16 @@ def rows(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"host": host, "service": name, "why": found["reason"]}
             if found["state"] in ("planned", "counted"):
                 fit = found["fit"]
-                shares = [share for share in fit.get("breakdown") or () if share.get("index") is not None and share.get("needed_mib")]
+                shares = _on_gpus(fit)
                 row.update(
                     {
                         "fits": {True: fit["offload"], False: "NO", None: "?"}[found["fits"]],
                         "layers": _layers(fit),
                         "context": fit["settings"].get("context_size"),
                         "KV": _kv(fit["settings"]),
-                        "GPU memory MiB": round(sum(float(share["needed_mib"]) for share in shares)),
+                        "GPU memory MiB": None if fit.get("delegated") else round(sum(float(share["needed_mib"]) for share in shares)),
                         "of": round(sum(float(share["available_mib"]) for share in shares)) if shares else None,
+                        "host MiB": next((round(float(share["needed_mib"])) for share in _host_shares(fit)), None),
                         "settings": _origin(found),
                     }
                 )
@@ -95,8 +97,22 @@ def misfits(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"{row['service']} on {row['host']} {words[row['fits']]}: {row['why'].rstrip('.')}." for row in rows(hosts) if row.get("fits") in words]
 
 
+def _host_shares(fit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What stays out of the GPUs."""
+    if fit.get("delegated"):
+        return []
+    return [share for share in fit.get("breakdown") or () if share.get("index") is None and share.get("needed_mib")]
+
+
 def _layers(fit: Mapping[str, Any]) -> str:
-    return f"{fit.get('layers_offloaded')}/{fit.get('layers_total')}"
+    return f"{'?' if fit.get('delegated') else fit.get('layers_offloaded')}/{fit.get('layers_total')}"
+
+
+def _on_gpus(fit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The parts on GPUs; of what is left to the server's own fit there is only an estimate, which is not shown."""
+    if fit.get("delegated"):
+        return []
+    return [share for share in fit.get("breakdown") or () if share.get("index") is not None and share.get("needed_mib")]
 
 
 def _kv(settings: Mapping[str, Any]) -> Optional[str]:
@@ -142,5 +158,6 @@ def _share(share: Mapping[str, Any]) -> str:
         ("projector", "mmproj_mib"),
         ("driver", "context_mib"),
     )
+    margin = f", margin {float(share['margin_mib']):.0f}" if share.get("index") is not None else ""
     parts = " + ".join(f"{word} {float(share.get(key) or 0):.0f}" for word, key in names if float(share.get(key) or 0) >= 0.5)
-    return f"{share['device']}: {parts} = {float(share['needed_mib']):.0f} of {float(share['available_mib']):.0f} MiB, margin {float(share['margin_mib']):.0f}"
+    return f"{share['device']}: {parts} = {float(share['needed_mib']):.0f} of {float(share['available_mib']):.0f} MiB{margin}"

@@ -35,7 +35,8 @@ def compare(fit: Mapping[str, Any], buffers: Iterable[Mapping[str, Any]]) -> lis
     :param buffers: those of the evidence. Nothing is compared with none.
     """
     found, names = _by_position(buffers)
-    if not found:
+    # What was left to the server's own fit has only an estimate
+    if not found or fit.get("delegated"):
         return []
     visible = [int(index) for index in fit.get("visible") or ()]
     rows = []

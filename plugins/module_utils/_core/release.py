@@ -250,7 +250,8 @@ def _pending(
 def make_record(spec: Mapping[str, Any], verdict: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
     """What the state file keeps of a release. ``release`` is all that a rollback needs to start it again."""
     image = spec["image"]
-    fit = spec.get("fit") or {}
+    fit = {key: value for key, value in (spec.get("fit") or {}).items() if key != "replanned"}
+    release = {key: value for key, value in spec.items() if key != "findings"}
     return {
         **({"planned_from": {**(fit.get("inputs") or {}), "step_down": fit.get("step_down", 0)}} if fit else {}),
         "image": image.get("ref", ""),
@@ -261,7 +262,9 @@ def make_record(spec: Mapping[str, Any], verdict: str, evidence: Mapping[str, An
         "spec": spec["spec"],
         "verdict": verdict,
         "evidence": dict(evidence),
-        "release": {key: value for key, value in spec.items() if key != "findings"},
+        "release": {**release, "fit": fit} if fit else release,
+        # For the commit alone: who goes back to this release later has not asked for a new plan
+        **({"replanned": True} if (spec.get("fit") or {}).get("replanned") else {}),
     }
 
 
@@ -275,7 +278,8 @@ def committed(observed: Observed, record: Mapping[str, Any], keep_images: int) -
             f"The container {observed.name} that was proven (spec {record['spec']}) is gone: {found}.",
             "Something else replaced it in the meantime. Deploy again.",
         )
-    record = {**record, "container_id": current.id, "started_at": current.started_at}
+    replanned = record.get("replanned")
+    record = {**{key: value for key, value in record.items() if key != "replanned"}, "container_id": current.id, "started_at": current.started_at}
     old, previous = observed.state.get("current"), observed.state.get("previous")
     retired = list(observed.state.get("retired") or ())
     if old and all(old.get(key) == record.get(key) for key in IDENTITY):
@@ -289,8 +293,9 @@ def committed(observed: Observed, record: Mapping[str, Any], keep_images: int) -
         previous = None
     kept = {record.get("id"), (previous or {}).get("id")}
     step = observed.state.get("step_down")
-    if step and int(((record.get("release") or {}).get("fit") or {}).get("step_down") or 0) != step.get("count"):
-        # Learned on a model, GPU or driver that are not those of this release any more
+    inputs = ((record.get("release") or {}).get("fit") or {}).get("inputs") or {}
+    if step and (replanned or not service_fit.same_inputs(step.get("inputs") or {}, inputs)):
+        # Learned on a model, GPU or driver that are not those of this release any more, or to be forgotten
         step = None
     unique = {image["id"]: image for image in reversed(retired) if image.get("id") and image["id"] not in kept}
     return {
@@ -349,7 +354,8 @@ def would_commit(observed: Observed, record: Mapping[str, Any]) -> tuple[Step, .
     same = current.get("spec") == record["spec"] and current.get("planned_from") == record.get("planned_from")
     if same and observed.pending is None and observed.previous is None:
         return ()
-    return (_write(observed, {**observed.state, "current": dict(record), "pending": None}),)
+    written = {key: value for key, value in record.items() if key != "replanned"}
+    return (_write(observed, {**observed.state, "current": written, "pending": None}),)
 
 
 def restore(observed: Observed) -> tuple[tuple[Step, ...], bool]:

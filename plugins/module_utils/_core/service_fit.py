@@ -7,7 +7,8 @@
 A plan that a release was proven with stays as long as it still fits and what it was made from (:data:`INPUTS`) is the same. So a
 desktop that opens a window, or a driver that counts a few MiB differently, changes nothing; and memory that another program takes
 shrinks a plan only when there is no longer room for it. It grows again when it is asked to (``replan``), not by itself: a service
-should not be replaced because somebody's notebook ended.
+should not be replaced because somebody's notebook ended. It stays too while its model or the GPUs cannot be looked at (a server
+that is away, a driver that does not answer in time), as long as what was asked for is the same.
 
 An out-of-memory error while a model loads makes the plan one step smaller. The step is remembered with what it was learned on, and
 is forgotten with it: another model, GPU, driver, server, wish or policy starts anew.
@@ -17,14 +18,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from . import fit
 from .errors import AikitError, Finding
-from .fit import Fit, Gpu, ModelShape, Policy, Wish
-from .services import suggestion
-from .wish import files_of, image_key, key_of, uses_gpu
+from .fit import Fit, Gpu, Host, ModelShape, Policy, Share, Wish
+from .fit_types import MIB
+from .wish import PLAN_KEYS, files_of, image_key, key_of, uses_gpu
 
 # What a plan is made from. One that is not known yet (the server, before its image is there) is not compared
 INPUTS = ("model", "projector", "wish", "gpus", "driver", "server", "policy")
@@ -77,21 +79,6 @@ class Outcome:
         return all(service.fits is not False for service in self.services)
 
 
-def policy_of(options: Optional[Mapping[str, Any]]) -> Policy:
-    """``inference_fit_policy`` as users write it."""
-    known = {item.name: item for item in fields(Policy)}
-    values: dict[str, Any] = {}
-    for key, value in (options or {}).items():
-        if key not in known:
-            hint = suggestion(str(key), known) or f"Known: {', '.join(sorted(known))}."
-            raise AikitError(f"inference_fit_policy.{key} is no setting of a plan.", hint)
-        default = getattr(Policy(), key)
-        if value is None:
-            continue
-        values[key] = _policy_value(key, value, default)
-    return Policy(**values)
-
-
 def plan_host(
     services: Sequence[Mapping[str, Any]],
     shapes: Mapping[str, Mapping[str, Any]],
@@ -113,9 +100,11 @@ def plan_host(
     :param servers: by image, what serves in it ("llama_cpp 0.7.0"), as far as it is known.
     :param replan: make a new plan, whatever earlier ones and earlier errors said.
     :param final: nothing comes later: what is not known now is left to the server.
-    :param alone: each service as if it were the only one.
+    :param alone: each service as if it were the only one, in place of all that run there.
     """
     if alone:
+        if memory and "services" in memory:
+            memory = {**memory, "services": [_only_held(entry) for entry in memory["services"]]}
         parts = [
             plan_host([service], shapes, gpu_info, memory, policy, servers, replan, final, planner=planner)
             for service in services
@@ -134,10 +123,18 @@ def plan_host(
         # Without it, what our own containers hold would count as taken
         found, why = (), f"after provisioning: {str(memory.get('msg') or 'the services of the host could not be looked at').strip()}"
     if not found:
-        later = tuple(_without_gpus(service, why, final) for service in candidates)
+        unseen = _unseen(gpu_info) and not replan
+        old = {entry["name"]: entry for entry in (memory or {}).get("services") or ()}
+        later = tuple(
+            (unseen and _as_it_was(service, old.get(service["name"]) or {}, _inputs_anyway(service, servers, policy), why))
+            or _without_gpus(service, why, final)
+            for service in candidates
+        )
         findings = tuple(finding for entry in later for finding in entry.findings)
         return Outcome(not any(entry.state == "later" for entry in later), why, (*left, *later), findings)
-    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers or {}, replan, final, planner or fit.plan).plan(left)
+    # What is on its way out gives its memory back; a service on the CPU keeps it
+    stays = {service["name"] for service in services if service.get("state") == "present"} - {service["name"] for service in candidates}
+    return _Host(candidates, shapes, gpu_info or {}, found, memory or {}, policy, servers or {}, replan, final, planner or fit.plan, stays).plan(left)
 
 
 def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tuple[Gpu, ...], str]:
@@ -157,6 +154,20 @@ def host_gpus(gpu_info: Optional[Mapping[str, Any]], nvidia: bool) -> tuple[tupl
     if nvidia and state not in ("loaded", "wsl"):
         return (), f"after provisioning: the NVIDIA driver is {str(state).replace('_', ' ')}, so the memory of the GPUs is not known"
     return (), "the driver does not tell the memory of the GPUs"
+
+
+def _only_held(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a service holds, without what it was planned and proven with: another one that has its name by chance must not be given that."""
+    visible = (entry.get("fit") or {}).get("visible")
+    held = {key: entry[key] for key in ("name", "held", "host_held_mib") if key in entry}
+    return {**held, "fit": {"visible": visible} if visible else {}}
+
+
+def _unseen(gpu_info: Optional[Mapping[str, Any]]) -> bool:
+    """Whether it is not known what GPUs the host has: nobody answered, or a driver that is loaded did not tell their memory."""
+    if not gpu_info or "gpus" not in gpu_info:
+        return True
+    return bool(gpu_info["gpus"]) and (gpu_info.get("driver") or {}).get("state") in ("loaded", "wsl")
 
 
 def settings_of(service: Mapping[str, Any], found: Optional[Mapping[str, Any]]) -> dict[str, Any]:
@@ -187,7 +198,8 @@ def step_down(state: Mapping[str, Any], planned_fit: Mapping[str, Any], reason: 
     inputs = planned_fit.get("inputs") or {}
     before = state.get("step_down") or {}
     count = int(planned_fit.get("step_down") or 0) + 1
-    if not inputs or count > MAX_STEPS:
+    # The server's own fit takes no margin of ours: a step would lead to the same settings
+    if not inputs or count > MAX_STEPS or planned_fit.get("delegated"):
         return {}
     reasons = [str(entry) for entry in before.get("reasons") or ()] if same_inputs(before.get("inputs") or {}, inputs) else []
     # The settings that ran out, as the plan had them: a step has to lead to others
@@ -211,6 +223,7 @@ class _Host:
         replan: bool,
         final: bool,
         planner: Planner,
+        stays: Iterable[str] = (),
     ) -> None:
         self.services = services
         self.shapes = shapes
@@ -222,6 +235,9 @@ class _Host:
         self.replan = replan
         self.final = final
         self.planner = planner
+        self.stays = frozenset(stays)
+        self.told = memory.get("host") or {}
+        self.host: Optional[Host] = None
 
     def plan(self, left: tuple[Planned, ...]) -> Outcome:
         wishes: dict[str, Wish] = {}
@@ -235,10 +251,11 @@ class _Host:
                 down = 0 if self.replan else steps(self.memory.get(name) or {}, inputs[name])
                 wishes[name] = replace(wish, step_down=down)
             except AikitError as exc:
-                aside[name] = _unplannable(service, exc, self.final)
+                aside[name] = self._kept_unseen(service, exc) or _unplannable(service, exc, self.final)
         self._set_aside_what_cannot(wishes, aside)
         pinned = {} if self.replan else {name: kept for name in wishes for kept in [self._recorded(name, wishes[name], inputs[name])] if kept}
-        gpus = self._with_ours(set(aside))
+        gpus = self._with_ours(aside)
+        self.host = self._host({*aside, *self.stays})
         fits = self._solve(wishes, gpus, pinned)
         while True:
             worse = next((name for name in pinned if not _still_fits(fits[name], pinned[name])), "")
@@ -261,6 +278,16 @@ class _Host:
         if any(entry.state == "planned" for entry in result):
             findings += [_uncounted(entry) for entry in result if entry.state == "server" and not entry.findings]
         return Outcome(not waits, reason, (*left, *result), tuple(findings))
+
+    def _kept_unseen(self, service: Mapping[str, Any], problem: AikitError) -> Optional[Planned]:
+        """The plan that a service runs with, where its model cannot be looked at now."""
+        if self.replan or not isinstance(problem, _Later):
+            return None
+        try:
+            inputs = self._inputs_of_host(service, self._chosen(tuple(service.get("gpus") or ("all",))))
+        except AikitError:
+            return None
+        return _as_it_was(service, self.memory.get(service["name"]) or {}, inputs, problem.message)
 
     def _set_aside_what_cannot(self, wishes: dict[str, Wish], aside: dict[str, Planned]) -> None:
         """One service that a planner refuses must not take the plan from the others."""
@@ -294,7 +321,7 @@ class _Host:
             replace(wish, settings={**wish.settings, **_explicit(pinned[name]["settings"])}, step_down=0) if name in pinned else wish
             for name, wish in wishes.items()
         ]
-        return {found.service: found for found in self.planner(asked, gpus, self.policy)} if asked else {}
+        return {found.service: found for found in self.planner(asked, gpus, self.policy, host=self.host)} if asked else {}
 
     def _wish(self, service: Mapping[str, Any]) -> Wish:
         asked = service["wish"]
@@ -314,9 +341,10 @@ class _Host:
         if settings.get("context_size") == -1:
             # LocalAI's word for all that the model was trained for
             settings["context_size"] = shape.context_length or "auto"
-        version = self.servers.get(service["image"]) or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
+        version = self.servers.get(service["image"]) or asked.get("server") or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
         gpus = tuple(service.get("gpus") or ("all",))
-        return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""))
+        extra = int(settings.pop("extra_mib", 0))
+        return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""), extra)
 
     def _shape(self, key: str) -> ModelShape:
         found = self.shapes.get(key) or {}
@@ -340,35 +368,65 @@ class _Host:
         return tuple(str(gpu.index) for gpu in found)
 
     def _inputs(self, service: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
-        mine = [gpu for gpu in self.gpus if str(gpu.index) in wish.gpus]
         return {
             "model": _digest(wish.model.as_dict()),
             "projector": _digest(wish.mmproj.as_dict()) if wish.mmproj else "none",
-            "wish": _digest(dict(wish.settings)),
+            "wish": _digest({**wish.settings, "extra_mib": wish.extra_mib}),
+            **self._inputs_of_host(service, wish.gpus),
+        }
+
+    def _inputs_of_host(self, service: Mapping[str, Any], visible: Sequence[str]) -> dict[str, Any]:
+        mine = [gpu for gpu in self.gpus if str(gpu.index) in visible]
+        return {
             "gpus": " ".join(f"{gpu.uuid or gpu.index}:{gpu.total_mib}" for gpu in mine),
             "driver": self.driver,
-            "server": self.servers.get(service["image"], ""),
-            "policy": _digest({item.name: getattr(self.policy, item.name) for item in fields(self.policy)}),
+            **_inputs_anyway(service, self.servers, self.policy),
         }
 
     def _recorded(self, name: str, wish: Wish, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The plan that the service runs with, if it was made from the same."""
         old = (self.memory.get(name) or {}).get("fit") or {}
-        usable = old.get("planned") and old.get("settings") and not old.get("delegated") and int(old.get("step_down") or 0) == wish.step_down
+        usable = old.get("planned") and old.get("settings") and int(old.get("step_down") or 0) == wish.step_down
         return old if usable and same_inputs(old.get("inputs") or {}, inputs) else {}
 
-    def _with_ours(self, aside: set[str]) -> tuple[Gpu, ...]:
-        """The GPUs with what our containers hold of them. What is held by a service that cannot be planned stays taken."""
-        held: dict[int, float] = {}
+    def _with_ours(self, aside: Mapping[str, Planned]) -> tuple[Gpu, ...]:
+        """The GPUs with what our containers hold of them.
+
+        What is held by a service that cannot be planned stays taken, and so does what a plan that is kept unseen has beyond that.
+        """
+        ours: dict[int, float] = {}
+        reserved: dict[int, float] = {}
         for name, entry in self.memory.items():
-            if name in aside:
-                continue
-            visible = [int(index) for index in (entry.get("fit") or {}).get("visible") or [gpu.index for gpu in self.gpus]]
-            for part in entry.get("held") or ():
-                index = self._index(part, visible)
-                if index is not None:
-                    held[index] = held.get(index, 0.0) + float(part["mib"])
-        return tuple(replace(gpu, ours_mib=int(held.get(gpu.index, 0.0))) for gpu in self.gpus)
+            held = self._held(entry)
+            if name not in aside:
+                for index, mib in held.items():
+                    ours[index] = ours.get(index, 0.0) + mib
+            elif aside[name].kept:
+                for share in aside[name].fit.get("breakdown") or ():
+                    if share.get("index") is not None:
+                        index = int(share["index"])
+                        reserved[index] = reserved.get(index, 0.0) + max(0.0, float(share.get("needed_mib") or 0.0) - held.get(index, 0.0))
+        return tuple(
+            replace(gpu, free_mib=max(0, int(gpu.free_mib - reserved.get(gpu.index, 0.0))), ours_mib=int(ours.get(gpu.index, 0.0))) for gpu in self.gpus
+        )
+
+    def _host(self, others: Iterable[str]) -> Optional[Host]:
+        """The host's memory, with what our containers hold of it; that of ``others`` stays taken."""
+        total, available = int(self.told.get("total_mib") or 0), int(self.told.get("available_mib") or 0)
+        if not available:
+            return None
+        ours = sum(float(entry.get("host_held_mib") or 0.0) for name, entry in self.memory.items() if name not in others)
+        return Host(total, min(total, int(available + ours)))
+
+    def _held(self, entry: Mapping[str, Any]) -> dict[int, float]:
+        """What a service holds, by the host's index of the GPU."""
+        visible = [int(index) for index in (entry.get("fit") or {}).get("visible") or [gpu.index for gpu in self.gpus]]
+        held: dict[int, float] = {}
+        for part in entry.get("held") or ():
+            index = self._index(part, visible)
+            if index is not None:
+                held[index] = held.get(index, 0.0) + float(part["mib"])
+        return held
 
     def _index(self, part: Mapping[str, Any], visible: Sequence[int]) -> Optional[int]:
         if "uuid" in part:
@@ -383,21 +441,26 @@ class _Host:
     ) -> Planned:
         name, asked = service["name"], service["wish"]
         memory = self.memory.get(name) or {}
+        found, short = _of_host(name, found, _limit_mib(str(service.get("memory") or "")), bool(kept))
         record = self._record(service, found, inputs, down, kept)
         before = {key: memory["settings"][key] for key in sorted(memory.get("settings") or {})}
         findings = list(_named(service, found.findings))
+        if kept and found.delegated:
+            found = replace(found, offload=str(kept.get("offload")))
         room = _room(found)
         reason = str(record["reason"])
         if not asked["auto"]:
+            room = "; ".join(part for part in (room, short) if part)
             if room:
                 message = f"its settings need more memory than there is: {room}"
                 hint = "Set gpu_layers and context_size to auto, take smaller ones, or give it another GPU."
                 findings.append(Finding("warning", name, 0, message, hint))
             return Planned(name, "counted", reason, {}, None, record, False, "", tuple(findings), before, not room)
-        own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in asked["auto"] and key != "low_vram"}
-        settings = {**_served(record["settings"]), **own}
+        settings = _settings(service, record)
         verdict = expected(found)
-        fits = (found.fits or bool(kept)) and not room and found.offload != "none"
+        room = room or short
+        # What is left to the server's own fit has only an estimate
+        fits = None if found.delegated else (found.fits or bool(kept)) and not room and found.offload != "none"
         shown = service.get("gpus") or service.get("runtime") == "applesilicon"
         given = (service.get("expect") or {}).get("verdict") or ()
         problem = _unacceptable(name, found, verdict if service.get("default_verdict") and shown else given, room, found.fits or bool(kept))
@@ -410,12 +473,18 @@ class _Host:
         """What the state file keeps of a plan."""
         if kept:
             known = {key: value for key, value in inputs.items() if value}
-            return {**kept, "inputs": {**kept["inputs"], **known}}
+            return {**kept, "inputs": {**kept["inputs"], **known}, "asked": _asked(service)}
         record = {key: value for key, value in found.as_dict().items() if key != "findings"}
         record.update(
             planned=bool(service["wish"]["auto"]),
-            step_down=down, inputs=dict(inputs), visible=sorted(int(index) for index in self._chosen(tuple(service.get("gpus") or ("all",))))
+            step_down=down,
+            inputs=dict(inputs),
+            asked=_asked(service),
+            visible=sorted(int(index) for index in self._chosen(tuple(service.get("gpus") or ("all",)))),
         )
+        if self.replan:
+            # What was learned before is forgotten with the proof
+            record["replanned"] = True
         if down:
             record["step_reason"] = str(((self.memory.get(service["name"]) or {}).get("step_down") or {}).get("reason") or "")
         return record
@@ -430,6 +499,8 @@ class _Later(AikitError):
 
 def expected(found: Fit) -> tuple[str, ...]:
     """The verdicts that a plan lets expect."""
+    if found.delegated:
+        return ("partial", "proven")
     if found.offload == "none":
         return ()
     return ("proven",) if found.offload == "full" else ("partial", "proven")
@@ -447,7 +518,9 @@ def _served(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, fits: bool) -> Optional[Finding]:
     """What has to be said before 40 GB travel: the proof would fail."""
     where = name
-    sure = found.confidence != "estimated" and not found.delegated
+    if found.delegated:
+        return None
+    sure = found.confidence != "estimated"
     hint = "Take a smaller model or fewer bits, give it another GPU, or let expect.verdict accept less."
     if found.offload == "none" and not set(acceptable) & {"cpu", "software", "unverified"}:
         instead = "Take a smaller model, give it another GPU, set gpus: [] for the CPU, or let expect.verdict accept cpu."
@@ -466,16 +539,56 @@ def _unacceptable(name: str, found: Fit, acceptable: Sequence[str], room: str, f
 
 
 def _room(found: Fit) -> str:
-    """Where more is needed than is there, without any margin."""
-    lacks = []
+    """Where more is needed than is there, without any margin. What is left to the server's own fit takes no more than there is."""
+    lacks: list[str] = []
+    if found.delegated:
+        return ""
     for share in found.breakdown:
         if share.index is not None and share.available_mib and share.needed_mib > share.available_mib:
             lacks.append(f"{share.device} needs {share.needed_mib:.0f} MiB and has {share.available_mib:.0f}")
     return "; ".join(lacks)
 
 
+def _of_host(name: str, found: Fit, limit_mib: float, kept: bool) -> tuple[Fit, str]:
+    """A plan with what a planner says of the host's memory as warnings, and apart from it what cannot be held at all.
+
+    Where the host is short only of what the policy keeps free, or where the plan was proven to work, it is no more than a warning.
+
+    :param limit_mib: of the service's container; 0 for none.
+    """
+    share = next((share for share in found.breakdown if share.index is None), Share(""))
+    # Mapped weights are read again where there is no room for them
+    firm = share.needed_mib - share.weights_mib
+    short = ""
+    findings: list[Finding] = []
+    for finding in found.findings:
+        about_host = finding.level == "error" and finding.path == name
+        if about_host and firm > share.available_mib and not kept:
+            short = finding.message
+        else:
+            findings.append(replace(finding, level="warning") if about_host else finding)
+    if limit_mib and firm > limit_mib and not kept:
+        short = f"{firm:.0f} MiB besides the weights stay in host memory, and the container may have {limit_mib:.0f} (memory)"
+    fits = not short and (found.fits or (len(findings) == len(found.findings) and _with_margins(found)))
+    return replace(found, findings=tuple(findings), fits=fits), short
+
+
+def _with_margins(found: Fit) -> bool:
+    """Whether every GPU holds its part, and the margin stays free."""
+    shares = [share for share in found.breakdown if share.index is not None and share.needed_mib]
+    return all(share.needed_mib + share.margin_mib <= share.available_mib + 0.01 for share in shares)
+
+
+def _limit_mib(text: str) -> float:
+    """``16g`` as a service has it."""
+    found = re.match(r"(\d+(?:\.\d+)?)([kmgt]?)", text.lower())
+    return float(found.group(1)) * 1024.0 ** " kmgt".index(found.group(2) or " ") / MIB if found else 0.0
+
+
 def _still_fits(found: Fit, recorded: Mapping[str, Any]) -> bool:
-    """Whether a plan of earlier has room; the margin is what it may have lost since."""
+    """Whether a plan of earlier has room; the margin is what it may have lost since. llama.cpp's own fit finds room for what is left to it."""
+    if found.delegated and recorded.get("delegated"):
+        return True
     return not _room(found) and found.offload == recorded.get("offload")
 
 
@@ -492,6 +605,55 @@ def _growth(kept: Fit, fresh: Fit) -> str:
 
 def _left(service: Mapping[str, Any], reason: str) -> Planned:
     return Planned(service["name"], "server", f"auto is left to the server: {reason}")
+
+
+def _settings(service: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a plan, and what the user set."""
+    auto = service["wish"]["auto"]
+    own = {key: value for key, value in (service.get("settings") or {}).items() if value != "auto" and key not in auto and key not in PLAN_KEYS}
+    return {**_served(record["settings"]), **own}
+
+
+def _as_it_was(service: Mapping[str, Any], remembered: Mapping[str, Any], inputs: Mapping[str, Any], why: str) -> Optional[Planned]:
+    """The plan that a service runs with, where a new one cannot be made now; None where something else is asked for than then.
+
+    :param inputs: what is known of them.
+    """
+    old, auto = remembered.get("fit") or {}, service["wish"]["auto"]
+    asked = "" if service["wish"]["problem"] else _asked(service)
+    same = asked and old.get("asked") == asked and same_inputs(old.get("inputs") or {}, inputs)
+    if not same or not old.get("settings") or bool(old.get("planned")) != bool(auto):
+        return None
+    if int(old.get("step_down") or 0) != steps(remembered, old["inputs"]):
+        # It ran out of memory
+        return None
+    note = f"could not be looked at again ({why.replace('after provisioning: ', '')})"
+    reason, before = str(old.get("reason") or ""), dict(remembered.get("settings") or {})
+    if not auto:
+        return Planned(service["name"], "counted", reason, {}, None, old, True, note, (), before, True)
+    shown = service.get("gpus") or service.get("runtime") == "applesilicon"
+    found = Fit(service["name"], old["settings"], str(old.get("offload")), str(old.get("confidence")), reason, delegated=bool(old.get("delegated")))
+    return Planned(service["name"], "planned", reason, _settings(service, old), expected(found) if shown else None, old, True, note, (), before, None if found.delegated else True)
+
+
+def _asked(service: Mapping[str, Any]) -> str:
+    """What was asked for, as far as it is known without looking at anything; empty where that does not tell which model it is."""
+    asked, context = service["wish"], service.get("context") or ""
+    models = [key_of(files, context) for files in (asked.get("files"), asked.get("mmproj")) if files]
+    if not models and "@sha256:" not in str(service["image"]):
+        # A tag can have moved
+        return ""
+    # Of a pre-made image, the rest is known once it was read
+    wanted = [asked["auto"], asked["settings"]] if models else [service["image"]]
+    return _digest([*wanted, service.get("settings") or {}, list(service.get("gpus") or ()), models])
+
+
+def _inputs_anyway(service: Mapping[str, Any], servers: Optional[Mapping[str, str]], policy: Policy) -> dict[str, str]:
+    """The inputs of a plan that are known without looking at the host."""
+    return {
+        "server": (servers or {}).get(service["image"], ""),
+        "policy": _digest({item.name: getattr(policy, item.name) for item in fields(policy)}),
+    }
 
 
 def _without_gpus(service: Mapping[str, Any], why: str, final: bool) -> Planned:
@@ -567,24 +729,6 @@ def _gpu(gpu: Mapping[str, Any]) -> list[Gpu]:
 def _instance(gpu: Gpu) -> str:
     """``0:1`` for the second instance of GPU 0."""
     return f"{gpu.index // 1000 - 1}:{gpu.index % 1000}" if gpu.uuid.startswith("MIG-") else ""
-
-
-def _policy_value(key: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple):
-        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(entry, str) for entry in value):
-            raise AikitError(f"inference_fit_policy.{key} must be a list of texts, not {value!r}.")
-        return tuple(value)
-    if isinstance(default, str):
-        return str(value)
-    number = value
-    if isinstance(value, str):
-        try:
-            number = float(value) if isinstance(default, float) else int(value)
-        except ValueError:
-            number = None
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or number < 0:
-        raise AikitError(f"inference_fit_policy.{key} must be a number from 0, not {value!r}.")
-    return float(number) if isinstance(default, float) else int(number)
 
 
 def _digest(value: Any) -> str:

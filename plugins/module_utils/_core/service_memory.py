@@ -5,18 +5,31 @@
 """What the running services of a host hold of its GPUs, and the plans that its state files remember.
 
 A plan may use what our own containers hold, for they give it back before they start anew. Who holds what is told by the driver;
-where it cannot tell (WSL, some MIG instances, other makers' GPUs), by the buffers in the evidence of this very run, else by the
-plan that the container was started with.
+where it cannot tell (WSL, some MIG instances, other makers' GPUs, a host that is a container itself), by the buffers in the evidence
+of this very run, else by the plan that the container was started with. A driver that names others and not ours has told: a container
+that was just restarted, or has unloaded its model, holds nothing.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Iterable, Mapping, Optional
 
-from . import planned
+from . import gpu, planned
 from .engine import ContainerState
 
 SMI_APPS = ("--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits")
+SMI_USED = ("--query-gpu=memory.used", "--format=csv,noheader,nounits")
+# Less than CUDA takes for a process that does nothing: a GPU with less in use serves nobody
+IDLE_MIB = 256
+MIB = 1024 * 1024
+# Limit, use and details of the group at the root, by control groups of both versions
+GROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+
+Apps = Mapping[tuple[str, int], Optional[float]]
 
 
 def compute_apps(text: str) -> dict[tuple[str, int], Optional[float]]:
@@ -25,29 +38,45 @@ def compute_apps(text: str) -> dict[tuple[str, int], Optional[float]]:
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) == 3 and cells[1].isdigit():
-            amount = cells[2].split()[:1]
-            number = amount[0] if amount else ""
-            known = number.replace(".", "", 1).isdigit()
+            amount = _mib(cells[2])
             key = (cells[0], int(cells[1]))
             before = found.get(key, 0.0)
-            found[key] = before + float(number) if known and before is not None else None
+            found[key] = None if amount is None or before is None else before + amount
     return found
 
 
-def held(
-    container: Optional[ContainerState], processes: Iterable[int], apps: Mapping[tuple[str, int], Optional[float]], current: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], str]:
+def _mib(text: str) -> Optional[float]:
+    """``[N/A]`` and its like are no number."""
+    number = (text.split() or [""])[0]
+    return float(number) if number.replace(".", "", 1).isdigit() else None
+
+
+def answer(apps: Mapping[tuple[str, int], Optional[float]], used: str) -> Optional[Apps]:
+    """Who holds how much, if the driver tells it at all.
+
+    A list without anybody says that nobody holds anything, or that this driver shows no processes here. What is in use of the GPUs tells which.
+
+    :param used: MiB in use, a line for each GPU; asked for where the list is empty.
+    """
+    if apps:
+        return apps if any(amount is not None for amount in apps.values()) else None
+    amounts = [_mib(line) for line in used.splitlines() if line.strip()]
+    return {} if amounts and all(amount is not None and amount < IDLE_MIB for amount in amounts) else None
+
+
+def held(container: Optional[ContainerState], processes: Iterable[int], apps: Optional[Apps], current: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str]:
     """What one container holds and who says so: ``driver``, ``log``, ``plan``, or empty when it holds nothing or nobody knows.
 
     Entries have ``uuid`` (driver), ``position`` (the GPU's number inside the container: log) or ``index`` (the host's: plan), and ``mib``.
 
+    :param apps: what the driver told; None where it could not be asked, or cannot tell.
     :param current: the release in the state file.
     """
     if container is None or not container.running:
         return [], ""
     mine = set(processes)
-    told = {key: amount for key, amount in apps.items() if key[1] in mine}
-    if told and all(amount is not None for amount in told.values()):
+    told = {key: amount for key, amount in (apps or {}).items() if key[1] in mine}
+    if apps is not None and mine and all(amount is not None for amount in told.values()):
         sums: dict[str, float] = {}
         for (uuid, _pid), amount in told.items():
             sums[uuid] = sums.get(uuid, 0.0) + (amount or 0.0)
@@ -67,7 +96,35 @@ def held(
     return [], ""
 
 
-def remembered(name: str, state: Mapping[str, Any], container: Optional[ContainerState], processes: Iterable[int], apps: Mapping[Any, Any]) -> dict[str, Any]:
+def host_memory(meminfo: str, groups: Iterable[tuple[str, str, str]] = (), memsize: str = "") -> dict[str, int]:
+    """Total and available memory of a host in MiB, 0 where it is not known.
+
+    :param groups: limit, use and ``memory.stat`` of the control group that the whole host lies in: it is a container itself then.
+    :param memsize: what a Mac says of its memory.
+    """
+    total, available = gpu.memory(meminfo)
+    if total is None:
+        return {"total_mib": int(memsize) // MIB if memsize.strip().isdigit() else 0, "available_mib": 0}
+    for limit, use, stat in groups:
+        # A group without a limit says max, or a number that no machine has
+        if limit.strip().isdigit() and use.strip().isdigit() and int(limit) // MIB < total:
+            # What of it is a cache of files goes when it is needed
+            cached = sum(int(value) for value in re.findall(r"^(?:total_)?(?:in)?active_file (\d{1,18})$", stat, re.M)[-2:])
+            total = int(limit) // MIB
+            left = max(0, int(limit) - int(use) + min(int(use), cached)) // MIB
+            available = left if available is None else min(available, left)
+    return {"total_mib": total, "available_mib": available or 0}
+
+
+def firm_mib(statuses: Iterable[str]) -> float:
+    """Memory of processes (``/proc/PID/status``) that is no file's: weights that are mapped count as available, a cache does not."""
+    kinds = (int(value) for text in statuses for value in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d{1,15}) kB$", text, re.M))
+    return round(sum(kinds) / 1024, 2)
+
+
+def remembered(
+    name: str, state: Mapping[str, Any], container: Optional[ContainerState], processes: Iterable[int], apps: Optional[Apps], host_held_mib: float = 0.0
+) -> dict[str, Any]:
     """One service for a planner: what it holds, the plan that it runs with, and what an error of memory taught."""
     current = state.get("current") or {}
     amounts, source = held(container, processes, apps, current)
@@ -76,6 +133,7 @@ def remembered(name: str, state: Mapping[str, Any], container: Optional[Containe
         "running": container is not None and container.running,
         "held": amounts,
         "source": source,
+        "host_held_mib": host_held_mib,
         "fit": (current.get("release") or {}).get("fit") or {},
         "settings": current.get("settings") or {},
         "step_down": state.get("step_down") or {},

@@ -623,6 +623,7 @@ SETTINGS: Mapping[str, Check] = {
     "cache_type_v": _choice(CACHE_TYPES),
     "no_kv_offloading": _boolean,
     "low_vram": _boolean,
+    "extra_mib": _integer(0),
     "n_cpu_moe": _integer(0),
     "parallel": _integer(1, None, ("auto",)),
     "tensor_split": _tensor_split,

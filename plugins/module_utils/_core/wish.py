@@ -16,16 +16,18 @@ import posixpath
 import re
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
-from . import localai
+from . import localai, localai_image
 from .aikitfile import Aikitfile, Model, image_file, is_projector, meant, shard
 from .container import LLAMA_SETTINGS
-from .errors import AikitError
+from .errors import AikitError, Finding
 from .fit_shape import MAX_LAYERS
 from .llama_server import DEFAULT_CONTEXT
 from .services import Service, suggestion
 
 # What ``auto`` in settings, or low_vram, lets a plan decide
 AUTO_KEYS = ("gpu_layers", "context_size", "parallel")
+# Settings that speak to the plan alone
+PLAN_KEYS = ("low_vram", "extra_mib")
 _MODEL_KEYS = ("source", "sha256", "name", "gpus", "settings")
 # llama-server's slots when nobody says how many
 SERVER_SLOTS = 4
@@ -40,39 +42,71 @@ _SWITCHES = {
     "mmproj_offload": "mmproj_offload",
 }
 _OFF = ("false", "0", "no", "off", "disabled")
+# What loads beside the model, and takes memory that its header does not tell
+_BESIDE = {
+    "draft_model": "draft_model loads a second model, which is not planned; give what it takes as extra_mib",
+    "lora_adapter": "its LoRA adapters are not planned; give the size of their files as extra_mib",
+}
+_BESIDE["lora_adapters"] = _BESIDE["lora_adapter"]
+# ... and how llama-server is told of it
+_LLAMA_BESIDE = {
+    "LLAMA_ARG_SPEC_DRAFT_MODEL": "draft_model",
+    "LLAMA_ARG_MODEL_DRAFT": "draft_model",
+    "--spec-draft-model": "draft_model",
+    "--model-draft": "draft_model",
+    "-md": "draft_model",
+    "--lora": "lora_adapter",
+    "--lora-scaled": "lora_adapter",
+}
 _BY_HAND = ("override_tensor", "tensor_buft_overrides", "split_mode", "sm", "device", "devices", "grpc_servers", "rpc_servers")
 
 
-def wish(service: Service, document: Optional[Aikitfile]) -> dict[str, Any]:
+def wish(service: Service, document: Optional[Aikitfile], aikit_version: str = "") -> dict[str, Any]:
     """The service for a planner, in JSON types.
 
     ``auto``: the settings that are left to the plan. ``settings``: all others that are known. ``files`` and ``mmproj``: the model's
     files as the aikitfile lists them; a pre-made image has its files inside (``image``). ``problem``: why it cannot be planned.
+    ``server``: what will be in the image ("localai v4.0.0"), where that is known before it is built.
     """
     own = dict(service.settings)
     auto = [key for key in AUTO_KEYS if own.get(key) == "auto"]
     files: list[Model] = []
     projector: list[Model] = []
-    problem = ""
-    settings: dict[str, Any] = {}
+    problem = server = ""
+    inside: dict[str, Any] = {}
     if document is not None:
-        files, projector, settings, problem = _from_aikitfile(document)
-    settings.update({key: value for key, value in own.items() if key != "threads"})
-    if own.get("low_vram") and "gpu_layers" not in settings:
+        files, projector, inside, problem = _from_aikitfile(document)
+        problem = problem or _uncounted(own, _beside(document.model_configs))
+        if service.server == "localai":
+            server = f"localai {localai_image.server_version(document.runtime, aikit_version)}".strip()
+    if own.get("low_vram") and "gpu_layers" not in {**inside, **own}:
         # A wish that only a plan can honour
         auto = ["gpu_layers", *auto]
-    if not auto:
-        # Nobody honours the aikitfile's then
-        settings.pop("low_vram", None)
-        _as_the_server_would(settings, service.server)
-    settings.update((key, "auto") for key in auto)
+    # The defaults of a server are below what an image says, so those of a pre-made one wait until it was read
+    settings = _merged(inside, own, auto, service.server) if document is not None else {**_decided(own), **dict.fromkeys(auto, "auto")}
     return {
         "auto": auto,
         "settings": settings,
         "files": [_file(model) for model in files],
         "mmproj": [_file(model) for model in projector],
         "problem": problem,
+        "server": server,
     }
+
+
+def findings(service: Service, asked: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """What a service wishes for in vain."""
+    if not service.settings.get("low_vram") or asked["auto"]:
+        return ()
+    return (
+        Finding(
+            "warning",
+            f"{service.path}.settings.low_vram",
+            0,
+            "low_vram does nothing here: it is a wish for a plan, and no setting is left to one",
+            "Set gpu_layers or context_size to auto, or take low_vram out.",
+        ),
+    )
 
 
 def needed_files(plans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -107,37 +141,40 @@ def premade(services: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list(found.values())
 
 
-def of_image(service: Mapping[str, Any], read: Mapping[str, Any], config: Sequence[Any]) -> dict[str, Any]:
-    """The wish of a service whose image is pre-made, and ``paths`` of its model and its projector inside.
+def of_image(read: Mapping[str, Any], config: Sequence[Any]) -> dict[str, Any]:
+    """What a pre-made image says of itself: ``settings`` inside, ``server``, ``paths`` of its model and its projector, ``problem``, and
+    what it loads ``beside`` them.
+
+    Services that share the image share this; what each of them sets itself is laid over it by :func:`with_images`.
 
     :param read: result of aikit_image_info; without images while the image is not there.
     :param config: the parsed configuration in an image with LocalAI.
     """
-    asked = dict(service["wish"])
     image = next(iter(read.get("images") or ()), None)
     if image is None:
-        return {**asked, "paths": []}
-    own = {key: value for key, value in (service.get("settings") or {}).items() if key != "threads"}
+        return {"settings": {}, "server": "", "problem": "", "beside": "", "paths": []}
     env = image.get("env") or {}
     models = [entry for entry in config if isinstance(entry, Mapping) and not entry.get("disabled") and not entry.get("alias")]
+    server = str(image.get("server") or "")
     paths: list[str] = []
-    problem = ""
-    base: dict[str, Any] = {}
+    problem = beside = ""
+    settings: dict[str, Any] = {}
     if models:
-        paths, base, problem = _in_localai(models)
+        # Only LocalAI reads such a configuration
+        server = server or "localai"
+        paths, settings, problem = _in_localai(models)
+        beside = _beside(models)
     elif env.get("LLAMA_ARG_MODEL"):
+        server = server or "llama_cpp"
         paths = [str(env[name]) for name in ("LLAMA_ARG_MODEL", "LLAMA_ARG_MMPROJ") if env.get(name)]
-        base = _from_env(env)
+        settings = _from_env(env)
+        words = [*env, *(str(word).partition("=")[0] for word in image.get("command") or ())]
+        beside = next((_BESIDE[key] for word, key in _LLAMA_BESIDE.items() if word in words), "")
     else:
         problem = "its image does not say which model it serves (neither LLAMA_ARG_MODEL nor /config.yaml)"
         if env.get("LLAMA_ARG_MODELS_PRESET"):
             problem = _several(2)
-    settings = {**base, **own}
-    if not asked["auto"]:
-        settings.pop("low_vram", None)
-        _as_the_server_would(settings, str(image.get("server") or service.get("server") or ""))
-    settings.update((key, "auto") for key in asked["auto"])
-    return {**asked, "settings": settings, "problem": problem, "paths": [] if problem else paths}
+    return {"settings": settings, "server": server, "problem": problem, "beside": beside, "paths": [] if problem else paths}
 
 
 def with_images(services: Iterable[Mapping[str, Any]], read: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -145,13 +182,15 @@ def with_images(services: Iterable[Mapping[str, Any]], read: Mapping[str, Mappin
     result = []
     for service in services:
         found = read.get(str(service.get("image"))) if not service.get("built") else None
-        wish_of_image = (found or {}).get("wish")
-        if wish_of_image and service.get("wish"):
-            # Several services may share an image; what each leaves to the plan is its own
-            mine = {key: wish_of_image[key] for key in ("paths", "problem")}
-            inside = {key: value for key, value in wish_of_image["settings"].items() if value != "auto"}
-            own = service["wish"]
-            service = {**service, "wish": {**own, **mine, "settings": {**inside, **own["settings"]}}}
+        inside = (found or {}).get("wish")
+        if inside and service.get("wish"):
+            asked = service["wish"]
+            own = service.get("settings") or {}
+            mine = {"paths": inside["paths"], "problem": inside["problem"] or _uncounted(own, inside["beside"])}
+            if inside["paths"]:
+                server = str(service.get("server") or inside["server"])
+                mine["settings"] = _merged(inside["settings"], own, asked["auto"], server)
+            service = {**service, "wish": {**asked, **mine}}
         result.append(dict(service))
     return result
 
@@ -173,9 +212,12 @@ def server_versions(builds: Mapping[str, Mapping[str, Any]], read: Mapping[str, 
     found = {}
     for name, entry in [*builds.items(), *read.items()]:
         image = entry.get("image") or {}
-        labels = image.get("labels") or {}
-        server = str(image.get("server") or labels.get("io.aikit.fleet.server") or "")
-        version = str(labels.get("io.aikit.fleet.server.version") or "")
+        # AIKit's images have no labels, and only a registry tells the annotations of an image
+        told = {**(image.get("annotations") or {}), **(image.get("labels") or {})}
+        server = str(image.get("server") or told.get("io.aikit.fleet.server") or "")
+        version = str(told.get("io.aikit.fleet.server.version") or "")
+        if server == "localai" and not version and name in builds:
+            version = localai_image.server_version(str(image.get("runtime") or ""), str((entry.get("request") or {}).get("aikit_version") or ""))
         if server:
             found[name] = f"{server} {version}".strip()
     return found
@@ -286,8 +328,6 @@ def _settings(entry: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         word = str(flash).lower()
         found["flash_attention"] = {"true": "on", "enabled": "on", "false": "off", "disabled": "off"}.get(word, word)
     problem = ""
-    if entry.get("draft_model"):
-        problem = "draft_model loads a second model, which is not planned"
     for option in entry.get("options") or ():
         name, _colon, value = str(option).partition(":")
         if name in _OPTIONS and value.lstrip("-").isdigit():
@@ -302,6 +342,17 @@ def _settings(entry: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if not found.get("context_size"):
         found.pop("context_size", None)
     return found, problem
+
+
+def _beside(entries: Iterable[Mapping[str, Any]]) -> str:
+    """What the active models of a configuration load beside them, as a reason why it is not planned."""
+    active = [entry for entry in entries if not entry.get("disabled") and not entry.get("alias")]
+    return next((words for key, words in _BESIDE.items() if any(entry.get(key) for entry in active)), "")
+
+
+def _uncounted(own: Mapping[str, Any], beside: str) -> str:
+    """Nothing, once somebody says how much it is."""
+    return "" if own.get("extra_mib") else beside
 
 
 def _in_localai(models: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any], str]:
@@ -332,6 +383,21 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
     if env.get("LLAMA_ARG_KV_OFFLOAD"):
         found["no_kv_offloading"] = env["LLAMA_ARG_KV_OFFLOAD"].lower() in _OFF
     return found
+
+
+def _decided(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a service's settings a plan has to know."""
+    return {key: value for key, value in settings.items() if key != "threads"}
+
+
+def _merged(inside: Mapping[str, Any], own: Mapping[str, Any], auto: Sequence[str], server: str) -> dict[str, Any]:
+    """The service's settings over those of its aikitfile or its image, and below both what the server does by itself."""
+    settings = {**inside, **_decided(own)}
+    if not auto:
+        # Nobody honours it then
+        settings.pop("low_vram", None)
+        _as_the_server_would(settings, server)
+    return {**settings, **dict.fromkeys(auto, "auto")}
 
 
 def _as_the_server_would(settings: dict[str, Any], server: str) -> None:

@@ -27,7 +27,7 @@ from .download import Http, Say, silent
 from .models import HubClient, Reach
 from .ranges import RangeFile
 from .registry import Registry
-from .transfer import Store
+from .transfer import Resolved, Store
 
 DEFAULT_CACHE = "~/.cache/aikit-fleet/gguf"
 ENTRY_BYTES = 64 * 1024 * 1024
@@ -77,6 +77,7 @@ class _Job:
     store: Store
     cache: "Cache"
     say: Say
+    told: tuple[Resolved, ...] = ()
     hub_commit: str = ""
     registries: list[Registry] = field(default_factory=list)
 
@@ -119,10 +120,13 @@ def read_info(
     cache: str = DEFAULT_CACHE,
     check_mode: bool = False,
     say: Say = silent,
+    told: Sequence[Resolved] = (),
 ) -> Info:
     """Read the header of a model; of a split one those of all parts, which are found beside the one that is named.
 
     :param sha256: of the file in ``src``. What is known of it is taken from the cache, or from the store, without a request.
+    :param told: what the sources of all parts, in order, or the one of all together, were found to be before: they are not asked again
+        then, and where they have to be, at the same commit or manifest.
     """
     source = sources.parse(src)
     if source.kind == sources.LOCAL and not os.path.isabs(os.path.expanduser(source.location)):
@@ -131,7 +135,10 @@ def read_info(
             "Give an absolute path or a source with a scheme.",
         )
     reach = replace(reach, hub_url=hub.check_url(reach.hub_url))
-    job = _Job(source, sources.parse_sha256(sha256), reach, Store(store, read_only=check_mode), Cache(cache, check_mode), say)
+    digest = sources.parse_sha256(sha256)
+    if not told and digest:
+        told = (Resolved("", ((source.file_name, digest, 0),)),)
+    job = _Job(source, digest, reach, Store(store, read_only=check_mode), Cache(cache, check_mode), say, tuple(told))
     try:
         return _read(job)
     finally:
@@ -160,7 +167,7 @@ def _read(job: _Job) -> Info:
 def _named(job: _Job) -> str:
     """Where the number of a part stands."""
     if job.source.kind == sources.HUGGINGFACE:
-        return hub.parse(job.source.location).path
+        return hub.parse(job.source.location).path or job.source.file_name
     if job.source.kind == sources.OCI:
         return job.source.file_name
     return sources.split_url(job.source.location).path if job.source.remote else job.source.location
@@ -175,7 +182,43 @@ def _reader(job: _Job) -> Callable[[int], Read]:
     """What reads a part by its number, 0 for the one that was named."""
     readers = {sources.LOCAL: _local, sources.HUGGINGFACE: _hub, sources.OCI: _oci}
     reader = readers.get(job.source.kind, _http)
-    return lambda number: reader(job, number)
+    return lambda number: _not_asked(job, number) or reader(job, number)
+
+
+def _not_asked(job: _Job, number: int) -> Optional[Read]:
+    """A part that is known without asking its source."""
+    if job.source.kind == sources.LOCAL:
+        return None
+    name, digest, revision = _told(job, number)
+    read = _known(job, digest)
+    if read is None:
+        return None
+    if not number and len(job.told[0].files) > 1:
+        job.source = replace(job.source, file_name=name)
+    return replace(read, revision=revision)
+
+
+def _told(job: _Job, number: int) -> tuple[str, str, str]:
+    """Name, sha256 and revision of a part, as far as they are known before it is asked for."""
+    each = number and len(job.told) > 1
+    if not job.told or (each and number > len(job.told)):
+        return "", "", ""
+    source = job.told[number - 1 if each else 0]
+    files_of = {path: digest for path, digest, dummy in source.files}
+    if len(files_of) == 1 and number and not each:
+        # Of the first part alone
+        return "", "", source.revision
+    name = next(iter(files_of), "") if len(files_of) == 1 else next(iter(_models([path for path in files_of if path.lower().endswith(".gguf")], number)), "")
+    return name, files_of.get(name, ""), source.revision
+
+
+def _models(names: Sequence[str], number: int) -> list[str]:
+    """Of the GGUF files of one source, those that are the model, or the part of it that is wanted."""
+    found = [name for name in sorted(names) if not os.path.basename(name).lower().startswith("mmproj")] or list(names)
+    if number:
+        return [name for name in found if (match := PART.search(name)) and int(match.group(1)) == number]
+    # Of a split model, its first part
+    return [name for name in found if not (match := PART.search(name)) or int(match.group(1)) == 1]
 
 
 def _known(job: _Job, digest: str) -> Optional[Read]:
@@ -241,10 +284,7 @@ def _http(job: _Job, number: int) -> Read:
     parts = sources.split_url(job.source.location)
     at = f"{parts.user}@" if parts.user else ""
     source = sources.parse(f"{parts.scheme}://{at}{parts.host}{_renumbered(parts.path, number)}{parts.suffix}")
-    digest = job.sha256 if not number else ""
-    known = _known(job, digest)
-    if known:
-        return known
+    digest = _told(job, number)[1]
     client = Http(source, job.reach.token, job.reach.timeout_seconds)
     return _read_ranges(job, client, digest, f"url:{source.key}")
 
@@ -273,14 +313,14 @@ def _hub(job: _Job, number: int) -> Read:
     name = hub.parse(job.source.location)
     if not name.path:
         raise AikitError(f"src: {job.source.shown} is a whole repository.", f"Name one of its files: {name.text}/FILE.gguf.")
-    name = replace(name, path=_renumbered(name.path, number), revision=job.hub_commit or name.revision)
+    dummy, digest, commit = _told(job, number)
+    name = replace(name, path=_renumbered(name.path, number), revision=job.hub_commit or commit or name.revision)
     entry, commit = HubClient(job.reach, name, job.say).file()
     # All parts are those of one commit
     job.hub_commit = commit
-    digest = job.sha256 if not number else ""
-    if digest and entry.sha256 and digest != entry.sha256:
+    if job.sha256 and not number and entry.sha256 and job.sha256 != entry.sha256:
         raise AikitError(
-            f"src: {job.source.shown} has another sha256 than expected: the hub says {entry.sha256}, expected {digest}.",
+            f"src: {job.source.shown} has another sha256 than expected: the hub says {entry.sha256}, expected {job.sha256}.",
             "Name the revision that you mean, or the right sha256.",
         )
     digest = entry.sha256 or digest
@@ -297,12 +337,15 @@ def _oci(job: _Job, number: int) -> Read:
     if not job.registries:
         job.registries.append(Registry(job.reach.registry))
     registry = job.registries[0]
-    manifest = registry.manifest(where.text)
-    entry, start, size, read_before = _gguf_of(registry, manifest.repository, oci_model.packed_files(manifest.layers, where), job, number)
-    digest = entry.sha256
-    if job.sha256 and not number and digest and digest != job.sha256:
+    dummy, digest, revision = _told(job, number)
+    manifest = registry.manifest(where.at(revision).text if revision else where.text)
+    layers = oci_model.packed_files(manifest.layers, where)
+    entry, start, size, read_before = _gguf_of(registry, manifest.repository, layers, job, number)
+    digest = entry.sha256 or (digest if revision else "")
+    together = sources.set_sha256({layer.path: layer.sha256 for layer in layers}) if all(layer.sha256 for layer in layers) else ""
+    if job.sha256 and not number and entry.sha256 and job.sha256 not in (entry.sha256, together):
         raise AikitError(
-            f"src: {job.source.shown} has another sha256 than expected: its manifest says {digest}, expected {job.sha256}.",
+            f"src: {job.source.shown} has another sha256 than expected: its manifest says {entry.sha256}, expected {job.sha256}.",
             "Name a digest, or the right sha256.",
         )
     key = f"layer:{entry.descriptor.digest}:{start}"
@@ -350,12 +393,8 @@ def _gguf_of(
                 f"src: {job.source.shown}: its layers are compressed ({entry.form}), so there is no looking into them.",
                 "Fetch it with model_file, and give the path.",
             )
-    models = [item for item in sorted(found) if not os.path.basename(item[0]).lower().startswith("mmproj")] or found
-    if number:
-        models = [item for item in models if (match := PART.search(item[0])) and int(match.group(1)) == number]
-    else:
-        # Of a split model, its first part
-        models = [item for item in models if not (match := PART.search(item[0])) or int(match.group(1)) == 1]
+    chosen = _models([item[0] for item in found], number)
+    models = [item for item in found if item[0] in chosen]
     if len(models) != 1:
         names = ", ".join(item[0] for item in found) or "none"
         what = f"part {number} of the model" if number else "one GGUF file"

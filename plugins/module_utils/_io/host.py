@@ -69,14 +69,14 @@ def read_text(path: str) -> Optional[str]:
         raise AikitError(f"{path} is no text: {exc}.", "Move the file away and deploy again.") from None
 
 
+def services(directory: str) -> list[str]:
+    """The names of all services that have a state file."""
+    return [os.path.basename(path)[: -len(STATE_SUFFIX)] for path in sorted(glob.glob(os.path.join(glob.escape(directory), "*" + STATE_SUFFIX)))]
+
+
 def other_states(directory: str, service: str) -> list[tuple[str, str]]:
     """Service and text of every other state file."""
-    found = []
-    for path in sorted(glob.glob(os.path.join(glob.escape(directory), "*" + STATE_SUFFIX))):
-        other = os.path.basename(path)[: -len(STATE_SUFFIX)]
-        if other != service:
-            found.append((other, read_text(path) or ""))
-    return found
+    return [(other, read_text(state_path(directory, other)) or "") for other in services(directory) if other != service]
 
 
 def service_files(directory: str, service: str) -> list[str]:

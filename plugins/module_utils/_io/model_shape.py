@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from typing import Any, Mapping, Sequence
 
-from .._core import aikitfile, gguf
+from .._core import aikitfile, gguf, hub
 from .._core import model_source as sources
 from .._core.errors import AikitError
 from .._core.fit_shape import ModelShape
 from .._core.wish import image_key
 from .engine import Engine
 from .gguf_info import Info, read_info
-from .models import Reach
-from .transfer import Store
+from .models import Reach, source_key
+from .transfer import Resolved, Store
 
 # A header of a model with a vocabulary of 256,000 words has some 16 MiB
 HEAD_BYTES = 256 * 1024 * 1024
@@ -47,7 +47,7 @@ class Shapes:
         """The parts of a split model are found beside the first, under the names that they were made with."""
         texts = [str(part["source"]) for part in parts]
         tokens = sources.tokens_by_source(texts, self.reach.token, self.tokens, self.reach.hub_url)
-        info = self._info(texts[0], str(parts[0].get("sha256") or ""), context, tokens.get(texts[0]))
+        info = self._info(parts, context, tokens.get(texts[0]))
         shape = ModelShape.from_header([part.header for part in info.parts])
         return {
             "shape": shape.as_dict(),
@@ -55,17 +55,29 @@ class Shapes:
             "read_bytes": sum(part.bytes_read for part in info.parts),
         }
 
-    def _info(self, text: str, sha256: str, context: str, token: Any) -> Info:
+    def _info(self, parts: Sequence[Mapping[str, Any]], context: str, token: Any) -> Info:
+        text, sha256 = str(parts[0]["source"]), str(parts[0].get("sha256") or "")
         source = sources.parse(text)
+        told: list[Resolved] = []
         if source.kind == sources.LOCAL:
             text = os.path.normpath(os.path.join(os.path.expanduser(context or "."), os.path.expanduser(source.location)))
             # The build compares the digest; to hash 40 GB for a header would be waste
             sha256 = ""
-        elif not sha256:
-            # What this source gave the last time is what the build will take
-            sha256 = str(Store(self.store, read_only=True).known(source).get("sha256") or "")
+        else:
+            told = [self._told(str(part["source"]), sources.parse_sha256(str(part.get("sha256") or ""))) for part in parts]
         reach = Reach(token, self.reach.hub_url, self.reach.timeout_seconds, self.reach.registry)
-        return read_info(text, sha256 or None, reach=reach, store=self.store, cache=self.cache, check_mode=self.check_mode)
+        return read_info(text, sha256 or None, reach=reach, store=self.store, cache=self.cache, check_mode=self.check_mode, told=told)
+
+    def _told(self, text: str, sha256: str) -> Resolved:
+        """What a build takes without asking: what this source gave the last time, unless another digest is wanted."""
+        source, store = sources.parse(text), Store(self.store, read_only=True)
+        found = store.resolved(source_key(source, hub.check_url(self.reach.hub_url)))
+        before = str(store.known(source).get("sha256") or "") if not found.files and source.remote else ""
+        if before:
+            found = Resolved("", ((source.file_name, before, 0),))
+        if not sha256 or sha256 in (found.set_sha256, found.files[0][1] if len(found.files) == 1 else ""):
+            return found
+        return Resolved("", ((source.file_name, sha256, 0),))
 
 
 def of_image(engine: Engine, image: str, paths: Sequence[str]) -> dict[str, Any]:

@@ -214,8 +214,14 @@ class Store:
             temporary = f"{path}.{os.getpid()}.link"
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+            before = os.stat(target)
+            known = self.cache.get("sha256", before)
             os.link(target, temporary)
             os.replace(temporary, path)
+            after = os.stat(target)
+            if known and (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
+                # A link more is a new ctime; nobody has to read the file again for that
+                self.cache.put("sha256", after, known, files.SETTLED)
 
     def touch(self, sha256: str) -> None:
         """Remember that this content is in use, for those who remove what is not."""

@@ -312,8 +312,8 @@ def test_auto_is_left_to_image_and_server():
 def test_every_setting_has_a_meaning_for_both_servers(root):
     from ansible_collections.aikit.fleet.plugins.module_utils._core.services import SETTINGS
 
-    # A wish, and no setting of any server
-    settings = set(SETTINGS) - {"low_vram"}
+    # Words to the plan, and no settings of any server
+    settings = set(SETTINGS) - {"low_vram", "extra_mib"}
     assert settings == {*container.LLAMA_SETTINGS, "no_kv_offloading"}
     assert settings == {*container.LOCALAI_KEYS, *container.LOCALAI_OPTIONS, "batch"}
 

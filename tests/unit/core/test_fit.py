@@ -99,6 +99,14 @@ def test_experts_go_to_the_host_before_layers() -> None:
     assert fewer.settings["gpu_layers"] < 49
 
 
+def test_two_gpus_hold_the_experts_that_one_of_them_does_not() -> None:
+    sizes = (9615, 6581)
+    found = plan([Wish("a", shape(MOE), {"context_size": 8192})], [gpu(size, None, number) for number, size in enumerate(sizes)], server_version=NEW)[0]
+    alone = one(MOE, sizes[0], {"context_size": 8192})
+    assert found.settings["gpu_layers"] == 49 and 0 < found.settings["n_cpu_moe"] < alone.settings["n_cpu_moe"] - 10
+    assert all(share.layers for share in found.breakdown if share.index is not None)
+
+
 def test_a_server_without_experts_on_the_host_gets_layers() -> None:
     found = one(MOE, 12288, version="localai v3.12.1")
     assert found.settings["n_cpu_moe"] == 0 and 0 < found.settings["gpu_layers"] < 49
@@ -152,6 +160,17 @@ def test_one_gpu_is_enough() -> None:
     assert [share.layers for share in found.breakdown] == [0, 33, 0]
     # CUDA opens the other one all the same
     assert found.breakdown[0].context_mib == 330 and found.breakdown[0].needed_mib == 330
+
+
+def test_a_gpu_that_others_fill_is_named() -> None:
+    gpus = [gpu(24564, 100, 0), gpu(24564, 23500, 1)]
+    found = plan([Wish("a", shape(LLAMA), {"context_size": 8192})], gpus, server_version=NEW)[0]
+    assert not found.fits and found.reason.startswith("GPU 0 (NVIDIA Test) has 100 MiB for it, too little: a server takes 330 MiB on every GPU")
+    assert "gpus: [1]" in found.reason
+    assert plan([Wish("a", shape(LLAMA), {"context_size": 8192}, gpus=("1",))], gpus, server_version=NEW)[0].offload == "full"
+    # Where none has room, none is to blame
+    full = plan([Wish("a", shape(LLAMA))], [gpu(24564, 100, 0), gpu(24564, 100, 1)], server_version=NEW)[0]
+    assert not full.fits and "Not one layer fits" in full.reason
 
 
 def test_two_gpus_share_a_model() -> None:
@@ -269,15 +288,22 @@ def test_an_unknown_architecture() -> None:
     sure = one(LLAMA, 24564, {"context_size": 8192})
     assert found.breakdown[0].compute_mib == pytest.approx(1.5 * sure.breakdown[0].compute_mib, rel=0.01)
     left = plan([wish], [gpu(24564)], Policy(unknown="server"), NEW)[0]
-    assert left.delegated and left.settings["gpu_layers"] == "auto" and left.fits
+    assert left.delegated and left.settings["gpu_layers"] == "auto" and left.fits and "unknown: margin" in left.reason
     assert to_localai(left.settings)["gpu_layers"] == -1
     assert to_llama_env(left.settings)["LLAMA_ARG_FIT"] == "on"
+    open_context = plan([replace(wish, settings={"gpu_layers": 7})], [gpu(24564)], Policy(unknown="server"), NEW)[0].settings
+    env = to_llama_env(open_context)
+    # 0 alone would be all that the model was trained for, whatever fits; the least context lets the server shorten it
+    assert (env["LLAMA_ARG_FIT"], env["LLAMA_ARG_CTX_SIZE"], env["LLAMA_ARG_FIT_CTX"], env["LLAMA_ARG_N_GPU_LAYERS"]) == ("on", "0", "4096", "7")
+    assert "context_size" not in to_localai(open_context) and to_localai(open_context)["gpu_layers"] == 7
+    given = plan([replace(wish, settings={"gpu_layers": 7, "context_size": 8192})], [gpu(24564)], Policy(unknown="server"), NEW)[0].settings
+    assert to_llama_env(given)["LLAMA_ARG_FIT"] == "off" and to_localai(given)["context_size"] == 8192
 
 
 def test_an_index_for_sparse_attention_is_left_to_the_server() -> None:
     known = shape(LLAMA)
     sparse = replace(known, metadata={**known.metadata, "llama.attention.indexer.top_k": 2048})
-    assert plan([Wish("a", sparse)], [gpu(24564)], server_version=NEW)[0].delegated
+    assert "Set extra_mib" in plan([Wish("a", sparse)], [gpu(24564)], server_version=NEW)[0].reason
     measured = plan([Wish("a", sparse, {"context_size": 8192}, extra_mib=4000)], [gpu(24564)], server_version=NEW)[0]
     assert not measured.delegated and measured.confidence == "estimated" and measured.breakdown[0].context_mib == 4330
 
@@ -336,6 +362,30 @@ def test_unified_memory_is_the_hosts() -> None:
     assert plan([Wish("a", shape(LLAMA))], [mac], server_version=NEW)[0].breakdown[0].available_mib <= 16384 * 0.66
 
 
+def test_what_stays_on_the_cpu_lies_in_unified_memory_too() -> None:
+    spark = gpu(24576, 16000, unified_memory=True)
+    wish = Wish("a", shape(MOE), {"context_size": 8192})
+    small = plan([wish], [spark], server_version=NEW, host=Host(24576, 16000))[0]
+    # Moving experts or layers to the host would make no room
+    assert not small.fits and small.offload == "none" and small.settings["n_cpu_moe"] == 0
+    assert small.reason.startswith("GPU and CPU share one memory: Qwen3 30B A3B needs 1") and small.findings[-1].path == "a"
+    by_hand = plan([replace(wish, settings={"context_size": 8192, "gpu_layers": 20})], [spark], server_version=NEW)[0]
+    assert not by_hand.fits and by_hand.reason.startswith("GPU and CPU share one memory")
+    for free in range(16000, 24576, 500):
+        found = plan([wish], [gpu(24576, free, unified_memory=True)], server_version=NEW)[0]
+        whole = sum(share.needed_mib for share in found.breakdown)
+        assert found.offload == ("full" if found.fits else "none") and (not found.fits or whole <= free - 2048)
+    assert found.fits and not found.findings
+
+
+def test_the_gpu_of_a_mac_has_a_part_of_the_memory_and_the_cpu_the_rest() -> None:
+    # 6 GiB are the GPU's, and the model needs more
+    mac = Gpu(0, "Apple M2", 9216, 9000, "", True, vendor="apple")
+    found = plan([Wish("a", shape(LLAMA), {"context_size": 4096})], [mac], server_version=NEW)[0]
+    assert found.offload == "partial" and found.fits
+    assert found.breakdown[0].needed_mib <= 9216 * 0.66 - 2048 and sum(share.needed_mib for share in found.breakdown) <= 9000 - 2048
+
+
 # Servers
 
 
@@ -347,7 +397,10 @@ def test_eras() -> None:
     assert data_era.era("") == data_era.era("llama_cpp 99.0") == data_era.NEWEST
     between = data_era.era("localai v4.2.0")
     assert between.unified and between.cpu_moe and not between.outputs_per_slot
-    assert data_era.era("localai") == data_era.era("localai v4.7.1") and data_era.era("localai v2.0.0").name == "2024"
+    # An image that does not say its version may be an old one
+    for unknown in ("localai", "localai sha-1a0d06f", "localai main"):
+        assert data_era.era(unknown) == data_era.era("localai v3.4.0") and not data_era.era(unknown).outputs_per_slot and not data_era.era(unknown).unified
+    assert data_era.era("localai v4.0.0").name == "2026-02" and data_era.era("localai v4.0.0").unified and data_era.era("localai v2.0.0").name == "2024"
     assert data_era.era("llama_cpp 6401").name == data_era.era("llama_cpp b6401").name == "2025"
     assert data_era.era("llama_cpp 1:0.7.0+dfsg-2") == data_era.era("0.7.0") == data_era.era("llama_cpp 0.9.1") == data_era.NEWEST
     assert data_era.era("llama_cpp 0.6.0").name == data_era.era("llama_cpp v0.5.0").name == "2026-09" and data_era.era("llama_cpp 0.1.0").name == "2026-06"

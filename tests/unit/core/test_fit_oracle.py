@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -99,14 +99,25 @@ def test_measured_totals() -> None:
     assert all(abs(error) <= 0.05 for error in errors.values()), errors
 
 
-@pytest.mark.parametrize("path", sorted(decisions.FOLDER.glob("*.json")), ids=lambda path: path.stem)
-def test_decisions(path: Any) -> None:
-    rows = json.loads(path.read_text(encoding="utf-8"))
+def test_decisions() -> None:
+    rows = json.loads(decisions.ALONE.read_text(encoding="utf-8"))
     assert len(rows) >= 28
     for row in rows:
         # It loads, and the margin is still there but for what a formula may be off
         assert row["real_mib"] <= row["total_mib"], row
         chosen = decisions.decide(row["model"], row["total_mib"])
         assert (chosen.settings["gpu_layers"], chosen.settings["n_cpu_moe"]) == (row["gpu_layers"], row["n_cpu_moe"]), row
+    taken, best = sum(row["weights_mib"] for row in rows), sum(row["best_weights_mib"] for row in rows)
+    assert taken >= 0.95 * best
+
+
+@pytest.mark.parametrize(("path", "least"), [(decisions.DIVISIONS, 16), (decisions.SHARED, 8)], ids=["two GPUs", "two services"])
+def test_decisions_about_several(path: Path, least: int) -> None:
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    assert len(rows) >= least
+    for row in rows:
+        assert all(real <= total for real, total in zip(row["real_mib"], row["totals_mib"])), row
+        chosen = decisions.decide_together(row["models"], row["totals_mib"])
+        assert [decisions.chosen_settings(found) for found in chosen] == row["chosen"], row
     taken, best = sum(row["weights_mib"] for row in rows), sum(row["best_weights_mib"] for row in rows)
     assert taken >= 0.95 * best

@@ -206,12 +206,12 @@ def test_what_passes_is_what_the_shell_writes(text):
 # ---- the image
 
 
-def parts(tmp_path, backends=("cpu-llama-cpp",), folders=None):
+def parts(tmp_path, backends=("cpu-llama-cpp",), folders=None, tag="v4.7.1-"):
     program = tmp_path / "local-ai"
     program.write_bytes(b"program")
     base = BaseLayer("/nowhere/base", "sha256:" + "b" * 64, "sha256:" + "d" * 64, 1000, "application/vnd.oci.image.layer.v1.tar+gzip", "r.example/base")
     tars = tuple((f"backends/{name}", FileRef(str(program), 7)) for name in backends)
-    digests = {"base": f"r.example/base:1@{DIGEST}", "local-ai": f"r.example/localai:1@{DIGEST}", **{name: f"r.example/b:{name}@{DIGEST}" for name in backends}}
+    digests = {"base": f"r.example/base:1@{DIGEST}", "local-ai": f"r.example/localai:1@{DIGEST}", **{name: f"r.example/b:{tag}{name}@{DIGEST}" for name in backends}}
     return Parts((base,), folders or {}, FileRef(str(program), 7), tars, digests)
 
 
@@ -243,7 +243,14 @@ def test_the_recipe(tmp_path):
     assert manifest["layers"][0]["mediaType"].endswith("+gzip") and manifest["layers"][0]["size"] == 1000
     told = image.result(image.release([made]), (), [model])
     assert told["labels"] == {} and told["server"] == "localai" and told["base"] == {"ref": "r.example/base:1", "digest": DIGEST}
-    assert json.loads(manifest["annotations"]["io.aikit.fleet.inputs"])["cpu-llama-cpp"] == f"r.example/b:cpu-llama-cpp@{DIGEST}"
+    assert json.loads(manifest["annotations"]["io.aikit.fleet.inputs"])["cpu-llama-cpp"] == f"r.example/b:v4.7.1-cpu-llama-cpp@{DIGEST}"
+    assert told["annotations"]["io.aikit.fleet.server.version"] == "v4.7.1"
+
+
+def test_a_backend_of_another_source_has_no_version(tmp_path):
+    bare = replace(FILE, config="", models=())
+    found = localai_image.recipe("x:1", bare, "main", MAIN, "amd64", parts(tmp_path, tag=""), [], localai_image.texts(bare, MAIN))
+    assert "io.aikit.fleet.server.version" not in found.annotations
 
 
 def test_folders_of_the_base_stay_as_they_are(tmp_path):

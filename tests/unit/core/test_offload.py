@@ -28,6 +28,7 @@ CAPTURED = {
     "bad-missing": ("failed", None, None, "model", "missing or not readable"),
     "bad-option": ("failed", None, None, "config", "--no-mmap"),
     "cpu": ("cpu", None, None, "", "All 235 MiB of weights lie in host memory"),
+    "cpu-vision": ("cpu", None, None, "", "All 235 MiB of weights lie in host memory"),
     "cpu-layers-asked": ("cpu", None, None, "", "no usable GPU found"),
     "out-of-memory": ("failed", 19, 19, "oom", "not enough memory"),
     "out-of-memory-fit": ("failed", None, None, "crash", "smaller context"),
@@ -89,6 +90,7 @@ MADE = {
     "localai-xlog-json-cuda": ("proven", 33, 33, "", "NVIDIA A100"),
     "no-usable-gpu": ("cpu", None, None, "", "no usable GPU found"),
     "out-of-memory-cuda": ("failed", None, None, "oom", "144817.04 MiB"),
+    "out-of-memory-host": ("failed", None, None, "ram", "The host has not enough memory"),
     "quiet-cuda-init-failed": ("cpu", None, None, "", "driver is older"),
     "restarted-quiet": ("unverified", None, None, "", "verbosity 3"),
     "rocm-code-objects": ("failed", None, None, "arch", "gfx1035"),
@@ -417,6 +419,44 @@ def test_a_recovered_error_is_no_failure():
     retried = good + "ggml_gallocr_reserve_n_impl: failed to allocate CUDA0 buffer of size 12345\n"
     assert evidence(retried).verdict == "failed"
     assert evidence(retried + "sched_reserve: CUDA0 compute buffer size = 256.00 MiB\n").verdict == "proven"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 137438953504\n"
+        "llama_kv_cache_init: failed to allocate buffer for kv cache\n",
+        "ggml_gallocr_reserve_n: failed to allocate CPU buffer of size 139183763104\n",
+        "alloc_tensor_range: failed to allocate CUDA_Host buffer of size 68719476736\nllama_model_load: error loading model: unable to allocate CUDA_Host buffer\n",
+        "llama_model_load: error loading model: unable to allocate CPU_REPACK buffer\n",
+        "ggml_aligned_malloc: insufficient memory (attempted to allocate 65536.00 MB)\n",
+    ],
+)
+def test_memory_of_the_host_is_not_that_of_the_gpu(lines):
+    found = evidence(HEAD + lines + "srv    load_model: failed to load model, '/m.gguf'\n")
+    assert (found.verdict, found.failure) == ("failed", "ram")
+    # A buffer of pinned memory is none that failed
+    assert evidence(load("33/33", "CUDA_Host buffer size = 70.31 MiB", "CUDA0 buffer size = 4403.49 MiB")).verdict == "proven"
+
+
+def test_an_image_encoder_has_a_buffer_of_its_own():
+    sizes = {(buffer["name"], buffer["kind"]): buffer["size_mib"] for buffer in evidence(read("captured", "cpu-vision"), one_run=True).buffers}
+    assert (sizes["CPU", "compute"], sizes["CPU", "encoder"], sizes["CPU", "kv"]) == (22.28, 0.86, 36.0)
+    # Lines of llama.cpp's pull request 22790 (Gemma 3 4B and its encoder on CUDA), behind a model's own
+    text = load("33/33", "CUDA0 model buffer size = 4403.49 MiB") + (
+        "sched_reserve:      CUDA0 compute buffer size =   116.00 MiB\n"
+        "clip_ctx: CLIP using CUDA0 backend\n"
+        "load_hparams: model size:         811.79 MiB\n"
+        "warmup: warmup with image size = 896 x 896\n"
+        "alloc_compute_meta:      CUDA0 compute buffer size =   121.25 MiB\n"
+        "alloc_compute_meta:        CPU compute buffer size =     9.19 MiB\n"
+        "alloc_compute_meta: graph splits = 1, nodes = 863\n"
+    )
+    found = evidence(text)
+    sizes = {(buffer["name"], buffer["kind"]): buffer["size_mib"] for buffer in found.buffers}
+    assert found.verdict == "proven" and sizes["CUDA0", "compute"] == 116.0 and sizes["CUDA0", "encoder"] == 121.25
+    # Before a model it is no load
+    assert evidence(text[text.index("clip_ctx") :] + text).buffers == found.buffers
 
 
 def test_models_are_judged_one_by_one():

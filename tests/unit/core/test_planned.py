@@ -49,6 +49,10 @@ def test_more_than_five_percent_is_said(actual, words):
     assert not words or found[0].message.endswith(words)
 
 
+def test_what_was_left_to_the_server_is_not_compared():
+    assert planned.compare({"breakdown": [SHARE], "visible": [0], "delegated": True}, buffers(compute=150.0)) == []
+
+
 def test_what_was_not_planned_at_all():
     (row,) = planned.compare({"breakdown": [{**SHARE, "kv_mib": 0.0}]}, buffers())
     assert row["kv"]["percent"] is None

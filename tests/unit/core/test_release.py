@@ -810,7 +810,18 @@ def test_an_error_of_memory_is_remembered_once_and_forgotten_with_what_it_was_le
     proven = release.Observed("llama", container("B"), None, step.state)
     assert release.committed(proven, release.make_record(with_fit("B", stepped), "proven", {}), 1)["step_down"] == entry
     # A plan that did not need it: another model, or one that was asked for anew
-    assert release.committed(proven, release.make_record(with_fit("B", FIT), "proven", {}), 1)["step_down"] is None
+    other = {**FIT, "inputs": {**FIT["inputs"], "gpus": "GPU-2:12288"}}
+    assert release.committed(proven, release.make_record(with_fit("B", other), "proven", {}), 1)["step_down"] is None
+    # A rollback to the plan of before goes back to a container; what was learned stays
+    earlier = release.make_record(with_fit("B", FIT), "proven", {})
+    assert release.committed(proven, earlier, 1)["step_down"] == entry
+    # Who asks for a new plan wants to forget; who goes back to that one later does not
+    asked = release.make_record(with_fit("B", {**FIT, "replanned": True}), "proven", {})
+    state = release.committed(proven, asked, 1)
+    assert state["step_down"] is None and "replanned" not in json.dumps(state)
+    assert release.committed(proven, release.make_record(state["current"]["release"], "proven", {}), 1)["step_down"] == entry
+    (write,) = release.would_commit(proven, asked)
+    assert "replanned" not in json.dumps(write.state)
 
 
 def test_a_difference_shows_the_settings():

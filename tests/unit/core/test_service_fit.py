@@ -10,7 +10,6 @@ import copy
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import plan_report, service_fit, wish
-from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.fit import Policy
 
 Q4_0, F32, Q6_K = 2, 0, 14
@@ -216,6 +215,53 @@ def test_a_server_that_is_not_known_yet_leaves_the_plan_alone():
     assert again.kept and again.fit["inputs"]["server"] == "llama_cpp 0.7.0"
 
 
+def test_the_server_that_will_be_built_counts_before_its_image_is_there():
+    localai = service(auto=("gpu_layers",), settings={"context_size": 8192}, server="localai")
+    localai["wish"]["server"] = "localai v4.0.0"
+    built = {localai["image"]: "localai v4.0.0"}
+    early, late = plan([localai], info(gpu())), plan([localai], info(gpu()), servers=built)
+    # Logits of a whole batch
+    compute = early.services[0].fit["breakdown"][0]["compute_mib"]
+    assert compute > 280 and compute == late.services[0].fit["breakdown"][0]["compute_mib"]
+    newer = plan([localai], info(gpu()), servers={localai["image"]: "localai v4.7.1"})
+    assert newer.services[0].fit["breakdown"][0]["compute_mib"] < 130
+
+
+def unpredicted():
+    strange = {key.replace("llama.", "kimi-k3."): value for key, value in LLAMA["metadata"].items()}
+    return {KEY: {"shape": {**LLAMA, "metadata": {**strange, "general.architecture": "kimi-k3"}}}}
+
+
+@pytest.mark.parametrize("free", [23500, 900])
+def test_what_is_left_to_the_servers_own_fit_is_not_judged_by_an_estimate(free):
+    found = plan([service()], info(gpu(24576, free)), shapes=unpredicted())
+    (entry,) = found.services
+    assert found.fits and not found.findings and entry.fits is None
+    assert entry.verdict == ("partial", "proven") and entry.fit["delegated"]
+    assert service_fit.step_down({}, entry.fit, "out of memory") == {}
+    row = plan_report.rows({"h": {"services": {"llama": entry.as_dict()}}})[0]
+    assert (row["fits"], row["layers"], row["context"], row["GPU memory MiB"]) == ("?", "?/33", "auto", None)
+    assert [line.split(".")[0] for line in plan_report.lines({"llama": entry.as_dict()})][0] == "llama: planned, ?/33 layers, context auto"
+    # llama.cpp shortens no context that it was given
+    assert entry.settings["gpu_layers"] == entry.settings["context_size"] == "auto"
+    given = one([service(auto=("gpu_layers",), settings={"context_size": 16384})], info(gpu(24576, free)), shapes=unpredicted())
+    assert (given.settings["gpu_layers"], given.settings["context_size"]) == ("auto", 16384)
+    layers = one([service(auto=("context_size",), settings={"gpu_layers": 5})], info(gpu(24576, free)), shapes=unpredicted())
+    assert (layers.settings["gpu_layers"], layers.settings["context_size"]) == (5, "auto")
+    counted = plan([service(auto=(), settings={"gpu_layers": 33, "context_size": 131072})], info(gpu(24576, free)), shapes=unpredicted())
+    assert counted.services[0].state == "counted" and counted.fits and not counted.findings
+
+
+def test_memory_that_somebody_measured_is_added():
+    plain, more = plan([service()], info(gpu())), plan([service(settings={"extra_mib": 2000})], info(gpu()))
+    assert more.services[0].fit["breakdown"][0]["context_mib"] == 2000 + plain.services[0].fit["breakdown"][0]["context_mib"]
+    # It speaks to the plan alone, and is one of the things that the plan was made from
+    assert "extra_mib" not in more.services[0].settings
+    assert more.services[0].fit["inputs"]["wish"] != plain.services[0].fit["inputs"]["wish"]
+    strange = one([service(settings={"extra_mib": 2000})], info(gpu()), shapes=unpredicted())
+    assert not strange.fit["delegated"] and strange.settings["gpu_layers"] != "auto"
+
+
 def test_one_step_down_after_an_error_of_memory():
     first = one([service()], info(gpu()))
     step = service_fit.step_down({}, first.fit, "cudaMalloc failed: out of memory")
@@ -227,7 +273,8 @@ def test_one_step_down_after_an_error_of_memory():
     again = one([service()], info(gpu(free=100)), memory(ran(smaller, step=step)))
     assert again.kept and again.settings == smaller.settings and again.fit == smaller.fit
     # And can be forgotten
-    assert one([service()], info(gpu()), memory(ran(smaller, 0.0, step)), replan=True).settings == first.settings
+    forgotten = one([service()], info(gpu()), memory(ran(smaller, 0.0, step)), replan=True)
+    assert forgotten.settings == first.settings and forgotten.fit["replanned"] and "replanned" not in again.fit
 
 
 def test_a_second_error_is_a_second_step_and_there_is_an_end():
@@ -257,6 +304,37 @@ def test_services_of_a_host_are_planned_together():
     found = plan([service("one"), service("two")], info(gpu(16384)))
     needed = [sum(share["needed_mib"] for share in entry.fit["breakdown"] if share["index"] is not None) for entry in found.services]
     assert found.fits and sum(needed) < 16384 and [entry.fit["offload"] for entry in found.services] == ["full", "full"]
+
+
+STRANGE = {**LLAMA, "metadata": {key.replace("llama.", "strange."): value for key, value in LLAMA["metadata"].items()}}
+STRANGE["metadata"]["general.architecture"] = "strange"
+
+
+def test_a_service_that_is_left_to_llama_cpp_stays_as_it_is():
+    shapes, policy = {KEY: {"shape": STRANGE}}, Policy(unknown="server")
+    first = one([service()], info(gpu()), shapes=shapes, policy=policy)
+    assert (first.state, first.fit["delegated"], first.settings["gpu_layers"]) == ("planned", True, "auto") and first.fits is not False
+    held = int(first.fit["breakdown"][0]["needed_mib"])
+    # llama.cpp may have taken more or less than anybody planned, and another program some
+    for free in (11988 - held, 11988 - held - 700, 11988 - held + 900, 300):
+        again = one([service()], info(gpu(free=free)), memory(ran(first, held)), shapes=shapes, policy=policy)
+        assert again.kept and again.settings == first.settings and again.fit == first.fit and again.findings == first.findings
+    other = one([service(settings={"parallel": 2})], info(gpu()), memory(ran(first)), shapes=shapes, policy=policy)
+    assert not other.kept and other.settings["parallel"] == 2
+
+
+def test_a_model_alone_is_planned_in_place_of_all_services():
+    first = one([service()], info(gpu()))
+    held = int(first.fit["breakdown"][0]["needed_mib"])
+    step = service_fit.step_down({}, first.fit, "out of memory")
+    running = memory({**ran(first, held, step), "name": "serves"}, {**ran(first, 100.0, step), "name": "llama"})
+    models = [service("big", auto=("context_size",)), service("llama")]
+    found = plan(models, info(gpu(free=11988 - held - 100)), running, alone=True)
+    for entry in found.services:
+        assert entry.fit["breakdown"][0]["available_mib"] == pytest.approx(11988, abs=2)
+        # Neither the plan nor the step of a service that has its name
+        assert not entry.kept and entry.fit["step_down"] == 0 and entry.before == {}
+    assert found.services[1].settings["context_size"] == pytest.approx(first.settings["context_size"], abs=256)
 
 
 def test_a_service_that_has_its_settings_is_counted():
@@ -313,6 +391,145 @@ def test_a_model_that_was_not_read_yet():
     assert last.findings[0].message.startswith("gpu_layers and context_size are left to the server")
 
 
+AWAY = {KEY: {"error": "the header of its model cannot be read yet: HTTP 503"}}
+# What may happen while a host is looked at: of its services' models, of its GPUs
+BLIND = {
+    "model": {"shapes": AWAY},
+    "nvidia-smi": {"gpus": {"failed": True, "msg": "nvidia-smi timed out"}},
+    "silent driver": {"gpus": info(gpu(memory_total_mib=None))},
+    "unreachable": {"gpus": None},
+}
+
+
+@pytest.mark.parametrize("final", [False, True])
+@pytest.mark.parametrize("blind", BLIND)
+@pytest.mark.parametrize("asked", [service(), service(auto=(), settings={"gpu_layers": 33, "context_size": 8192})], ids=["auto", "numbers"])
+def test_a_plan_that_was_proven_stays_while_nothing_can_be_looked_at(asked, blind, final):
+    first = one([asked], info(gpu()))
+    held = int(first.fit["breakdown"][0]["needed_mib"])
+    arguments = {"gpus": info(gpu(free=11900 - held)), **BLIND[blind]}
+    found = plan([asked], remembered=memory(ran(first)), final=final, **arguments)
+    (entry,) = found.services
+    assert (entry.state, entry.kept, entry.fits, found.known, found.findings) == (first.state, True, True, True, ())
+    assert (entry.settings, entry.fit, entry.verdict) == (first.settings, first.fit, first.verdict)
+    assert entry.note.startswith("could not be looked at again (")
+    assert service_fit.settings_of(asked, entry.as_dict()) == service_fit.settings_of(asked, first.as_dict())
+    assert any(entry.note in line for line in plan_report.lines({"llama": entry.as_dict()}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"services": [service(settings={"parallel": 2})]},
+        {"services": [service(wish={**service()["wish"], "files": [{**FILE, "sha256": "b" * 64}]})]},
+        {"policy": Policy(context_max=16384)},
+        {"servers": {"localhost/aikit/llama:latest": "llama_cpp b8120"}},
+        {"gpus": info(gpu(uuid="GPU-2"))},
+        {"replan": True},
+    ],
+)
+def test_what_was_not_planned_like_this_is_not_kept_unseen(change):
+    first = one([service()], info(gpu()), servers={"localhost/aikit/llama:latest": "llama_cpp 0.7.0"})
+    arguments = {"services": [service()], "gpus": info(gpu()), "remembered": memory(ran(first)), "shapes": {}, **change}
+    assert one(**arguments).state == "later"
+    step = service_fit.step_down({}, first.fit, "out of memory")
+    ran_out = {**arguments, "services": [service()], "gpus": info(gpu()), "remembered": memory(ran(first, step=step)), "replan": False}
+    assert one(**ran_out).state == "later"
+
+
+def host(available, total=65536, *entries):
+    return {"services": list(entries), "host": {"total_mib": total, "available_mib": available}}
+
+
+IN_RAM = {"no_kv_offloading": True, "context_size": 32768}
+
+
+def test_what_the_host_cannot_hold_is_told_before_anything_travels():
+    asked = service(auto=("gpu_layers",), settings=IN_RAM)
+    assert plan([asked], info(gpu()), host(32000)).findings == ()
+    found = plan([asked], info(gpu()), host(3000))
+    (finding,) = [finding for finding in found.findings if finding.level == "error"]
+    assert not found.fits and "MiB of the model stay in host memory, which has 952 MiB for it" in finding.message
+    assert plan_report.rows({"h": {"services": {"llama": found.services[0].as_dict()}}})[0]["fits"] == "NO"
+    # Nobody knows what there is
+    assert plan([asked], info(gpu()), {"services": []}).findings == plan([asked], info(gpu()), host(0)).findings == ()
+
+
+def test_what_the_policy_keeps_free_of_the_host_is_worth_a_warning():
+    asked = service(auto=("gpu_layers",), settings=IN_RAM)
+    needed = next(share for share in one([asked], info(gpu()), host(32000)).fit["breakdown"] if share["index"] is None)["needed_mib"]
+    found = plan([asked], info(gpu()), host(int(needed) + 100))
+    assert found.fits and [finding.level for finding in found.findings] == ["warning"] and found.services[0].fit["fits"]
+    assert plan([asked], info(gpu()), host(int(needed) + 100), policy=Policy(host_reserve_mib=0)).findings == ()
+
+
+def test_weights_that_do_not_fit_into_the_host_are_a_warning():
+    found = plan([service()], info(gpu(4096)), host(3000))
+    assert found.fits and [finding.level for finding in found.findings] == ["warning"] and "read from disk again and again" in found.findings[0].message
+
+
+def test_host_memory_that_services_of_ours_hold_is_theirs():
+    asked = service(auto=("gpu_layers",), settings=IN_RAM)
+    first = one([asked], info(gpu()), host(7000))
+    held = {**ran(first), "host_held_mib": 4500.0}
+    free = info(gpu(free=11988 - int(ran(first)["held"][0]["mib"])))
+    again = plan([asked], free, host(2500, 65536, held))
+    assert again.services[0].kept and again.findings == () and again.services[0].fit == first.fit
+    assert next(share for share in plan([asked], free, host(2500, 65536, held), replan=True).services[0].fit["breakdown"] if share["index"] is None)["available_mib"] == 7000
+    # A service on the CPU keeps what it has, one that goes does not
+    cpu, gone = service("other", gpus=[], runtime="", base_variant="cpu"), {**service("other"), "state": "absent"}
+    for other, errors in ((cpu, 1), (gone, 0)):
+        found = plan([asked, other], info(gpu()), host(2500, 65536, {"name": "other", "host_held_mib": 4500.0}))
+        assert len([finding for finding in found.findings if finding.level == "error"]) == errors
+    # What was proven to work is not refused when others took memory
+    taken = plan([asked], free, host(100, 65536, ran(first)))
+    assert taken.services[0].kept and taken.fits and [finding.level for finding in taken.findings] == ["warning"]
+
+
+def test_settings_of_the_user_that_the_host_cannot_hold_are_a_warning():
+    found = plan([service(auto=(), settings={**IN_RAM, "gpu_layers": 33})], info(gpu()), host(3000))
+    assert not found.fits and [finding.level for finding in found.findings] == ["warning"] and "more memory than there is" in found.findings[0].message
+
+
+def test_the_limit_of_the_container_counts():
+    asked = service(auto=("gpu_layers",), settings=IN_RAM, memory="2g")
+    found = plan([asked], info(gpu()), host(32000))
+    assert not found.fits and "and the container may have 2048 (memory)" in found.findings[0].message
+    for enough in ("16384m", "16gb", "1.5T", str(16 * 1024**3), "17179869184b", ""):
+        assert plan([{**asked, "memory": enough}], info(gpu()), host(32000)).findings == ()
+
+
+def test_the_hosts_part_is_shown():
+    found = one([service(auto=("gpu_layers",), settings=IN_RAM)], info(gpu()), host(32000)).as_dict()
+    assert any(line.startswith("  host memory: weights ") and line.endswith(" of 32000 MiB") for line in plan_report.lines({"llama": found}))
+    assert plan_report.rows({"h": {"services": {"llama": found}}})[0]["host MiB"] > 4096
+
+
+def test_a_host_that_lost_its_gpu_keeps_no_plan():
+    first = one([service()], info(gpu()))
+    assert one([service()], info(), memory(ran(first)), final=True).state == "server"
+
+
+def test_the_image_of_a_tag_may_be_another_one_and_that_of_a_digest_is_not():
+    for image, state in (("r.example/llama:1", "server"), (f"r.example/llama@sha256:{'0' * 64}", "planned")):
+        wished = {**service()["wish"], "files": [], "paths": ["/models/m.gguf"]}
+        made = service(image=image, built=False, wish=wished)
+        first = one([made], info(gpu()), shapes={wish.image_key(image, "/models/m.gguf"): {"shape": LLAMA}})
+        unread = {**made, "wish": {**wished, "paths": []}}
+        assert first.state == "planned" and one([unread], info(gpu()), memory(ran(first)), final=True).state == state
+
+
+def test_what_is_kept_unseen_is_not_given_to_others():
+    other = service("other", wish={**service()["wish"], "files": [{**FILE, "sha256": "b" * 64}]})
+    shapes = {**SHAPES, wish.key_of(other["wish"]["files"], ""): {"shape": LLAMA}}
+    first = plan([service(), other], info(gpu(24576)), shapes=shapes).services[0]
+    needed = first.fit["breakdown"][0]["needed_mib"]
+    for held in (0.0, 1000.0, needed):
+        away = {**shapes, **AWAY}
+        kept, planned = plan([service(), other], info(gpu(24576, free=int(24276 - held))), memory(ran(first, held)), shapes=away).services
+        assert kept.kept and planned.fit["breakdown"][0]["available_mib"] == pytest.approx(24276 - needed, abs=2)
+
+
 def test_what_an_unknown_service_holds_is_not_given_away():
     strange = service("strange", wish={"auto": [], "settings": {}, "files": [], "mmproj": [], "problem": "it serves 2 models"})
     held = {"name": "strange", "running": True, "held": [{"uuid": UUID, "mib": 5000}], "source": "driver", "fit": {}, "settings": {}, "step_down": {}}
@@ -363,14 +580,6 @@ def test_what_the_role_gets():
     assert service_fit.settings_of(own, found)["expect"] == own["expect"]
     counted = one([service(auto=())], info(gpu())).as_dict()
     assert service_fit.settings_of(service(auto=(), settings={"threads": 2}), counted)["settings"] == {"threads": 2}
-
-
-def test_the_policy_is_checked():
-    assert service_fit.policy_of({"margin_mib": "1024", "kv_types": ["f16", "q8_0"], "margin_percent": 5}) == Policy(1024, 5.0, kv_types=("f16", "q8_0"))
-    for options, words in (({"margin": 1}, "Did you mean margin_mib?"), ({"margin_mib": "much"}, "must be a number"), ({"kv_types": "f16"}, "list of texts")):
-        with pytest.raises(AikitError) as caught:
-            service_fit.policy_of(options)
-        assert words in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_table_and_a_document():

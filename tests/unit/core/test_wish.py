@@ -25,7 +25,11 @@ def asked(settings=None, configs=(), models=(LLAMA,), server="llama_cpp"):
     (service,), findings = services.resolve([{"name": "llama", "src": "a.yaml", "gpus": ["all"], "settings": settings or {}}])
     assert not findings
     service = services.replace(service, server=server)
-    return wish.wish(service, Aikitfile(runtime="cuda", models=tuple(models), model_configs=tuple(configs)))
+    return wish.wish(service, document(models, configs))
+
+
+def document(models=(LLAMA,), configs=(), runtime="cuda"):
+    return Aikitfile(runtime=runtime, models=tuple(models), model_configs=tuple(configs))
 
 
 def test_a_service_that_says_nothing_is_what_the_server_does():
@@ -61,6 +65,31 @@ def test_low_vram_is_a_wish_of_the_service_and_of_an_aikitfile_that_is_planned()
     assert "low_vram" not in asked({}, [config(low_vram=True)])["settings"]
 
 
+def test_low_vram_that_no_plan_honours_is_told():
+    for settings, told in (({"gpu_layers": 10}, 1), ({}, 0), ({"gpu_layers": 10, "context_size": "auto"}, 0), ({"low_vram": False, "gpu_layers": 10}, 0)):
+        (service,), _findings = services.resolve([{"name": "llama", "src": "a.yaml", "gpus": ["all"], "settings": {"low_vram": True, **settings}}])
+        found = wish.findings(service, wish.wish(service, document()))
+        assert [finding.path for finding in found] == ["inference_services[0].settings.low_vram"] * told
+
+
+@pytest.mark.parametrize(
+    ("server", "runtime", "aikit_version", "told"),
+    [
+        ("localai", "cuda", "0.21.0", "localai v4.0.0"),
+        ("localai", "cuda", "", "localai v4.0.0"),
+        ("localai", "cuda", "main", "localai v4.7.1"),
+        ("localai", "applesilicon", "main", "localai v3.12.1"),
+        ("localai", "cuda", "0.20.2", "localai v3.7.0"),
+        ("localai", "applesilicon", "0.20.2", "localai"),
+        ("localai", "cuda", "0.22.0", "localai v4.0.0"),
+        ("llama_cpp", "cuda", "0.21.0", ""),
+    ],
+)
+def test_the_server_of_an_image_is_known_before_it_is_built(server, runtime, aikit_version, told):
+    (service,), _findings = services.resolve([{"name": "llama", "src": "a.yaml", "server": server}])
+    assert wish.wish(service, document(runtime=runtime), aikit_version)["server"] == told
+
+
 def test_projectors_and_split_models():
     found = asked(AUTO, [config(mmproj="mmproj-f16.gguf")], [LLAMA, PROJECTOR])
     assert [entry["name"] for entry in found["mmproj"]] == ["eyes"]
@@ -78,6 +107,8 @@ def test_projectors_and_split_models():
         ([config(), config(name="b")], (LLAMA,), "serves 2 models"),
         ([config(backend="diffusers")], (LLAMA,), "backend diffusers is not llama.cpp"),
         ([config(draft_model="d.gguf")], (LLAMA,), "draft_model"),
+        ([config(lora_adapter="a.gguf")], (LLAMA,), "LoRA adapters are not planned; give the size of their files as extra_mib"),
+        ([config(lora_adapters=["a.gguf"], lora_scales=[0.5])], (LLAMA,), "extra_mib"),
         ([config(options=["override_tensor:exps=CPU"])], (LLAMA,), "places the model by hand"),
         ([config(options=["-ngl:20"])], (LLAMA,), "places the model by hand"),
         ([config(parameters={"model": "other.gguf"})], (LLAMA,), "parameters.model (other.gguf) names no file"),
@@ -86,6 +117,20 @@ def test_projectors_and_split_models():
 def test_what_cannot_be_planned_says_why(configs, models, words):
     found = asked(AUTO, configs, models)
     assert words in found["problem"]
+
+
+def test_what_loads_beside_a_model_is_planned_once_its_size_is_told():
+    for entry in (config(draft_model="d.gguf"), config(lora_adapters=["a.gguf"])):
+        found = asked({**AUTO, "extra_mib": 300}, [entry])
+        assert not found["problem"] and found["settings"]["extra_mib"] == 300
+    told = resolved({**AUTO, "extra_mib": 300})
+    for image, entries in (
+        ({"env": {"LLAMA_ARG_MODEL": "/m"}, "command": ["--lora", "/a.gguf"]}, ()),
+        ({"env": {"LLAMA_ARG_MODEL": "/m", "LLAMA_ARG_SPEC_DRAFT_MODEL": "/d"}}, ()),
+        ({"env": {}}, [config(lora_adapter="a.gguf")]),
+    ):
+        first, second = wish.with_images([resolved(AUTO), told], read_image(image, entries))
+        assert "extra_mib" in first["wish"]["problem"] and not second["wish"]["problem"] and second["wish"]["paths"]
 
 
 def test_models_are_read_once_and_keys_show_no_signature():
@@ -109,20 +154,37 @@ def premade(settings=None, auto=("gpu_layers", "context_size"), **more):
     return {"name": "p", "state": "present", "built": False, "image": "r.example/p:1", "gpus": ["all"], "settings": asked_for, "wish": blank, **more}
 
 
+def resolved(settings=None):
+    (service,), findings = services.resolve([{"name": "pp", "image": "r.example/p:1", "gpus": ["all"], "settings": settings or {}}])
+    assert not findings
+    return {**service.as_dict(), "wish": wish.wish(service, None)}
+
+
+def read_image(image, config=()):
+    return {"r.example/p:1": {"wish": wish.of_image({"images": [image]}, config), "image": image, "models": {"r.example/p:1:/m": {}}}}
+
+
 def test_an_image_of_ours_says_it_in_its_variables():
-    env = {"LLAMA_ARG_MODEL": "/models/m.gguf", "LLAMA_ARG_MMPROJ": "/models/mmproj.gguf", "LLAMA_ARG_CTX_SIZE": "4096"}
-    env.update(LLAMA_ARG_BATCH="2048", LLAMA_ARG_UBATCH="256")
-    read = {"images": [{"server": "llama_cpp", "env": {**env, "LLAMA_ARG_KV_OFFLOAD": "0"}}]}
-    found = wish.of_image(premade(auto=("gpu_layers",)), read, ())
-    assert found["paths"] == ["/models/m.gguf", "/models/mmproj.gguf"]
-    assert found["settings"] == {"context_size": 4096, "batch": 256, "no_kv_offloading": True, "gpu_layers": "auto"}
+    env = {"LLAMA_ARG_MODEL": "/models/m.gguf", "LLAMA_ARG_MMPROJ": "/models/mmproj.gguf", "LLAMA_ARG_CTX_SIZE": "65536", "LLAMA_ARG_N_GPU_LAYERS": "99"}
+    env.update(LLAMA_ARG_BATCH="2048", LLAMA_ARG_UBATCH="256", LLAMA_ARG_KV_OFFLOAD="0")
+    read = read_image({"server": "llama_cpp", "env": env})
+    said = {"context_size": 65536, "gpu_layers": 99, "batch": 256, "no_kv_offloading": True}
+    silent, planned, mine = wish.with_images([resolved(), resolved({"gpu_layers": "auto"}), resolved({"context_size": 1024, "threads": 2})], read)
+    assert silent["wish"]["paths"] == ["/models/m.gguf", "/models/mmproj.gguf"]
+    assert silent["wish"]["settings"] == {**said, "parallel": 4}
+    assert planned["wish"]["settings"] == {**said, "gpu_layers": "auto"}
+    assert mine["wish"]["settings"] == {**said, "context_size": 1024, "parallel": 4}
 
 
 def test_an_image_with_localai_says_it_in_its_configuration():
     entry = {"name": "m", "backend": "llama-cpp", "parameters": {"model": "sub/m.gguf"}, "context_size": 2048, "f16": True}
-    read = {"images": [{"server": "localai", "env": {}}]}
-    found = wish.of_image(premade({"context_size": 1024}, ("gpu_layers",)), read, [entry])
-    assert found["paths"] == ["/models/sub/m.gguf"] and found["settings"] == {"context_size": 1024, "f16": True, "gpu_layers": "auto"}
+    for image in ({"server": "localai", "env": {}}, {"env": {}}):
+        read = read_image(image, [entry])
+        silent, planned = wish.with_images([resolved(), resolved({"context_size": 1024, "gpu_layers": "auto"})], read)
+        assert silent["wish"]["paths"] == ["/models/sub/m.gguf"]
+        # LocalAI's own defaults: every layer, one slot
+        assert silent["wish"]["settings"] == {"context_size": 2048, "f16": True, "gpu_layers": "all"}
+        assert planned["wish"]["settings"] == {"context_size": 1024, "f16": True, "gpu_layers": "auto"}
 
 
 @pytest.mark.parametrize(
@@ -136,21 +198,25 @@ def test_an_image_with_localai_says_it_in_its_configuration():
     ],
 )
 def test_images_that_cannot_be_planned(env, config, words):
-    found = wish.of_image(premade(), {"images": [{"env": env}]}, config)
-    assert words in found["problem"] and found["paths"] == []
+    (service,) = wish.with_images([resolved({"gpu_layers": "auto"})], read_image({"env": env}, config))
+    assert words in service["wish"]["problem"] and service["wish"]["paths"] == []
 
 
 def test_an_image_that_is_not_there_yet():
-    assert wish.of_image(premade(), {"images": []}, ()) == {**premade()["wish"], "paths": []}
-    assert wish.of_image(premade(), {"failed": True}, ())["paths"] == []
+    for read in ({"images": []}, {"failed": True}):
+        found = wish.of_image(read, ())
+        assert found["paths"] == [] and not found["problem"]
+        (service,) = wish.with_images([resolved({"parallel": 2})], {"r.example/p:1": {"wish": found}})
+        assert service["wish"] == {**resolved({"parallel": 2})["wish"], "paths": []}
 
 
-def test_services_that_share_an_image_keep_their_own_wishes():
-    inside = {"paths": ["/m"], "problem": "", "settings": {"context_size": 4096, "gpu_layers": "auto"}}
-    read = {"r.example/p:1": {"wish": inside, "image": {}, "models": {"r.example/p:1:/m": {}}}}
-    first, second, built = wish.with_images([premade(), premade(auto=("gpu_layers",)), {**premade(), "built": True}], read)
-    assert first["wish"]["settings"] == {"context_size": "auto", "gpu_layers": "auto"} and first["wish"]["paths"] == ["/m"]
-    assert second["wish"]["settings"] == {"context_size": 4096, "gpu_layers": "auto"}
+def test_services_that_share_an_image_keep_their_own_settings():
+    read = read_image({"server": "llama_cpp", "env": {"LLAMA_ARG_MODEL": "/m", "LLAMA_ARG_CTX_SIZE": "4096"}})
+    small = resolved({"context_size": 512, "cache_type_k": "q8_0", "parallel": 1})
+    first, second, planned, built = wish.with_images([small, resolved(), resolved(AUTO), {**resolved(), "built": True}], read)
+    assert first["wish"]["settings"] == {"context_size": 512, "cache_type_k": "q8_0", "parallel": 1, "gpu_layers": "auto"}
+    assert second["wish"]["settings"] == {"context_size": 4096, "parallel": 4, "gpu_layers": "auto"}
+    assert planned["wish"]["settings"] == AUTO and planned["wish"]["paths"] == ["/m"]
     assert "paths" not in built["wish"]
     assert wish.premade([premade(), premade(), {**premade(), "gpus": []}]) == [premade()]
     assert wish.image_shapes(read) == {"r.example/p:1:/m": {}}
@@ -158,8 +224,22 @@ def test_services_that_share_an_image_keep_their_own_wishes():
 
 def test_servers_by_image():
     labels = {"io.aikit.fleet.server": "llama_cpp", "io.aikit.fleet.server.version": "0.7.0"}
-    builds = {"a:1": {"image": {"labels": labels}}, "b:1": {"image": {}}}
-    assert wish.server_versions(builds, {"c:1": {"image": {"server": "localai", "labels": {}}}}) == {"a:1": "llama_cpp 0.7.0", "c:1": "localai"}
+    ours = {"io.aikit.fleet.server": "localai", "io.aikit.fleet.server.version": "v4.7.1"}
+    builds = {
+        "a:1": {"image": {"labels": labels}},
+        "b:1": {"image": {}},
+        "direct:1": {"image": {"server": "localai", "labels": {}, "annotations": ours}},
+        # BuildKit's images are AIKit's own, and say nothing
+        "buildkit:1": {"image": {"server": "localai", "runtime": "cuda", "labels": {}}, "request": {"aikit_version": ""}},
+        "mac:1": {"image": {"server": "localai", "runtime": "applesilicon", "labels": {}}, "request": {"aikit_version": "main"}},
+    }
+    assert wish.server_versions(builds, {"c:1": {"image": {"server": "localai", "labels": {}}}}) == {
+        "a:1": "llama_cpp 0.7.0",
+        "direct:1": "localai v4.7.1",
+        "buildkit:1": "localai v4.0.0",
+        "mac:1": "localai v3.12.1",
+        "c:1": "localai",
+    }
 
 
 # --- models of a plan ------------------------------------------------------------------------------------------------

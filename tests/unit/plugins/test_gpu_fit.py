@@ -150,10 +150,33 @@ def test_policies() -> None:
     settings = run([{"name": "a", "model": LLAMA}], policy=given)[0]
     assert settings.settings["cache_type_k"] == "q8_0" and settings.settings["context_size"] == 16384
     assert settings.breakdown[0].margin_mib == pytest.approx(23034 * 0.05) and settings.breakdown[0].context_mib == 500
-    for wrong in ({"margin": 1}, {"kv_types": ["q9"]}, {"kv_types": []}, {"unknown": "maybe"}, {"margin_mib": -1}, {"margin_mib": True}):
-        with pytest.raises(AikitError) as caught:
-            policy_of(wrong)
-        assert caught.value.hint
+    # As -e on a command line has them
+    assert policy_of({"margin_mib": "1024", "margin_percent": "2.5"}) == Policy(1024, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"margin": 1}, "inference_fit_policy.margin is no setting of a plan. Did you mean margin_mib?"),
+        ({"kv_types": ["q9"]}, "kv_types has 'q9'"),
+        ({"kv_types": ["f16", "Q8_0"]}, "kv_types has 'Q8_0'"),
+        ({"kv_types": "f16"}, "kv_types has 'f16'"),
+        ({"kv_types": []}, "kv_types has []"),
+        ({"kv_types": [{"q8_0": 1}]}, "kv_types has {'q8_0': 1}"),
+        ({"unknown": "sever"}, "unknown is 'sever'. Give margin or server."),
+        ({"unknown": ["server"]}, "unknown is ['server']"),
+        ({"margin_mib": -1}, "margin_mib is -1"),
+        ({"margin_mib": True}, "margin_mib is True"),
+        ({"margin_mib": "much"}, "margin_mib is 'much'"),
+        ({"margin_mib": [1]}, "margin_mib is [1]"),
+        ({"margin_percent": float("nan")}, "margin_percent is nan"),
+        ({"context_max": float("inf")}, "context_max is inf"),
+    ],
+)
+def test_a_policy_that_is_none(wrong: Any, words: str) -> None:
+    with pytest.raises(AikitError) as caught:
+        policy_of(wrong, "inference_fit_policy")
+    assert words in str(caught.value) and caught.value.hint and str(caught.value).startswith("inference_fit_policy.")
 
 
 def test_documented_defaults_are_the_planners() -> None:

@@ -15,7 +15,11 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.aikit.fleet.plugins.module_utils._core.fit_shape import ModelShape
 from ansible_collections.aikit.fleet.plugins.module_utils._io import engine as engines
+from ansible_collections.aikit.fleet.plugins.module_utils._io import models
+from ansible_collections.aikit.fleet.plugins.module_utils._io.models import Reach
+from ansible_collections.aikit.fleet.plugins.module_utils._io.transfer import Resolved, Store
 from ansible_collections.aikit.fleet.plugins.modules import model_shape
+from ansible_collections.aikit.fleet.tests.unit.fake_registry import FakeRegistry
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import DEFAULT_METADATA, STRING, U16, U32, Value, gguf_bytes
 
 
@@ -79,6 +83,130 @@ def test_one_that_cannot_be_read_stops_no_other(capsys, tmp_path):
     assert all(found[key]["error"].startswith("the header of its model cannot be read yet: ") for key in ("text", "gone", "away"))
     assert "a web page" in found["text"]["error"] and "No such file" in found["gone"]["error"]
     assert "verysecretvalue" not in json.dumps(result)
+
+
+SHORT = gguf_bytes()
+LONG = gguf_bytes(metadata={**DEFAULT_METADATA, "llama.context_length": Value(U32, 8192)})
+
+
+def context(entry):
+    assert "error" not in entry, entry
+    return ModelShape.from_dict(entry["shape"]).context_length
+
+
+def wanted(source, sha256=""):
+    return [{"key": "m", "files": [{"source": source, "sha256": sha256}]}]
+
+
+@pytest.mark.parametrize("header", ["kept", "in the store"])
+@pytest.mark.parametrize("source", ["huggingface://ns/tiny/m.gguf", "huggingface://ns/tiny"])
+def test_the_commit_that_was_built_is_the_one_that_is_planned(capsys, tmp_path, hub_server, source, header):
+    repository = hub_server.repository("ns/tiny", {"m.gguf": SHORT, "README.md": b"# Tiny"})
+    if header == "kept":
+        assert context(call(capsys, tmp_path, models=wanted("huggingface://ns/tiny/m.gguf"), hub_url=hub_server.url)["models"]["m"]) == 2048
+    models.ensure_models(source, None, str(tmp_path / "store"), reach=Reach(None, hub_server.url))
+    repository.commit({"m.gguf": LONG})
+    asked = len(hub_server.seen)
+    found = call(capsys, tmp_path, models=wanted(source), hub_url=hub_server.url)["models"]["m"]
+    assert context(found) == 2048 and len(hub_server.seen) == asked
+    # With the hub away, as a build goes on too
+    hub_server.close()
+    assert context(call(capsys, tmp_path, models=wanted(source), hub_url=hub_server.url)["models"]["m"]) == 2048
+
+
+def test_a_commit_whose_file_is_gone_is_asked_for_again(capsys, tmp_path, hub_server):
+    repository = hub_server.repository("ns/tiny", {"m.gguf": SHORT})
+    built = models.ensure_models("huggingface://ns/tiny/m.gguf", None, str(tmp_path / "store"), reach=Reach(None, hub_server.url))
+    (tmp_path / "store" / "sha256" / built.sha256 / "m.gguf").unlink()
+    repository.commit({"m.gguf": LONG})
+    assert context(call(capsys, tmp_path, models=wanted("huggingface://ns/tiny/m.gguf"), hub_url=hub_server.url)["models"]["m"]) == 2048
+
+
+def test_a_digest_whose_header_is_kept_needs_no_network(capsys, tmp_path, hub_server):
+    hub_server.repository("ns/tiny", {"m.gguf": SHORT})
+    files = wanted("huggingface://ns/tiny/m.gguf", hashlib.sha256(SHORT).hexdigest())
+    assert context(call(capsys, tmp_path, models=files, hub_url=hub_server.url)["models"]["m"]) == 2048
+    hub_server.close()
+    assert call(capsys, tmp_path, models=files, hub_url=hub_server.url)["models"]["m"]["cached"]
+
+
+def test_another_digest_than_the_one_that_was_built_is_asked_for(capsys, tmp_path, hub_server):
+    repository = hub_server.repository("ns/tiny", {"m.gguf": SHORT})
+    models.ensure_models("huggingface://ns/tiny/m.gguf", None, str(tmp_path / "store"), reach=Reach(None, hub_server.url))
+    repository.commit({"m.gguf": LONG})
+    files = wanted("huggingface://ns/tiny/m.gguf", hashlib.sha256(LONG).hexdigest())
+    assert context(call(capsys, tmp_path, models=files, hub_url=hub_server.url)["models"]["m"]) == 8192
+
+
+def test_the_parts_that_were_built_are_those_that_are_planned(capsys, tmp_path, hub_server):
+    repository = hub_server.repository("ns/tiny", {f"m-{number:05d}-of-00002.gguf": part(number, 2) for number in (1, 2)})
+    parts = [{"source": f"huggingface://ns/tiny/m-{number:05d}-of-00002.gguf"} for number in (1, 2)]
+    for entry in parts:
+        models.ensure_models(entry["source"], None, str(tmp_path / "store"), reach=Reach(None, hub_server.url))
+    models.ensure_models("huggingface://ns/tiny", None, str(tmp_path / "store"), reach=Reach(None, hub_server.url))
+    repository.commit({"README.md": b"all gone"})
+    hub_server.close()
+    asked = [{"key": "each", "files": parts}, {"key": "all", "files": [{"source": "huggingface://ns/tiny"}]}]
+    found = call(capsys, tmp_path, models=asked, hub_url=hub_server.url)["models"]
+    assert found["each"]["shape"] == found["all"]["shape"]
+    assert {weight.layer for weight in ModelShape.from_dict(found["all"]["shape"]).weights} == {0, 1}
+
+
+def test_what_a_hub_told_of_an_https_source(capsys, tmp_path):
+    """Written down by a build, which got the file by its address at the hub."""
+    digest = hashlib.sha256(SHORT).hexdigest()
+    (tmp_path / "m.gguf").write_bytes(SHORT)
+    models.ensure_models(str(tmp_path / "m.gguf"), None, str(tmp_path / "store"))
+    source = "https://huggingface.invalid/ns/tiny/resolve/main/m.gguf"
+    Store(str(tmp_path / "store")).remember_resolved(models.source_key(models.sources.parse(source)), source, Resolved("c" * 40, (("m.gguf", digest, 0),)))
+    assert context(call(capsys, tmp_path, models=wanted(source))["models"]["m"]) == 2048
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("DOCKER_CONFIG", "/nonexistent")
+    with FakeRegistry() as made:
+        yield made
+
+
+def push(registry, *layers):
+    entries = [
+        {"mediaType": f"application/vnd.cncf.model.weight.v1.{form}", **registry.put_blob("a/b", data), "annotations": {"org.cncf.model.filepath": path}}
+        for path, data, form in layers
+    ]
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", **registry.put_blob("a/b", b"{}")}
+    registry.put_manifest("a/b", "1", {"schemaVersion": 2, "config": config, "layers": entries})
+
+
+def packed(name, data):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as writer:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        writer.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["raw", "tar+gzip"])
+def test_the_artifact_that_was_built_is_the_one_that_is_planned(capsys, tmp_path, registry, form):
+    push(registry, ("m.gguf", SHORT if form == "raw" else packed("m.gguf", SHORT), form))
+    source = f"oci://{registry.host}/a/b:1"
+    models.ensure_models(source, None, str(tmp_path / "store"))
+    push(registry, ("m.gguf", LONG, "raw"))
+    asked = len(registry.requests)
+    assert context(call(capsys, tmp_path, models=wanted(source))["models"]["m"]) == 2048 and len(registry.requests) == asked
+
+
+def test_the_sha256_of_an_artifact_with_several_files(capsys, tmp_path, registry):
+    push(registry, *((f"m-{number:05d}-of-00002.gguf", part(number, 2), "raw") for number in (1, 2)))
+    source = f"oci://{registry.host}/a/b:1"
+    digest = models.sources.set_sha256({f"m-{number:05d}-of-00002.gguf": hashlib.sha256(part(number, 2)).hexdigest() for number in (1, 2)})
+    first = call(capsys, tmp_path, models=wanted(source, digest))["models"]["m"]
+    assert {weight.layer for weight in ModelShape.from_dict(first["shape"]).weights} == {0, 1}
+    models.ensure_models(source, digest, str(tmp_path / "store"))
+    asked = len(registry.requests)
+    assert call(capsys, tmp_path, models=wanted(source, digest))["models"]["m"]["shape"] == first["shape"] and len(registry.requests) == asked
 
 
 class FakeEngine:

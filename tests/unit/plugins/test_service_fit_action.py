@@ -114,11 +114,10 @@ def test_a_service_without_a_plan_stays_as_it_is():
 
 @pytest.mark.parametrize("config", ["- name: a\n  parameters: {model: m.gguf}\n", "name: a\nparameters: {model: m.gguf}\n"])
 def test_the_configuration_in_an_image_is_read(config):
-    service = {"image": "i:1", "settings": SETTINGS, "wish": {"auto": list(SETTINGS), "settings": SETTINGS}}
-    found = FILTERS["image_wish"](service, {"images": [{"env": {}}], "config": config})
-    assert found["paths"] == ["/models/m.gguf"]
+    found = FILTERS["image_wish"]({"images": [{"env": {}}], "config": config})
+    assert found["paths"] == ["/models/m.gguf"] and found["server"] == "localai"
     # What is no YAML is told by the release, with its position
-    assert FILTERS["image_wish"](service, {"images": [{"env": {}}], "config": "a: ["})["paths"] == []
+    assert FILTERS["image_wish"]({"images": [{"env": {}}], "config": "a: ["})["paths"] == []
 
 
 def test_errors_of_filters_are_sentences():
