@@ -209,6 +209,8 @@ class Proxy:
             try:
                 if hard:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    # The other way's thread may wait for it, and a socket that is waited for stays open
+                    end.shutdown(socket.SHUT_RD)
                     end.close()
                 else:
                     end.shutdown(socket.SHUT_RDWR)

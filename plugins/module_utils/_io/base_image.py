@@ -109,7 +109,8 @@ def registry_source(text: str, platform: str, registry: Registry, store: BlobSto
     )
 
 
-def layout_source(text: str, platform: str, pinned: str) -> ImageSource:
+def layout_source(text: str, platform: str, pinned: str, child: str = "") -> ImageSource:
+    """``child`` is the digest of an entry of an index, in place of its platform."""
     folder, name = image_base.split_layout(text)
     layout = Layout(os.path.expandvars(folder))
     if not layout.exists():
@@ -126,7 +127,8 @@ def layout_source(text: str, platform: str, pinned: str) -> ImageSource:
     full = entry.annotations.get("io.containerd.image.name", "")
     if oci.is_index(oci.parse_document(raw, where), media_type):
         index_digest = entry.digest
-        entry = oci.choose_platform(oci.parse_index(raw, media_type, where), platform, where)
+        index = oci.parse_index(raw, media_type, where)
+        entry = next((image for image in index.manifests if image.digest == child), None) or oci.choose_platform(index, platform, where)
         raw, media_type = layout.read(entry.digest), entry.media_type
     manifest = oci.parse_manifest(raw, media_type, where)
     try:
@@ -215,7 +217,7 @@ def scan_layer(pieces: Iterator[bytes], layer: Descriptor, ref: str) -> LayerFil
             for member in reader:
                 # tarfile remembers every entry, and some layers have a hundred thousand
                 reader.members = []  # type: ignore[attr-defined]
-                path = member.name.lstrip("./")
+                path = image_base.member_path(member.name)
                 gone = image_base.removed_path(path)
                 if gone:
                     removed.append(gone)

@@ -20,7 +20,7 @@ from ansible_collections.aikit.fleet.plugins.module_utils._io import image as im
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
 from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, progress, registry
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info, aikit_image_load
-from ansible_collections.aikit.fleet.tests.unit.fake_registry import LAYER, FakeRegistry, is_, once, sha256
+from ansible_collections.aikit.fleet.tests.unit.fake_registry import INDEX, LAYER, FakeRegistry, is_, once, sha256
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
 from ansible_collections.aikit.fleet.tests.unit.plugins import test_aikit_image as shared
 
@@ -460,6 +460,14 @@ def test_a_server_that_a_higher_layer_takes_away(server, run):
     assert "has no llama-server" in run(base=f"{server.host}/llama.cpp:server")["msg"]
 
 
+@pytest.mark.parametrize("name", [".wh.app", "./.wh.app", "/.wh.app", ".wh..wh..opq", "./.wh..wh..opq"])
+def test_a_whiteout_in_the_root_of_a_layer(server, run, name):
+    plain = [tar_of({"app/llama-server": PROGRAM, "app/llama.yaml": b"old"}), tar_of({name: b""})]
+    server.put_image("llama.cpp", "server", [packed(layer) for layer in plain], {}, media_type=f"{LAYER}+gzip", diff_ids=[sha256(layer) for layer in plain])
+    assert "has no llama-server" in run(base=f"{server.host}/llama.cpp:server")["msg"]
+    assert run(aikit_image_info, name=f"{server.host}/llama.cpp:server", registry=True, config_path="/app/llama.yaml")["config"] == ""
+
+
 def test_a_layer_with_other_bytes_is_refused(server, run):
     llama_image(server)
     top = manifest_of(server, "llama.cpp", "server")["layers"][-1]["digest"]
@@ -682,6 +690,35 @@ def test_info_from_a_registry_and_a_layout(server, run, folder, engine):
     assert run(aikit_image_info, oci_layout=str(folder / "layout"), name=name, config_path="/models")["msg"].startswith("/models of")
     assert "is no OCI layout" in run(aikit_image_info, oci_layout=str(folder))["msg"]
     assert run(aikit_image_info, registry=True)["failed"] and run(aikit_image_info, registry=True, name="x", oci_layout="/x")["failed"]
+
+
+def test_a_file_is_read_from_the_highest_layer_that_has_it_whatever_its_size(server, run):
+    layers = [tar_of({"config.yaml": b"old"}), tar_of({"config.yaml": b"new", "model": bytes(17 << 20)}), tar_of({"other": b""})]
+    server.put_image("fleet/tiny", "1", layers)
+    assert run(aikit_image_info, name=f"{server.host}/fleet/tiny:1", registry=True, config_path="/config.yaml")["config"] == "new"
+
+
+def test_info_of_an_index_without_platforms(server, run, folder):
+    first, second = (server.put_image("fleet/tiny", tag, [tar_of({"x": tag.encode()})], {"Labels": {"n": tag}}) for tag in ("one", "two"))
+    index = server.put_manifest("fleet/tiny", "1", {"schemaVersion": 2, "mediaType": INDEX, "manifests": [first, second]}, INDEX)
+    name = f"{server.host}/fleet/tiny:1"
+    found = run(aikit_image_info, name=name, registry=True)["images"]
+    assert [(image["ref"], image["digest"], image["index_digest"], image["labels"]["n"]) for image in found] == [
+        (name, first["digest"], index["digest"], "one"),
+        (name, second["digest"], index["digest"], "two"),
+    ]
+    # The same index in a layout
+    blobs = folder / "layout/blobs/sha256"
+    blobs.mkdir(parents=True)
+    for raw in (*server.blobs["fleet/tiny"].values(), *(raw for media_type, raw in server.manifests["fleet/tiny"].values())):
+        (blobs / hashlib.sha256(raw).hexdigest()).write_bytes(raw)
+    (folder / "layout/oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (folder / "layout/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [index]}))
+    kept = run(aikit_image_info, oci_layout=str(folder / "layout"))["images"]
+    assert [(image["digest"], image["index_digest"]) for image in kept] == [(image["digest"], index["digest"]) for image in (first, second)]
+    # A part that is lost is no image that is not there
+    del server.manifests["fleet/tiny"][second["digest"]]
+    assert "answered 404" in run(aikit_image_info, name=name, registry=True)["msg"]
 
 
 @pytest.mark.parametrize("start, length", [(0, 12), (0, 3), (2, 3), (3, 6), (4, 2), (5, 7), (9, 3), (11, 1), (0, 0)])
