@@ -141,7 +141,8 @@ options:
     description:
       - Path on the build host of a lock file. What is in it is taken, whatever its name stands for today, so that a build gives the same image again.
         What is new is written to it; what nobody asks for any more is named in RV(findings).
-      - It has the digests of bases, the versions of their packages, and the SHA-256 of every model file; with builder V(buildkit) the digest
+      - It has the digests of bases, the versions of their packages, the SHA-256 of every model file, and the commit or the manifest that its source
+        meant; with builder V(buildkit) the digest
         of the frontend, and the SHA-256 of the models that are known before the build. What the frontend itself fetches by a tag is not in it.
       - Where an input is not what the lock file says, and cannot be had any more, the build fails and names it.
     type: path

@@ -127,7 +127,10 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     context = request.context or request.parsed.get("directory") or ""
     tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {}, request.hub_url)
     reach = Reach(hub_url=request.hub_url, registry=request.registry_settings)
-    found = find_models(_pin_models(aikitfile, pins), context, request.store, tokens, cache, check_mode, reach, request.require_sha256)
+    pinned, revisions = _pin_models(aikitfile, pins)
+    found = find_models(
+        pinned, context, request.store, tokens, cache, check_mode, reach, request.require_sha256, revisions, request.lock_update
+    )
     findings = (*findings, *found.findings)
     fetched = (*maker.actions, *found.actions)
     if maker.absent or found.absent:
@@ -211,13 +214,21 @@ class LlamaCppMaker(Maker):
         }
 
 
-def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> aikitfiles.Aikitfile:
-    """The models with the sha256 that the lock has, where the aikitfile names none: what comes must be the same again."""
-    pinned = tuple(
-        replace(model, sha256=lock.model(model.name, model.source) or None) if "://" in model.source and not model.sha256 else model
-        for model in aikitfile.models
-    )
-    return replace(aikitfile, models=pinned)
+def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> tuple[aikitfiles.Aikitfile, dict[str, str]]:
+    """The models with the sha256 that the lock has, where the aikitfile names none: what comes must be the same again.
+
+    And the revisions of their sources, by name; not where the aikitfile asks for another file by now.
+    """
+    pinned = []
+    revisions = {}
+    for model in aikitfile.models:
+        if "://" in model.source:
+            locked = lock.model(model.name, model.source)
+            if not model.sha256 or model.sha256 == locked:
+                revisions[model.name] = lock.revision(model.name, model.source)
+            model = replace(model, sha256=model.sha256 or locked or None)
+        pinned.append(model)
+    return replace(aikitfile, models=tuple(pinned)), revisions
 
 
 def _assemble(maker: Maker, name: str, found: FoundModels, cache: files.DigestCache) -> images.Release:
@@ -243,7 +254,7 @@ def _read_lock(path: Optional[str]) -> Lock:
 
 
 def _lock_content(whole: images.Release, aikitfile: aikitfiles.Aikitfile, maker: Maker, found: FoundModels) -> dict[str, Any]:
-    models = locks.model_entries(found.models, {model.name: model.source for model in aikitfile.models})
+    models = locks.model_entries(found.models, {model.name: model.source for model in aikitfile.models}, found.revisions)
     return locks.document(whole.name, whole.digest, aikitfile.sha256, maker.locked_bases(whole), models, maker.locked_images)
 
 

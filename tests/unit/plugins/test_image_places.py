@@ -20,7 +20,7 @@ from ansible_collections.aikit.fleet.plugins.module_utils._io import image as im
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
 from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, progress, registry
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info, aikit_image_load
-from ansible_collections.aikit.fleet.tests.unit.fake_registry import INDEX, LAYER, FakeRegistry, is_, once, sha256
+from ansible_collections.aikit.fleet.tests.unit.fake_registry import INDEX, LAYER, MANIFEST, FakeRegistry, is_, once, sha256
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
 from ansible_collections.aikit.fleet.tests.unit.plugins import test_aikit_image as shared
 
@@ -600,6 +600,63 @@ def test_an_input_that_is_not_what_the_lock_says(folder, run):
     (folder / "base.tar.json").write_text(json.dumps({**description, "sha256": hashlib.sha256(raw).hexdigest(), "size_bytes": len(raw)}))
     failed = run(lock=str(path))
     assert "base of linux/amd64" in failed["msg"] and "llama.cpp-tools 0.7.0-1 → 0.8.0-1" in failed["msg"]
+
+
+def oci_model(server, tag, files):
+    """An artifact as oras pushes it."""
+    titled = [{"mediaType": LAYER, **server.put_blob("models/tiny", data), "annotations": {"org.opencontainers.image.title": name}} for name, data in files.items()]
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", **server.put_blob("models/tiny", b"{}")}
+    return server.put_manifest("models/tiny", tag, {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": titled})["digest"]
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one file", "several files"])
+def test_a_lock_holds_the_tag_of_a_model_to_its_manifest(server, run, folder, several):
+    old = {"tiny.gguf": gguf_bytes(), **({"README.md": b"old"} if several else {})}
+    new = {"tiny.gguf": gguf_bytes(fill=1), **({"README.md": b"new"} if several else {})}
+    first = oci_model(server, "1", old)
+    path, source = folder / "lock.json", f"oci://{server.host}/models/tiny:1"
+    options = {"lock": str(path), "load": [], "oci_layout": str(folder / "layout"), "parsed": shared.aikitfile(("tiny", source))}
+    built = run(**options)
+    assert [(entry["source"], entry["revision"]) for entry in json.loads(path.read_text())["models"]] == [(source, first)] * len(old)
+    count = len(server.requests)
+    assert not run(**options)["changed"] and len(server.requests) == count, "a second run asks nobody"
+    second = oci_model(server, "1", new)
+    # A builder that has never seen the model
+    fresh = {**options, "store": str(folder / "other"), "oci_layout": str(folder / "again")}
+    again = run(**fresh)
+    assert again["image"]["digest"] == built["image"]["digest"] and json.loads(path.read_text())["models"][0]["revision"] == first
+    assert not run(**fresh)["changed"]
+    # And the one that took the old one for the tag
+    moved = run(**options, lock_update=True)
+    assert moved["image"]["digest"] != built["image"]["digest"] and json.loads(path.read_text())["models"][0]["revision"] == second
+    assert not run(**options)["changed"] and not run(**options, lock_update=True)["changed"]
+
+
+@pytest.mark.parametrize("path", ["", "/main/tiny.gguf"], ids=["a repository", "a file"])
+def test_a_lock_holds_the_branch_of_a_model_to_its_commit(hub_server, run, folder, path):
+    repository = hub_server.repository("ns/tiny", {"tiny.gguf": gguf_bytes(), "README.md": b"old"})
+    first = repository.branches["main"]
+    source = f"huggingface://ns/tiny{path}"
+    options = {"lock": str(folder / "lock.json"), "load": [], "hub_url": hub_server.url, "parsed": shared.aikitfile(("tiny", source))}
+    built = run(**options, oci_layout=str(folder / "layout"))
+    assert {entry["revision"] for entry in json.loads((folder / "lock.json").read_text())["models"]} == {first}
+    repository.commit({"tiny.gguf": gguf_bytes(fill=1), "README.md": b"new"})
+    fresh = {**options, "store": str(folder / "other"), "oci_layout": str(folder / "again")}
+    again = run(**fresh)
+    assert again["image"]["digest"] == built["image"]["digest"]
+    assert not run(**fresh)["changed"]
+
+
+def test_a_model_that_the_aikitfile_names_anew_is_not_held_by_the_lock(server, run, folder):
+    oci_model(server, "1", {"tiny.gguf": gguf_bytes()})
+    path, source = folder / "lock.json", f"oci://{server.host}/models/tiny:1"
+    options = {"lock": str(path), "load": [], "oci_layout": str(folder / "layout")}
+    run(**options, parsed=shared.aikitfile(("tiny", source)))
+    oci_model(server, "1", {"tiny.gguf": gguf_bytes(fill=1)})
+    parsed = shared.aikitfile(("tiny", source, hashlib.sha256(gguf_bytes(fill=1)).hexdigest()))
+    failed = run(**options, parsed=parsed)
+    assert "does not fit what is there now" in failed["msg"] and "lock_update" in failed["hint"]
+    assert run(**options, parsed=parsed, lock_update=True)["changed"]
 
 
 def test_stale_entries_are_named(folder, run):
