@@ -539,7 +539,7 @@ signatures:
           digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
           by: https://github.com/kaito-project/aikit/.github/workflows/release-base.yaml@refs/heads/main
     skipped:
-      description: What was taken without a signature, and the reason.
+      description: What was taken without a signature, and the reason; also bases that are no images of a registry, and models of one.
       type: list
       elements: dict
       sample:
@@ -549,6 +549,7 @@ signatures:
     signed:
       description:
         - The signature that O(sign_key) asks for. C(changed) is whether it was made, or would be. Empty without O(sign_key).
+        - Nobody can tell in check mode while cosign is not on the build host: then it would be made.
       type: dict
       sample:
         ref: registry.example:5000/gemma:1

@@ -128,9 +128,10 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {}, request.hub_url)
     reach = Reach(hub_url=request.hub_url, registry=request.registry_settings)
     pinned, revisions = _pin_models(aikitfile, pins)
-    found = find_models(
-        pinned, context, request.store, tokens, cache, check_mode, reach, request.require_sha256, revisions, request.lock_update
-    )
+    found = find_models(pinned, context, request.store, tokens, cache, check_mode, reach, request.require_sha256, revisions, request.lock_update)
+    for model in aikitfile.models:
+        if model.source.startswith(f"{model_source.OCI}://"):
+            signatures.skip(model.source, found.revisions.get(model.name, ""), "it is a model, and signatures are asked for on images; it is taken by its digest")
     findings = (*findings, *found.findings)
     fetched = (*maker.actions, *found.actions)
     if maker.absent or found.absent:
@@ -139,22 +140,27 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     content = _lock_content(whole, aikitfile, maker, found) if request.lock else {}
     remarks = (*maker.findings, *(locks.check(lock, content, request.lock_update) if content else ()))
     outputs = Outputs(whole, request.places, cache, registry, store, open_engine)
-    plan = _with_lock(outputs.plan(), request.lock or "", lock, content)
-    pushed = request.push and not any(action.verb == "push" for action in plan.actions)
-    plan = replace(plan, actions=(*plan.actions, *signatures.plan(name, whole.digest, pushed)))
-    reused = outputs.reused
-    sent = written = 0
-    if not check_mode:
-        sent, written = outputs.apply()
-        reused &= outputs.reused
-        signatures.apply(name, whole.digest)
-        if any(action.verb == "lock" for action in plan.actions):
-            files.write_atomic(str(request.lock), locks.render(content), keep=True)
+    told = [finding.as_dict() for finding in (*findings, *remarks, *outputs.findings())]
+    try:
+        plan = _with_lock(outputs.plan(), request.lock or "", lock, content)
+        pushed = request.push and not any(action.verb == "push" for action in plan.actions)
+        plan = replace(plan, actions=(*plan.actions, *signatures.plan(name, whole.digest, pushed)))
+        reused = outputs.reused
+        sent = written = 0
+        if not check_mode:
+            sent, written = outputs.apply()
+            reused &= outputs.reused
+            signatures.apply(name, whole.digest)
+            if any(action.verb == "lock" for action in plan.actions):
+                files.write_atomic(str(request.lock), locks.render(content), keep=True)
+    except AikitError as exc:
+        # One of them may say why: a layer that is larger than the registry takes
+        raise exc.also(findings=told) from None
     registry.close()
     return report(
         replace(plan, actions=(*fetched, *plan.actions)),
         image={**images.result(whole, reused, found.models), **maker.result},
-        findings=[finding.as_dict() for finding in (*findings, *remarks, *outputs.findings())],
+        findings=told,
         bytes_sent=sent,
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
@@ -187,7 +193,7 @@ class LlamaCppMaker(Maker):
         self.sources = image_base.split_bases(request.base, request.platforms)
         hint = image_base.parse_hint(request.base_server)
         self.bases: dict[str, FoundBase] = {
-            platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text), signatures.verify)
+            platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text), signatures.verify, signatures.skip)
             for platform, text in self.sources.items()
         }
         if len(self.bases) > 1 and not all(platform.startswith("linux/") for platform in self.bases):

@@ -14,11 +14,15 @@ import os
 import tarfile
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base, tar
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
+from ansible_collections.aikit.fleet.plugins.module_utils._core.lock import Lock
 from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
-from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, progress, registry
+from ansible_collections.aikit.fleet.plugins.module_utils._io import localai_image, outputs, progress, registry
+from ansible_collections.aikit.fleet.plugins.module_utils._io.blob_store import BlobStore
+from ansible_collections.aikit.fleet.plugins.module_utils._io.files import DigestCache
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info, aikit_image_load
 from ansible_collections.aikit.fleet.tests.unit.fake_registry import INDEX, LAYER, MANIFEST, FakeRegistry, is_, once, sha256
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
@@ -197,6 +201,18 @@ def test_layers_that_are_too_large_are_remarked(folder, run, monkeypatch):
     assert finding["level"] == "warning" and "A registry takes 1000 at most" in finding["message"] and "llama-gguf-split" in finding["hint"]
 
 
+def test_a_layer_that_is_too_large_is_remarked_when_the_registry_refuses_it(folder, run, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
+    monkeypatch.setattr(outputs.rules.data_registry, "LIMITS", (outputs.rules.data_registry.Limit("127.0.0.1:[0-9]+", "A strict one", 1000, "x"),))
+    with FakeRegistry() as server:
+        server.faults.append(once(is_("PUT", "/uploads/"), lambda handler: handler.refuse(413, "TOOLARGE"), 99))
+        failed = run(name=f"{server.host}/fleet/tiny:1", push=True)
+    assert failed["failed"] and "answered 413" in failed["msg"]
+    assert any(finding["path"] == "push" and "A strict one takes 1000 at most" in finding["message"] for finding in failed["findings"])
+    assert any("A strict one takes 1000 at most" in warning for warning in warnings)
+
+
 def test_every_part_of_a_split_model_is_a_layer(folder, run, server):
     done = run(name=f"{server.host}/fleet/split:1", push=True, parsed=shared.split(folder, 1, 2))
     assert [layer["role"] for layer in done["image"]["layers"]] == ["base", "model", "model", "config"]
@@ -320,15 +336,44 @@ def test_everything_in_one_run(folder, engine, run, server):
     assert not run(name=name, **places)["changed"]
 
 
-def test_every_place_tells_how_far_it_is(folder, engine, run, server, monkeypatch):
-    stages = {}
+@pytest.fixture
+def stages(monkeypatch):
+    """What was done of how much, by the name of the stage; of several with one name, in the last one."""
+    found = {}
 
     class Recorded(progress.Stage):
         def __exit__(self, *words):
             super().__exit__(*words)
-            stages[self.name] = (self.done, self.total)
+            found[self.name] = (self.done, self.total)
 
     monkeypatch.setattr(progress, "Stage", Recorded)
+    return found
+
+
+def test_an_image_that_is_looked_into_tells_how_far_it_is(run, server, stages):
+    llama_image(server)
+    run(base=f"{server.host}/llama.cpp:server", load=[], name=f"{server.host}/fleet/tiny:1", push=True)
+    sizes = [layer["size"] for layer in manifest_of(server, "llama.cpp", "server")["layers"]]
+    # From the top down to the libraries
+    assert stages["look into llama.cpp:server"] == (sizes[1], sizes[1])
+
+
+def test_a_backend_tells_how_far_it_is(folder, server, stages):
+    layers = [packed(tar_of({"bin/run": os.urandom(3 << 20)})), packed(tar_of({"lib/x.so": os.urandom(100)}))]
+    server.put_image("local-ai-backends", "cpu", layers, media_type=f"{LAYER}+gzip")
+    ref = f"{server.host}/local-ai-backends:cpu"
+    client = registry.Registry(registry.RegistrySettings())
+    preparation = localai_image.Preparation(client, BlobStore(str(folder / "blobs")), DigestCache(str(folder / "digests")), Lock(), None, False)
+    (folder / "blobs/backends").mkdir(parents=True)
+    made = preparation._rewrite(client.manifest(ref), ref, "backends/cpu", [], str(folder / "blobs/backends/x.tar"), {})
+    size = sum(map(len, layers))
+    assert made.size > 3 << 20 and stages["fetch local-ai-backends:cpu"] == (len(layers[1]), len(layers[1]))
+    for name in ("look into local-ai-backends:cpu", "repack local-ai-backends:cpu"):
+        done, total = stages[name]
+        assert total == size and 0.9 * size < done <= size
+
+
+def test_every_place_tells_how_far_it_is(folder, engine, run, server, stages):
     name = f"{server.host}/fleet/tiny:1"
     image = run(name=name, load=["docker"], archive=str(folder / "out.tar"), oci_layout=str(folder / "layout"), push=True)["image"]
     # All of it is counted, and each stage comes to its end
@@ -490,6 +535,34 @@ def test_docker_types_become_those_of_oci(server, run):
     server.put_manifest("d", "1", document, kind)
     run(base=f"{server.host}/d:1", name=f"{server.host}/fleet/tiny:1", push=True)
     assert {layer["mediaType"] for layer in manifest_of(server, "fleet/tiny", "1")["layers"]} == {LAYER, f"{LAYER}+gzip"}
+
+
+@pytest.mark.parametrize("verify", [None, {"mode": "none"}, {"mode": "key", "key": "/k.pub"}], ids=["auto", "none", "key"])
+def test_what_can_have_no_signature_is_named(server, run, folder, verify):
+    options = {"load": [], "oci_layout": str(folder / "out"), **({"verify": verify} if verify else {})}
+    (skipped,) = run(**options)["signatures"]["skipped"]
+    assert skipped["ref"] == str(folder / "base.tar") and skipped["digest"] == f"sha256:{hashlib.sha256((folder / 'base.tar').read_bytes()).hexdigest()}"
+    assert skipped["reason"].startswith("it is a file on the build host")
+    run(name="localhost/base:1", load=[], oci_layout=str(folder / "layout"))
+    manifest, source = oci_model(server, "1", {"tiny.gguf": gguf_bytes()}), f"oci://{server.host}/models/tiny:1"
+    told = run(**options, base=f"oci:{folder / 'layout'}", parsed=shared.aikitfile(("tiny", source)))["signatures"]["skipped"]
+    assert [(entry["ref"], entry["reason"].partition(",")[0]) for entry in told] == [
+        (f"oci:{folder / 'layout'}", "it is in an OCI layout on the build host"),
+        (source, "it is a model"),
+    ]
+    assert told[1]["digest"] == manifest
+
+
+def test_signing_without_cosign(server, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    options = {"name": f"{server.host}/fleet/tiny:1", "push": True, "load": [], "sign_key": "/etc/fleet.key"}
+    told = run(check_mode=True, **options)
+    assert told["actions"] == [f"push {options['name']}", f"sign {options['name']} (key /etc/fleet.key)"] and told["signatures"]["signed"]["changed"]
+    run(**{**options, "sign_key": None})
+    assert run(check_mode=True, **options)["actions"] == [f"sign {options['name']} (key /etc/fleet.key)"]
+    failed = run(**options)
+    assert "sign_key: /etc/fleet.key: cosign is not on the build host" in failed["msg"]
+    assert failed["hint"].endswith("or leave sign_key out.") and "verify" not in failed["hint"]
 
 
 def test_a_base_that_is_nothing(run):
