@@ -549,7 +549,7 @@ signatures:
     signed:
       description:
         - The signature that O(sign_key) asks for. C(changed) is whether it was made, or would be. Empty without O(sign_key).
-        - Nobody can tell in check mode while cosign is not on the build host: then it would be made.
+        - While cosign is not on the build host, check mode cannot tell, and says that it would be made.
       type: dict
       sample:
         ref: registry.example:5000/gemma:1
