@@ -77,6 +77,7 @@ def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: A
         with _progress(module):
             result = work(module)
     except AikitError as exc:
+        warn(module, exc.data.get("findings", ()))
         module.fail_json(msg=str(exc), hint=exc.hint, **exc.data)
     except OSError as exc:
         module.fail_json(

@@ -141,7 +141,8 @@ options:
     description:
       - Path on the build host of a lock file. What is in it is taken, whatever its name stands for today, so that a build gives the same image again.
         What is new is written to it; what nobody asks for any more is named in RV(findings).
-      - It has the digests of bases, the versions of their packages, and the SHA-256 of every model file; with builder V(buildkit) the digest
+      - It has the digests of bases, the versions of their packages, the SHA-256 of every model file, and the commit or the manifest that its source
+        meant; with builder V(buildkit) the digest
         of the frontend, and the SHA-256 of the models that are known before the build. What the frontend itself fetches by a tag is not in it.
       - Where an input is not what the lock file says, and cannot be had any more, the build fails and names it.
     type: path
@@ -539,7 +540,7 @@ signatures:
           digest: sha256:5a1f0c5ad2bd0d2b4d1c2a7c5a0f2f3f6b7d8e9fa0b1c2d3e4f5061728394a5b
           by: https://github.com/kaito-project/aikit/.github/workflows/release-base.yaml@refs/heads/main
     skipped:
-      description: What was taken without a signature, and the reason.
+      description: What was taken without a signature, and the reason; also bases that are no images of a registry, and models of one.
       type: list
       elements: dict
       sample:
@@ -549,6 +550,7 @@ signatures:
     signed:
       description:
         - The signature that O(sign_key) asks for. C(changed) is whether it was made, or would be. Empty without O(sign_key).
+        - While cosign is not on the build host, check mode cannot tell, and says that it would be made.
       type: dict
       sample:
         ref: registry.example:5000/gemma:1

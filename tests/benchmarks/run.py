@@ -71,19 +71,24 @@ def measured(argv: list[str], cwd: Path | None = None) -> dict[str, float]:
 
 
 def builder_peak(request: dict[str, object]) -> int:
-    """Peak memory in bytes of one process that runs the builder, without Ansible around it.
+    """Peak memory in bytes of one process that runs the builder, with what a module has of Ansible, and without what tests load.
 
     From /proc, because the kernel's ru_maxrss starts with what the parent had.
     """
-    code = (
-        "import sys, json, re; sys.path.insert(0, sys.argv[1]); import conftest\n"
-        "from ansible_collections.aikit.fleet.plugins.module_utils._io.build import Request, build\n"
-        "from ansible_collections.aikit.fleet.plugins.plugin_utils.yaml_source import from_file\n"
-        "request = json.loads(sys.argv[2]); request['parsed'] = from_file(request.pop('src'))\n"
-        "build(Request(**request), False); print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1)) * 1024)"
+    begin = "import json, re, sys; sys.path.insert(0, sys.argv[1])\nfrom ansible_collections.aikit.fleet.plugins"
+
+    def run(code: str, argument: str) -> str:
+        words = [sys.executable, "-c", f"{begin}.{code}", str(support.ROOT / ".venv/collections"), argument]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    # The controller's side, which is another process
+    parsed = json.loads(run("plugin_utils.yaml_source import from_file\nprint(json.dumps(from_file(sys.argv[2])))", str(request.pop("src"))))
+    told = run(
+        "module_utils._io.build import Request, build\nimport ansible.module_utils.basic\nbuild(Request(**json.loads(sys.argv[2])), False)\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1)) * 1024)",
+        json.dumps({**request, "parsed": parsed}),
     )
-    done = subprocess.run([sys.executable, "-c", code, str(support.ROOT / "tests"), json.dumps(request)], capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
+    return int(told.split()[-1])
 
 
 def big_model(path: Path, size: int) -> None:
@@ -139,8 +144,8 @@ def build(runs: int, size: int) -> None:
             docker("rmi", "--force", f"localhost/aikit-benchmark/{image}", check=False)
         show(rows, "docker build", size)
         shutil.rmtree(folder / "digests", ignore_errors=True)
-        options = ("platforms", "archive_omit")
-        request = {**arguments, "context": str(folder), "aikit_version": "0.21.0", "archive": None, "token": None, **{key: [] for key in options}}
+        unset = {**dict.fromkeys(("archive", "localai", "token", "tokens")), "platforms": [], "archive_omit": []}
+        request = {**arguments, **unset, "context": str(folder), "aikit_version": "0.21.0"}
         print(f"\nThe builder's own peak memory: {builder_peak(request) / 2**20:.0f} MiB")
         docker("rmi", "--force", "localhost/aikit-benchmark/direct:1", check=False)
 

@@ -21,7 +21,9 @@ from .errors import AikitError
 NONE = "none"
 KEY = "key"
 AUTO = "auto"
-MISSING_HINT = "Install cosign on the build host (Debian 13: apt install cosign), or take images unverified with verify: {mode: none}."
+INSTALL = "Install cosign on the build host (Debian 13: apt install cosign)"
+MISSING_HINT = f"{INSTALL}, or take images unverified with verify: {{mode: none}}."
+SIGN_HINT = f"{INSTALL}, or leave sign_key out."
 OPT_OUT = "verify: {mode: none} takes it as it is."
 
 # cosign's own exit codes
@@ -142,12 +144,13 @@ def public_key_command(key: str) -> list[str]:
     return ["cosign", "public-key", f"--key={key}"]
 
 
-def check_features(verify_help: str, sign_help: str) -> bool:
+def check_features(verify_help: str, sign_help: str, signing: bool = False) -> bool:
     """Refuse a cosign that is too old; whether it has to be told the form of signatures."""
     lacking = [option for option in data_cosign.NEEDED_OPTIONS if option not in verify_help]
     if lacking:
         raise AikitError(
-            f"cosign on the build host is older than {data_cosign.OLDEST}: cosign verify has no {', '.join(lacking)}.", "Install a newer one. " + OPT_OUT
+            f"cosign on the build host is older than {data_cosign.OLDEST}: cosign verify has no {', '.join(lacking)}.",
+            "Install a newer one" + (", or leave sign_key out." if signing else f". {OPT_OUT}"),
         )
     return data_cosign.NEW_FORM_OPTION in sign_help
 
@@ -199,16 +202,19 @@ def refusal(wanted: Demand, digest: str, status: int, text: str, reads_bundles: 
     return trouble(f"verify: {ref}", status, text)
 
 
-def trouble(what: str, status: int, text: str) -> AikitError:
-    """cosign failed before it could say anything about a signature."""
+def trouble(what: str, status: int, text: str, signing: bool = False) -> AikitError:
+    """cosign failed before it could say anything about a signature, or make one."""
     said = last_error(text)
     if status == 127:
-        return AikitError(f"{what}: cosign is not on the build host.", MISSING_HINT)
+        return AikitError(f"{what}: cosign is not on the build host.", SIGN_HINT if signing else MISSING_HINT)
     if "decryption failed" in text:
         return AikitError(f"{what}: the password does not open the key.", "Set sign_password to the key's password.")
     if "loading public key" in text or re.search(r"open [^:]+: no such file", text):
         return AikitError(f"{what}: the key cannot be read: {said}", "Give the path of a key on the build host.")
     if _SIGSTORE.search(text) and _NETWORK.search(text):
+        if signing:
+            hint = "The public log is at rekor.sigstore.dev: allow it, or leave sign_tlog out."
+            return AikitError(f"{what}: sigstore's log cannot be reached: {said}", hint)
         return AikitError(
             f"{what}: sigstore's keys and log cannot be reached: {said}",
             "Keyless signatures need tuf-repo-cdn.sigstore.dev (and rekor.sigstore.dev for some): allow them, or take a mirror's own key with "
@@ -216,7 +222,7 @@ def trouble(what: str, status: int, text: str) -> AikitError:
         )
     if _DENIED.search(text):
         return AikitError(f"{what}: the registry refuses: {said}", "Log in there (docker login), or set registry_logins or registry_auth_file.")
-    return AikitError(f"{what}: cosign failed ({status}): {said}", "Run it by hand to see more: cosign verify --verbose.")
+    return AikitError(f"{what}: cosign failed ({status}): {said}", f"Run it by hand to see more: cosign {'sign' if signing else 'verify'} --verbose.")
 
 
 def last_error(text: str) -> str:

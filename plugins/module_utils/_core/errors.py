@@ -24,6 +24,10 @@ class AikitError(Exception):
         self.hint = hint
         self.data: Mapping[str, Any] = data
 
+    def also(self, **data: Any) -> "AikitError":
+        """The same with further result keys; what is there already stays."""
+        return AikitError(self.message, self.hint, **{**data, **self.data})
+
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
 

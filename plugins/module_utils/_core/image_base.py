@@ -149,6 +149,11 @@ def texts(piece: bytes) -> set[str]:
     return {found.decode("ascii") for found in _TEXT.findall(piece)}
 
 
+def member_path(name: str) -> str:
+    """The path of a member of a layer, without a slash at its beginning."""
+    return posixpath.normpath(f"/{name}").lstrip("/")
+
+
 def removed_path(path: str) -> str:
     """What a whiteout takes away: a path, or a folder's content (with a slash at the end); empty for any other file."""
     folder, name = posixpath.split(path)
@@ -157,14 +162,18 @@ def removed_path(path: str) -> str:
     return posixpath.join(folder, name[4:]) if name.startswith(".wh.") else ""
 
 
+def hides(removed: str, path: str) -> bool:
+    """Whether what :func:`removed_path` told takes ``path`` of a lower layer away. A slash alone is all of it."""
+    return removed in ("/", path) or path.startswith(removed if removed.endswith("/") else f"{removed}/")
+
+
 def merge(layers: Sequence[LayerFiles]) -> LayerFiles:
     """The telling files of an image, from its layers, the top first."""
     files: dict[str, tuple[str, ...]] = {}
     hidden: list[str] = []
     for layer in layers:
         for path in layer.files:
-            gone = any(path == other or path.startswith(other if other.endswith("/") else f"{other}/") for other in hidden)
-            if path not in files and not gone:
+            if path not in files and not any(hides(removed, path) for removed in hidden):
                 files[path] = layer.texts.get(path, ())
         hidden += layer.removed
     return LayerFiles(tuple(sorted(files)), (), {path: words for path, words in files.items() if words})

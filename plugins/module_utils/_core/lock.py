@@ -50,6 +50,11 @@ class Lock:
         found = [entry for entry in self.models() if entry.get("name") == name and entry.get("source") == source]
         return str(found[0].get("sha256") or "") if len(found) == 1 else ""
 
+    def revision(self, name: str, source: str) -> str:
+        """The commit or the manifest that the source of a model stood for."""
+        found = [str(entry.get("revision") or "") for entry in self.models() if entry.get("name") == name and entry.get("source") == source]
+        return found[0] if found else ""
+
     def models(self) -> list[Mapping[str, Any]]:
         entries = self.document.get("models")
         return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
@@ -79,10 +84,17 @@ def base_entry(source: str, base: Any, resolved: str) -> dict[str, Any]:
     return entry
 
 
-def model_entries(models: Iterable[ModelFile], sources: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What is locked of the models; ``sources`` has the source of each by its name."""
+def model_entries(models: Iterable[ModelFile], sources: Mapping[str, str], revisions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What is locked of the files of the models; ``sources`` has the source of each model by its name, ``revisions`` what a branch or a tag in it meant."""
     return [
-        {"name": model.name, "source": sources.get(model.name, ""), "file": model.image_path, "sha256": model.sha256, "size_bytes": model.size_bytes}
+        {
+            "name": model.name,
+            "source": sources.get(model.name, ""),
+            "file": model.image_path,
+            "sha256": model.sha256,
+            "size_bytes": model.size_bytes,
+            **({"revision": revisions[model.name]} if revisions.get(model.name) else {}),
+        }
         for model in models
     ]
 

@@ -86,7 +86,13 @@ class Index:
     @property
     def platforms(self) -> tuple[str, ...]:
         """The platforms that there are images for."""
-        return tuple(entry.platform for entry in self.manifests if entry.platform and not entry.platform.startswith("unknown/"))
+        return tuple(entry.platform for entry in self.images if entry.platform)
+
+    @property
+    def images(self) -> tuple[Descriptor, ...]:
+        """The entries that are images: those with a platform; all, where none has one. Attestations are for an unknown one."""
+        known = tuple(entry for entry in self.manifests if not entry.platform.startswith("unknown/"))
+        return tuple(entry for entry in known if entry.platform) or known
 
 
 def sha256(data: bytes) -> str:

@@ -36,6 +36,11 @@ def complete(text: str, digest_allowed: bool = False) -> str:
     return text if found.group("digest") else ":".join(split_tag(text))
 
 
+def short_name(ref: str) -> str:
+    """The last part of a name with its tag, which holds no address: for people."""
+    return ref.partition("@")[0].rpartition("/")[2]
+
+
 def split_tag(text: str) -> tuple[str, str]:
     """``registry:5000/a/b:1`` → (``registry:5000/a/b``, ``1``); without a tag: ``latest``."""
     name, colon, tag = text.rpartition(":")

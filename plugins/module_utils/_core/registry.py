@@ -28,6 +28,8 @@ DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 MAX_ATTEMPTS = 5
 MAX_WAIT_SECONDS = 120.0
 RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
+# What registries answer to a chunk where they take a blob only whole: GitHub's says 416, and that the body is too large
+NO_CHUNKS_STATUS = (400, 404, 405, 410, 413, 416, 501)
 REDIRECT_STATUS = (301, 302, 303, 307, 308)
 # Below this a blob is sent in one request
 MONOLITHIC_BYTES = 16 * 1024 * 1024
@@ -412,10 +414,15 @@ def error_text(raw: bytes) -> str:
     return re.sub(r"[^\x20-\x7e\xa0-\uffff]+", " ", text)[:400].strip()
 
 
+def answer_text(host: str, status: int, body: bytes) -> str:
+    """What a registry answered, as a clause for people."""
+    said = error_text(body)
+    return f"{host} answered {status}{f' ({said})' if said else ''}"
+
+
 def refusal(what: str, host: str, status: int, body: bytes, logged_in: bool, push: bool) -> AikitError:
     """What to tell people about a status that another attempt will not mend. ``what`` is a noun phrase."""
-    said = error_text(body)
-    answer = f"{host} answered {status}{f' ({said})' if said else ''}"
+    answer = answer_text(host, status, body)
     login = f"Log in with docker login {host} or podman login {host} on this machine, or name a login file with registry_auth_file."
     if status == 401:
         hint = f"The login of {host} was not accepted: is it still valid? {login}" if logged_in else login
@@ -435,6 +442,11 @@ def refusal(what: str, host: str, status: int, body: bytes, logged_in: bool, pus
     else:
         hint = "See the registry's log."
     return AikitError(f"{what}: {answer}.", hint, http_status=status)
+
+
+def takes_no_chunks(host: str) -> bool:
+    """Whether a registry is known to take a blob in one request only."""
+    return any(re.fullmatch(entry.host, host) for entry in data_registry.CHUNKLESS)
 
 
 def layer_findings(host: str, layers: Iterable[tuple[str, int]]) -> tuple[Finding, ...]:

@@ -20,7 +20,7 @@ from .._core.base import Base
 from .._core.errors import AikitError
 from .._core.image_base import ImageBase, LayerFiles, ServerHint
 from .._core.oci import Descriptor
-from . import files
+from . import files, progress
 from .blob_store import BlobStore
 from .image import read_base
 from .oci_layout import Layout
@@ -64,11 +64,13 @@ def find_base(
     cache: files.DigestCache,
     pinned: str = "",
     verify: Callable[[str, str], None] = lambda ref, digest: None,
+    skip: Callable[[str, str, str], None] = lambda ref, digest, reason: None,
 ) -> FoundBase:
     """The base that ``text`` names, for ``platform`` (empty: the only one that there is).
 
     ``pinned`` is the digest that a lock has for it: then that is read, whatever the name means today.
-    ``verify`` is called with the name and the digest of an image in a registry, before its layers are read.
+    ``verify`` is called with the name and the digest of an image in a registry, before its layers are read; ``skip`` with those
+    of a base that can have no signature, and why.
     """
     kind = image_base.kind(text)
     path = os.path.expanduser(os.path.expandvars(text))
@@ -82,9 +84,11 @@ def find_base(
                 f"platforms: {platform} asked for, but the base is linux/{found.architecture}.",
                 "Build a base with llama_cpp_base_architecture set to it, and give base as a mapping of platforms.",
             )
+        skip(path, f"sha256:{found.sha256}", "it is a file on the build host, and has the SHA-256 that its description says")
         return FoundBase(found, path, resolved=f"sha256:{found.sha256}")
     if kind == "layout":
         source = layout_source(text, platform, pinned)
+        skip(text, source.index_digest or source.digest, "it is in an OCI layout on the build host, where no signatures are looked for")
     elif not reference.complete(text.partition("@")[0]):
         raise AikitError(f"base: {text} is neither a file, nor a layout, nor the name of an image.", "Build a base with role llama_cpp_base, or name an image.")
     else:
@@ -110,7 +114,8 @@ def registry_source(text: str, platform: str, registry: Registry, store: BlobSto
     )
 
 
-def layout_source(text: str, platform: str, pinned: str) -> ImageSource:
+def layout_source(text: str, platform: str, pinned: str, child: str = "") -> ImageSource:
+    """``child`` is the digest of an entry of an index, in place of its platform."""
     folder, name = image_base.split_layout(text)
     layout = Layout(os.path.expandvars(folder))
     if not layout.exists():
@@ -127,7 +132,8 @@ def layout_source(text: str, platform: str, pinned: str) -> ImageSource:
     full = entry.annotations.get("io.containerd.image.name", "")
     if oci.is_index(oci.parse_document(raw, where), media_type):
         index_digest = entry.digest
-        entry = oci.choose_platform(oci.parse_index(raw, media_type, where), platform, where)
+        index = oci.parse_index(raw, media_type, where)
+        entry = next((image for image in index.manifests if image.digest == child), None) or oci.choose_platform(index, platform, where)
         raw, media_type = layout.read(entry.digest), entry.media_type
     manifest = oci.parse_manifest(raw, media_type, where)
     try:
@@ -189,7 +195,8 @@ def _look(source: ImageSource, layers: Iterable[Descriptor], cache: files.Digest
         path = os.path.join(os.path.dirname(os.path.abspath(cache.directory)), "layers", f"{layer.digest.partition(':')[2]}.json")
         told = image_base.parse_layer_files(files.read_json(path))
         if told is None:
-            told = scan_layer(source.open(layer), layer, source.ref)
+            pieces = progress.counted(source.open(layer), f"look into {reference.short_name(source.ref)}", layer.size)
+            told = scan_layer(pieces, layer, source.ref)
             if not cache.read_only:
                 try:
                     files.write_atomic(path, json.dumps(told.as_dict(), sort_keys=True).encode(), durable=False)
@@ -216,7 +223,7 @@ def scan_layer(pieces: Iterator[bytes], layer: Descriptor, ref: str) -> LayerFil
             for member in reader:
                 # tarfile remembers every entry, and some layers have a hundred thousand
                 reader.members = []  # type: ignore[attr-defined]
-                path = member.name.lstrip("./")
+                path = image_base.member_path(member.name)
                 gone = image_base.removed_path(path)
                 if gone:
                     removed.append(gone)

@@ -125,7 +125,11 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     context = request.context or request.parsed.get("directory") or ""
     tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {}, request.hub_url)
     reach = Reach(hub_url=request.hub_url, registry=request.registry_settings)
-    found = find_models(_pin_models(aikitfile, pins), context, request.store, tokens, cache, check_mode, reach, request.require_sha256)
+    pinned, revisions = _pin_models(aikitfile, pins)
+    found = find_models(pinned, context, request.store, tokens, cache, check_mode, reach, request.require_sha256, revisions, request.lock_update)
+    for model in aikitfile.models:
+        if model.source.startswith(f"{model_source.OCI}://"):
+            signatures.skip(model.source, found.revisions.get(model.name, ""), "it is a model, and signatures are asked for on images; it is taken by its digest")
     findings = (*findings, *found.findings)
     fetched = (*maker.actions, *found.actions)
     if maker.absent or found.absent:
@@ -134,22 +138,27 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     content = _lock_content(whole, aikitfile, maker, found) if request.lock else {}
     remarks = (*maker.findings, *(locks.check(lock, content, request.lock_update) if content else ()))
     outputs = Outputs(whole, request.places, cache, registry, store, open_engine)
-    plan = _with_lock(outputs.plan(), request.lock or "", lock, content)
-    pushed = request.push and not any(action.verb == "push" for action in plan.actions)
-    plan = replace(plan, actions=(*plan.actions, *signatures.plan(name, whole.digest, pushed)))
-    reused = outputs.reused
-    sent = written = 0
-    if not check_mode:
-        sent, written = outputs.apply()
-        reused &= outputs.reused
-        signatures.apply(name, whole.digest)
-        if any(action.verb == "lock" for action in plan.actions):
-            files.write_atomic(str(request.lock), locks.render(content), keep=True)
+    told = [finding.as_dict() for finding in (*findings, *remarks, *outputs.findings())]
+    try:
+        plan = _with_lock(outputs.plan(), request.lock or "", lock, content)
+        pushed = request.push and not any(action.verb == "push" for action in plan.actions)
+        plan = replace(plan, actions=(*plan.actions, *signatures.plan(name, whole.digest, pushed)))
+        reused = outputs.reused
+        sent = written = 0
+        if not check_mode:
+            sent, written = outputs.apply()
+            reused &= outputs.reused
+            signatures.apply(name, whole.digest)
+            if any(action.verb == "lock" for action in plan.actions):
+                files.write_atomic(str(request.lock), locks.render(content), keep=True)
+    except AikitError as exc:
+        # One of them may say why: a layer that is larger than the registry takes
+        raise exc.also(findings=told) from None
     registry.close()
     return report(
         replace(plan, actions=(*fetched, *plan.actions)),
         image={**images.result(whole, reused, found.models), **maker.result},
-        findings=[finding.as_dict() for finding in (*findings, *remarks, *outputs.findings())],
+        findings=told,
         bytes_sent=sent,
         bytes_written=written,
         duration_seconds=round(time.monotonic() - started, 3),
@@ -182,7 +191,7 @@ class LlamaCppMaker(Maker):
         self.sources = image_base.split_bases(request.base, request.platforms)
         hint = image_base.parse_hint(request.base_server)
         self.bases: dict[str, FoundBase] = {
-            platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text), signatures.verify)
+            platform: find_base(text, platform, hint, registry, store, cache, pins.base(platform, text), signatures.verify, signatures.skip)
             for platform, text in self.sources.items()
         }
         if len(self.bases) > 1 and not all(platform.startswith("linux/") for platform in self.bases):
@@ -209,13 +218,21 @@ class LlamaCppMaker(Maker):
         }
 
 
-def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> aikitfiles.Aikitfile:
-    """The models with the sha256 that the lock has, where the aikitfile names none: what comes must be the same again."""
-    pinned = tuple(
-        replace(model, sha256=lock.model(model.name, model.source) or None) if "://" in model.source and not model.sha256 else model
-        for model in aikitfile.models
-    )
-    return replace(aikitfile, models=pinned)
+def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> tuple[aikitfiles.Aikitfile, dict[str, str]]:
+    """The models with the sha256 that the lock has, where the aikitfile names none: what comes must be the same again.
+
+    And the revisions of their sources, by name; not where the aikitfile asks for another file by now.
+    """
+    pinned = []
+    revisions = {}
+    for model in aikitfile.models:
+        if "://" in model.source:
+            locked = lock.model(model.name, model.source)
+            if not model.sha256 or model.sha256 == locked:
+                revisions[model.name] = lock.revision(model.name, model.source)
+            model = replace(model, sha256=model.sha256 or locked or None)
+        pinned.append(model)
+    return replace(aikitfile, models=tuple(pinned)), revisions
 
 
 def _assemble(maker: Maker, name: str, found: FoundModels, cache: files.DigestCache) -> images.Release:
@@ -241,7 +258,7 @@ def _read_lock(path: Optional[str]) -> Lock:
 
 
 def _lock_content(whole: images.Release, aikitfile: aikitfiles.Aikitfile, maker: Maker, found: FoundModels) -> dict[str, Any]:
-    models = locks.model_entries(found.models, {model.name: model.source for model in aikitfile.models})
+    models = locks.model_entries(found.models, {model.name: model.source for model in aikitfile.models}, found.revisions)
     return locks.document(whole.name, whole.digest, aikitfile.sha256, maker.locked_bases(whole), models, maker.locked_images)
 
 

@@ -492,7 +492,8 @@ class _Run:
                 done[target.key] = _loaded(open_engine("docker"), self.name, digest, config)
             elif target.kind == "podman":
                 engine = open_engine("podman")
-                engine.load(_chunks(paths[target.key]))
+                with progress.stage(f"load {self.name} into podman", os.path.getsize(paths[target.key])) as current:
+                    engine.load(current.counted(_chunks(paths[target.key])))
                 done[target.key] = _loaded(engine, self.name, digest, config)
             elif target.kind == "archive":
                 _sync(paths[target.key])

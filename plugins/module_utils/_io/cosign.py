@@ -39,16 +39,16 @@ class Cosign:
     def available(self) -> bool:
         return shutil.which("cosign") is not None
 
-    def new_form(self, what: str) -> bool:
+    def new_form(self, what: str, signing: bool = False) -> bool:
         """Whether it is a cosign 3; one that is missing or too old is an error."""
         if self._new_form is None:
             helps = []
             for verb in ("verify", "sign"):
                 status, output, errors = self._run(["cosign", verb, "--help"], SECONDS, {})
                 if status in (command.NOT_FOUND, command.TIMED_OUT):
-                    raise rules.trouble(what, status, errors)
+                    raise rules.trouble(what, status, errors, signing)
                 helps.append(output + errors)
-            self._new_form = rules.check_features(*helps)
+            self._new_form = rules.check_features(*helps, signing)
         return self._new_form
 
     def call(self, argv: Callable[[Connection], list[str]], host: str, environment: Mapping[str, str]) -> tuple[int, str, str]:
@@ -83,13 +83,13 @@ class Verifier:
         source_of = self.source_of if mirrors else str
         wanted = rules.demand(self.policy, repository, source_of)
         if isinstance(wanted, str):
-            self._skip(ref, digest, wanted)
+            self.skip(ref, digest, wanted)
             return
         record = os.path.join(self.records, rules.record_key(wanted, digest, _key_digest(wanted.key)) + ".json")
         by = str(files.read_json(record).get("by") or "")
         if not by:
             if self.check_mode and not self.cosign.available():
-                self._skip(ref, digest, f"check mode: cosign is not on the build host, and a signature by {wanted.by} is needed")
+                self.skip(ref, digest, f"check mode: cosign is not on the build host, and a signature by {wanted.by} is needed")
                 return
             status, output, errors = self.cosign.verify(wanted, digest)
             if status:
@@ -102,7 +102,7 @@ class Verifier:
         if entry not in self.verified:
             self.verified.append(entry)
 
-    def _skip(self, ref: str, digest: str, reason: str) -> None:
+    def skip(self, ref: str, digest: str, reason: str) -> None:
         entry = {"ref": ref, "digest": digest, "reason": reason}
         if entry not in self.skipped:
             self.skipped.append(entry)
@@ -123,10 +123,10 @@ class Signer:
 
     def _public_key(self) -> bytes:
         what = f"sign_key: {self.key}"
-        self.cosign.new_form(what)
+        self.cosign.new_form(what, signing=True)
         status, output, errors = self.cosign.call(lambda dummy: rules.public_key_command(self.key), "", self.secret)
         if status:
-            raise rules.trouble(what, status, errors)
+            raise rules.trouble(what, status, errors, signing=True)
         return output.encode()
 
     def is_signed(self, name: str, digest: str) -> bool:
@@ -136,20 +136,20 @@ class Signer:
             files.write_atomic(path, self._public_key(), durable=False)
             status, _output, errors = self.cosign.verify(Demand(repository, key=path, ignore_tlog=not self.tlog), digest)
         if status and not rules.is_unsigned(status, errors):
-            raise rules.trouble(f"sign_key: {repository}@{digest}", status, errors)
+            raise rules.trouble(f"sign_key: {repository}@{digest}", status, errors, signing=True)
         return status == 0
 
     def sign(self, name: str, digest: str) -> None:
         repository = names.parse_name(name).full_repository
         what = f"sign_key: {repository}@{digest}"
-        new_form = self.cosign.new_form(what)
+        new_form = self.cosign.new_form(what, signing=True)
 
         def argv(connection: Connection) -> list[str]:
             return rules.sign_command(self.key, f"{repository}@{digest}", self.tlog, new_form, connection)
 
         status, _output, errors = self.cosign.call(argv, repository.partition("/")[0], self.secret)
         if status:
-            raise rules.trouble(what, status, errors)
+            raise rules.trouble(what, status, errors, signing=True)
 
 
 def records_beside(cache: str) -> str:
@@ -191,17 +191,23 @@ class Signatures:
         self.verifier = Verifier(policy, self.cosign, lambda repository: names.mirrored(repository, mirrors), records_beside(request.cache), check_mode)
         self.signer = Signer(self.cosign, request.sign_key, request.sign_password or "", bool(request.sign_tlog)) if request.sign_key else None
         self.signed: dict[str, Any] = {}
-        if self.signer is not None:
+        # An earlier task may be the one that installs it
+        self.absent = check_mode and not self.cosign.available()
+        if self.signer is not None and not self.absent:
             self.signer.check()
 
     def verify(self, ref: str, digest: str, mirrors: bool = True) -> None:
         self.verifier.verify(ref, digest, mirrors)
 
+    def skip(self, ref: str, digest: str, reason: str) -> None:
+        """Name what is taken and has no place for a signature."""
+        self.verifier.skip(ref, digest, reason)
+
     def plan(self, name: str, digest: str, pushed: bool) -> tuple[Action, ...]:
         """What is to be done for a signature; ``pushed`` is whether the registry has the image already."""
         if self.signer is None:
             return ()
-        lacking = not digest or not pushed or not self.signer.is_signed(name, digest)
+        lacking = not digest or not pushed or self.absent or not self.signer.is_signed(name, digest)
         self.signed = {"ref": name, "digest": digest, "key": self.signer.key, "tlog": self.signer.tlog, "changed": lacking}
         return (Action("sign", name, f"key {self.signer.key}"),) if lacking else ()
 

@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from ansible.module_utils.urls import open_url
-
 from .._core import model_source as sources
 from .._core.errors import AikitError
 from .._core.model_source import ModelSource
@@ -41,6 +39,13 @@ RUN_AGAIN = "Run again: the bytes that are here are kept, and the download goes 
 Say = Callable[[str], None]
 Result = TypeVar("Result")
 Refuse = Callable[[int, Mapping[str, str]], Exception]
+
+
+def open_url(*words: Any, **options: Any) -> Any:
+    """Ansible's own, which takes eleven megabytes of memory (the cryptography library): a build whose models are here needs it not."""
+    from ansible.module_utils import urls  # pylint: disable=import-outside-toplevel
+
+    return urls.open_url(*words, **options)
 
 
 def silent(dummy: str) -> None:

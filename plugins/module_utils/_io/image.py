@@ -13,6 +13,7 @@ import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from .._core import gguf
@@ -92,6 +93,7 @@ class FoundModels:
     ``metadata`` is that of GGUF files, by the names that :func:`image.model_paths` gives them. ``actions`` is what was done
     to have the files, or in check mode would be; ``absent`` is true when some are not here yet, which is so in check mode only.
     ``companions`` are the paths in the image of files that came with a model and are none, such as the README of a repository.
+    ``revisions`` has the commit or the manifest that the source of a model meant, by the model's name.
     """
 
     models: list[ModelFile] = field(default_factory=list)
@@ -100,6 +102,7 @@ class FoundModels:
     findings: list[Finding] = field(default_factory=list)
     absent: bool = False
     companions: set[str] = field(default_factory=set)
+    revisions: dict[str, str] = field(default_factory=dict)
 
     @property
     def served(self) -> dict[str, str]:
@@ -116,10 +119,13 @@ def find_models(
     check_mode: bool,
     reach: Reach = Reach(),
     require_sha256: bool = True,
+    revisions: Mapping[str, str] = MappingProxyType({}),
+    refresh: bool = False,
 ) -> FoundModels:
     """Have every model file of an aikitfile: downloads go into ``store``, files below ``context`` are used where they are.
 
     ``tokens`` has the token of each source that gets one. ``context`` may be empty when no source is relative.
+    ``revisions`` are those to take, by the names of the models; ``refresh`` asks anew what a branch, a tag or an address means.
     """
     found = FoundModels()
     seen: set[str] = set()
@@ -143,10 +149,14 @@ def find_models(
                 model.sha256,
                 store,
                 reach=replace(reach, token=tokens.get(source)),
+                revision=revisions.get(model.name, ""),
                 require_sha256=require_sha256,
+                refresh=refresh and not local,
                 check_mode=check_mode,
                 local_in_place=local,
             )
+            # Who has a file by its digest does not ask what else it is
+            found.revisions[model.name] = acquired.revision or revisions.get(model.name, "")
             found.actions += acquired.plan.actions
             found.findings += acquired.findings
             for stored in sorted(acquired.files, key=_serving_first):

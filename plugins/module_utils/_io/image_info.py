@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
+from dataclasses import replace
 from typing import Any, Iterable, Optional
 
 from .._core import image_base, oci
@@ -21,24 +22,29 @@ from .outputs import state_of
 from .registry import Registry, RegistrySettings
 
 FILE_MAX_BYTES = 1024 * 1024
-# Layers of configuration are small, those of models and libraries are not
-SMALL_LAYER_BYTES = 16 * 1024 * 1024
 
 
 def in_registry(name: str, settings: RegistrySettings, config_path: str = "") -> tuple[list[dict[str, Any]], str]:
     """The image of every platform under ``name``, and the text of a file in the first; nothing where there is no such image."""
     registry = Registry(settings)
+    asked = rules.parse_name(name).text
     try:
-        index = registry.index(name)
-        platforms = index[1].platforms if index is not None else ("",)
-        sources = [registry_source(name, platform, registry, BlobStore(), "") for platform in platforms]
-    except AikitError as exc:
-        if exc.data.get("http_status") == 404:
-            return [], ""
-        raise
+        try:
+            index = registry.index(name)
+        except AikitError as exc:
+            # Of the name alone: an image that is there and lacks a part is no image that is not there
+            if exc.data.get("http_status") == 404:
+                return [], ""
+            raise
+        if index is None:
+            sources = [registry_source(name, "", registry, BlobStore(), "")]
+        else:
+            sources = [
+                replace(registry_source(name, "", registry, BlobStore(), image.digest), ref=asked, index_digest=index[0]) for image in index[1].images
+            ]
+        return _described(sources, asked, config_path)
     finally:
         registry.close()
-    return _described(sources, rules.parse_name(name).text, config_path)
 
 
 def in_layout(path: str, name: str, config_path: str = "") -> tuple[list[dict[str, Any]], str]:
@@ -53,8 +59,8 @@ def in_layout(path: str, name: str, config_path: str = "") -> tuple[list[dict[st
             continue
         raw = layout.read(entry.digest)
         several = oci.is_index(oci.parse_document(raw, entry.digest), entry.media_type)
-        platforms = oci.parse_index(raw, entry.media_type, entry.digest).platforms if several else ("",)
-        sources += [layout_source(f"oci:{layout.path}:{entry.digest}", platform, "") for platform in platforms]
+        children = [image.digest for image in oci.parse_index(raw, entry.media_type, entry.digest).images] if several else [""]
+        sources += [layout_source(f"oci:{layout.path}:{entry.digest}", "", "", child) for child in children]
     return _described(sources, name, config_path)
 
 
@@ -73,12 +79,11 @@ def _described(sources: list[ImageSource], asked: str, config_path: str) -> tupl
 def image_file(source: ImageSource, path: str) -> Optional[bytes]:
     """A small file of an image; None where it is not there. Large layers are read only where no small one has it."""
     wanted = posixpath.normpath(path).lstrip("/")
-    layers = tuple(reversed(source.manifest.layers))
-    for group in ([layer for layer in layers if layer.size <= SMALL_LAYER_BYTES], [layer for layer in layers if layer.size > SMALL_LAYER_BYTES]):
-        for layer in group:
-            found, gone = _in_layer(source, layer, wanted)
-            if found is not None or gone:
-                return found
+    # From the top, whatever their sizes: a higher layer has the last word
+    for layer in reversed(source.manifest.layers):
+        found, gone = _in_layer(source, layer, wanted)
+        if found is not None or gone:
+            return found
     return None
 
 
@@ -91,9 +96,9 @@ def _in_layer(source: ImageSource, layer: oci.Descriptor, wanted: str) -> tuple[
         with tarfile.open(fileobj=stream, mode=stream.tar_mode(), bufsize=SCAN_BYTES) as reader:
             for member in reader:
                 reader.members = []  # type: ignore[attr-defined]
-                name = member.name.lstrip("./")
+                name = image_base.member_path(member.name)
                 removed = image_base.removed_path(name)
-                gone = gone or bool(removed) and (wanted == removed or wanted.startswith(removed if removed.endswith("/") else f"{removed}/"))
+                gone = gone or bool(removed) and image_base.hides(removed, wanted)
                 if name != wanted:
                     continue
                 if not member.isreg():

@@ -29,8 +29,9 @@ from .._core.localai_image import BaseLayer, Parts, Sources, folders_of_base, me
 from .._core.lock import Lock
 from .._core.oci import Descriptor
 from .._core.plan import Action
+from .._core.reference import short_name
 from .._core.tar import FileRef
-from . import files
+from . import files, progress
 from .blob_store import BlobStore
 from .cosign import Signatures
 from .image import FoundModels
@@ -178,7 +179,8 @@ class Preparation:
         if not self.blobs.has(descriptor):
             self._fetches(ref, descriptor.size)
             if not self.check_mode:
-                self.blobs.ensure(self.registry, manifest.repository, descriptor)
+                with progress.stage(f"fetch {short_name(ref)}", descriptor.size) as current:
+                    self.blobs.ensure(self.registry, manifest.repository, descriptor, current.reach)
         return path
 
     def _fetches(self, ref: str, size: int) -> None:
@@ -232,18 +234,17 @@ class Preparation:
         for layer in manifest.layers:
             oci.layer_media_type(layer.media_type, ref)
             blobs.append(os.path.join(folder, layer.digest.partition(":")[2]))
-            self.registry.fetch_blob(manifest.repository, layer, blobs[-1])
+            with progress.stage(f"fetch {short_name(ref)}", layer.size) as current:
+                self.registry.fetch_blob(manifest.repository, layer, blobs[-1], current.reach)
 
-        def reader(number: int) -> tar_rewrite.Reader:
-            what = f"{ref}: layer {manifest.layers[number].digest}"
-            return tar_rewrite.Reader(unpacked(blobs[number], what), what)
-
-        plan = tar_rewrite.plan([reader(number) for number in range(len(blobs))], ref)
+        with progress.stage(f"look into {short_name(ref)}", sum(layer.size for layer in manifest.layers)) as current:
+            plan = tar_rewrite.plan(_readers(current, manifest, blobs, ref), ref)
         part = f"{path}.part"
         digest, size = hashlib.sha256(), 0
         try:
-            with open(part, "wb", buffering=0) as handle:
-                for piece in _joined(tar_rewrite.rewrite(plan, reader, prefix, extra)):
+            with open(part, "wb", buffering=0) as handle, progress.stage(f"repack {short_name(ref)}", current.total) as current:
+                readers = _readers(current, manifest, blobs, ref)
+                for piece in _joined(tar_rewrite.rewrite(plan, readers.__getitem__, prefix, extra)):
                     digest.update(piece)
                     size += len(piece)
                     files.require_space(part, len(piece), f"the files of {ref}")
@@ -269,11 +270,8 @@ class Preparation:
         blobs = [self._blob(base, layer, ref) for layer in base.layers]
         if self.absent:
             return {}
-        readers = []
-        for layer, blob in zip(base.layers, blobs):
-            what = f"{ref}: layer {layer.digest}"
-            readers.append(tar_rewrite.Reader(unpacked(blob, what), what, strict=False))
-        plan = tar_rewrite.plan(readers, ref)
+        with progress.stage(f"look into {short_name(ref)}", sum(layer.size for layer in base.layers)) as current:
+            plan = tar_rewrite.plan(_readers(current, base, blobs, ref, strict=False), ref)
         found = {member.path: (member.mode, member.uid, member.gid) for member in plan.directories if member.path in FOLDERS}
         for member in plan.symlinks:
             if member.path in FOLDERS:
@@ -283,6 +281,21 @@ class Preparation:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             files.write_atomic(path, oci.canonical({"folders": found, "version": REWRITE_VERSION}))
         return found
+
+
+def _readers(current: progress.Stage, manifest: RemoteManifest, blobs: Sequence[str], ref: str, strict: bool = True) -> list[tar_rewrite.Reader]:
+    """A reader for each layer, which opens its blob when it is read; ``current`` follows the blobs."""
+    found = []
+    before = 0
+    for layer, blob in zip(manifest.layers, blobs):
+        what = f"{ref}: layer {layer.digest}"
+
+        def reach(position: int, start: int = before) -> None:
+            current.reach(start + position)
+
+        found.append(tar_rewrite.Reader(unpacked(blob, what, reach), what, strict=strict))
+        before += layer.size
+    return found
 
 
 def _pinned(ref: str, manifest: RemoteManifest) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Iterator, Optional, Sequence
 from urllib.parse import urljoin, urlsplit
 
-from .._core import hub, oci_model
+from .._core import hub, model_revision, oci_model
 from .._core import model_source as sources
 from .._core.errors import AikitError, Finding
 from .._core.hub import HubFile, HubName
@@ -103,6 +103,7 @@ def ensure_models(
     *,
     name: Optional[str] = None,
     include: Sequence[str] = (),
+    revision: str = "",
     context_dir: Optional[str] = None,
     reach: Reach = Reach(),
     validate: bool = True,
@@ -115,10 +116,14 @@ def ensure_models(
     """Have every file of a source in the store; see :func:`transfer.ensure_model` for what the parameters share.
 
     :param include: of a source with several files, those that one of these patterns matches.
+    :param revision: the commit or the manifest to take, whatever a branch or a tag in the source means today.
     :param require_sha256: refuse a download of which nothing tells the digest.
     """
     parsed = sources.parse(source)
     hub_url = hub.check_url(reach.hub_url)
+    if revision and not _is_known(Store(store, read_only=check_mode), source_key(parsed, hub_url, include), revision):
+        source = model_revision.source_at(source, revision)
+        parsed = sources.parse(source)
     job = _Job(
         parsed,
         sources.parse_sha256(sha256),
@@ -167,6 +172,12 @@ def ensure_models(
         for entry in found.files:
             job.place.touch(entry.sha256)
     return found
+
+
+def _is_known(place: Store, key: str, revision: str) -> bool:
+    """Whether a source was found at a revision before, and all of it is here: then nobody is asked."""
+    known = place.resolved(key)
+    return known.revision == revision and all(place.names(digest) for dummy, digest, dummy2 in known.files)
 
 
 def source_key(source: ModelSource, hub_url: str = hub.DEFAULT_URL, include: Sequence[str] = ()) -> str:

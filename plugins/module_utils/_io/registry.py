@@ -161,6 +161,8 @@ class Registry:
         self._insecure = frozenset(rules.check_host(host, "insecure") for host in settings.insecure)
         if not 0 < settings.timeout_seconds < float("inf"):
             raise AikitError(f"timeout_seconds is {settings.timeout_seconds:g}.", "Give a number above 0.")
+        # Registries that were seen to take blobs only whole
+        self.chunkless: set[str] = set()
         self._sleep = sleep
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}
@@ -481,10 +483,11 @@ class Registry:
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         proxied = getattr(connection, "aikit_proxy_headers", None)
-        connection.timeout = timeout
+        # A server may think long about what it has received, but not while it receives it
+        connection.timeout = min(timeout, self.settings.timeout_seconds)
         if connection.sock is None:
             connection.connect()
-        connection.sock.settimeout(timeout)
+        connection.sock.settimeout(connection.timeout)
         connection.putrequest(method, target if proxied is None else f"{parts.scheme}://{parts.netloc}{target}", skip_accept_encoding=True)
         send = {"User-Agent": "aikit.fleet", "Accept-Encoding": "identity", **(proxied or {}), **headers}
         if body is not None:
@@ -507,6 +510,7 @@ class Registry:
                         response.will_close = True
                         return response
                 raise
+        connection.sock.settimeout(timeout)
         return connection.getresponse()
 
     def _take(self, key: tuple[str, str]) -> Optional[http.client.HTTPConnection]:

@@ -58,13 +58,15 @@ def push_blob(
 
 
 class _Restart(Exception):
-    """The registry knows nothing of the upload any more. ``counted``: the failure that led here has been counted."""
+    """The upload begins anew; ``cause`` is the failure that led here, which has not been counted yet."""
 
-    counted = False
+    def __init__(self, cause: Optional[Retry] = None) -> None:
+        super().__init__()
+        self.cause = cause
 
 
-class _Lost(_Restart):
-    counted = True
+class _Whole(Exception):
+    """The registry takes no chunks."""
 
 
 class _Upload:
@@ -87,6 +89,12 @@ class _Upload:
         self.reached = 0
         self.failures = 0
         self.damaged = 0
+        self.whole = rules.takes_no_chunks(self.host)
+        self.chunks = 0
+        # What the registry said of a chunk, for the message when it refuses the whole as well
+        self.refused_chunk = ""
+        # Whether the last request was sent, and no answer came
+        self.committing = False
 
     def run(self) -> Pushed:
         try:
@@ -96,14 +104,21 @@ class _Upload:
                 except Retry as exc:
                     self._failed(exc)
                 except _Restart as exc:
-                    if not exc.counted:
-                        self._failed(Retry("the registry has lost the upload"))
-        except AikitError:
+                    if exc.cause is not None:
+                        self._failed(exc.cause)
+                except _Whole:
+                    self._abandon()
+                    self.whole = True
+                    if not self.failures:
+                        self.registry.chunkless.add(self.host)
+        except AikitError as exc:
             self._abandon()
+            if self.refused_chunk:
+                raise AikitError(f"{exc.message} In chunks it did not go, either: {self.refused_chunk}.", exc.hint, **exc.data) from None
             raise
 
     def _attempt(self) -> Pushed:
-        if has_blob(self.registry, f"{self.host}/{self.path}", self.digest):
+        if self._is_there():
             self._tell(self.size)
             return Pushed("uploaded" if self.sent else "present", self.sent)
         if self._begin():
@@ -111,15 +126,24 @@ class _Upload:
             return Pushed("mounted", self.sent)
         if self.size <= rules.MONOLITHIC_BYTES:
             self._commit(Body(self.size, lambda: self._count(0, self.size)))
+        elif self._is_whole():
+            self._send_whole()
         else:
             self._send()
-            self._commit(None)
+            self._finish()
         return Pushed("uploaded", self.sent)
+
+    def _is_there(self) -> bool:
+        return has_blob(self.registry, f"{self.host}/{self.path}", self.digest)
+
+    def _is_whole(self) -> bool:
+        return self.whole or self.host in self.registry.chunkless
 
     def _begin(self) -> bool:
         """Open an upload; True when the blob could be taken over from another repository."""
         address = f"/v2/{self.path}/blobs/uploads/"
         self.position = 0
+        self.committing = False
         mount = self.mount_from
         # What is not there after all is not asked for again
         self.mount_from = ""
@@ -157,38 +181,108 @@ class _Upload:
             try:
                 body = Body(length, lambda: self._count(start, length))  # pylint: disable=cell-var-from-loop
                 answer = self.registry.request("PATCH", self.host, self.location, self.scopes, headers, body)
-                if answer.status in (404, 410):
-                    answer.refused()
-                    raise _Restart
-                if answer.status == 416:
-                    answer.refused()
-                    raise Retry("the registry has another part of the upload than was sent")
+                if answer.status in rules.NO_CHUNKS_STATUS:
+                    raise self._refused_chunk(answer)
                 if answer.status not in (201, 202, 204):
                     raise self._refused(answer)
                 position = rules.parse_range(answer.header("Range"))
                 self._follow(answer)
                 self.position = start + length if position is None else position
                 if not start < self.position <= start + length:
-                    raise _Restart
+                    raise self._misplaced(f"{self.host} answered with Range {answer.header('Range')} after bytes {start} to {start + length - 1}")
+                self.chunks += 1
             except Retry as exc:
                 self._failed(exc)
                 self._resume()
 
+    def _refused_chunk(self, answer: Answer) -> Exception:
+        body = answer.refused()
+        said = rules.answer_text(self.host, answer.status, body)
+        if answer.status in (404, 410, 416):
+            return self._misplaced(said)
+        return self._without_chunks(said) or rules.refusal(self.what, self.host, answer.status, body, True, push=True)
+
+    def _misplaced(self, said: str) -> Exception:
+        """The registry has another part of the upload than it was thought to have, or nothing of it."""
+        return self._without_chunks(said) or _Restart(Retry(f"the registry has lost the upload ({said})"))
+
+    def _without_chunks(self, said: str) -> Optional[Exception]:
+        """Where no chunk ever came through, or nothing else went wrong, it is the chunks: some registries take a blob only whole."""
+        if self.chunks and self.failures:
+            return None
+        self.refused_chunk = said
+        return _Whole()
+
     def _resume(self) -> None:
-        """Ask how far the upload has come; registries that cannot say have lost it."""
-        answer = self.registry.request("GET", self.host, self.location, self.scopes)
+        """Ask how far the upload has come, until an answer comes; registries that cannot say have lost it."""
+        while True:
+            try:
+                answer = self.registry.request("GET", self.host, self.location, self.scopes)
+                if answer.status in (401, 403, *rules.RETRY_STATUS):
+                    raise self._refused(answer)
+                break
+            except Retry as exc:
+                self._failed(exc)
         if answer.status != 204:
             answer.refused()
-            raise _Lost
+            raise _Restart
         position = rules.upload_position(answer.header("Range"), self.position)
         self._follow(answer)
         if not 0 <= position <= self.size:
-            raise _Lost
+            raise _Restart
         self.position = position
+
+    def _send_whole(self) -> None:
+        """One request with all of it."""
+        before = self.sent
+        try:
+            self._commit(Body(self.size, lambda: self._count(0, self.size)))
+        except Retry as exc:
+            if self.sent - before < self.size:
+                raise
+            self._finish(exc)
+
+    def _finish(self, failure: Optional[Retry] = None) -> None:
+        """The last request, for what the registry has all of; ``failure`` is that of one that was sent already.
+
+        A proxy may have answered in the registry's place, which hashes or moves a big blob still: only what is gone is sent again.
+        """
+        while True:
+            if failure is not None:
+                self.committing = True
+                self._failed(failure)
+                if self._is_there():
+                    return
+            try:
+                if failure is not None:
+                    self._resume()
+                    self._send_rest()
+                self._commit(None)
+                return
+            except Retry as exc:
+                failure = exc
+            except _Restart:
+                if not self.committing or not self._comes():
+                    raise
+                return
+
+    def _send_rest(self) -> None:
+        if self.position < self.size:
+            if self._is_whole():
+                raise _Restart
+            self._send()
+
+    def _comes(self) -> bool:
+        """An upload that is gone may be on its way to the blobs: that is waited for before everything is sent again."""
+        for failures in range(1, rules.MAX_ATTEMPTS):
+            if self._is_there():
+                return True
+            self.registry.wait(self.what, Retry("the registry has lost the upload"), failures)
+        return self._is_there()
 
     def _commit(self, body: Optional[Body]) -> None:
         url = f"{self.location}{'&' if '?' in self.location else '?'}digest={quote(self.digest, safe='')}"
-        timeout = max(COMMIT_TIMEOUT_SECONDS, self.registry.settings.timeout_seconds) if body is None else None
+        timeout = max(COMMIT_TIMEOUT_SECONDS, self.registry.settings.timeout_seconds) if self.size > rules.MONOLITHIC_BYTES else None
         answer = self.registry.request("PUT", self.host, url, self.scopes, OCTETS, body, timeout)
         if answer.status == 400:
             said = rules.error_text(answer.refused())
@@ -201,11 +295,11 @@ class _Upload:
                 )
                 if self.damaged > 1:
                     raise error
-                raise Retry("the registry received other bytes", error=error)
+                raise _Restart(Retry("the registry received other bytes", error=error))
             raise AikitError(f"{self.what}: {self.host} answered 400 ({said}).", "See the registry's log.")
         if answer.status in (404, 410, 416):
-            answer.refused()
-            raise _Restart
+            said = rules.error_text(answer.refused())
+            raise _Restart(Retry(f"the registry has lost the upload{said and f' ({said})'}"))
         if answer.status not in (201, 204):
             raise self._refused(answer)
         told = answer.header("Docker-Content-Digest")
@@ -235,8 +329,11 @@ class _Upload:
         return self.registry.failure(answer, self.what, self.host, self.path, push=True)
 
     def _abandon(self) -> None:
-        """Tell the registry to forget what it has of the upload; it would forget it some day by itself."""
-        if self.location:
+        """Tell the registry to forget what it has of the upload; it would forget it some day by itself.
+
+        Not when it may be at the last request still: the next run finds the blob there.
+        """
+        if self.location and not self.committing:
             try:
                 self.registry.request("DELETE", self.host, self.location, self.scopes).refused()
             except (Retry, AikitError):

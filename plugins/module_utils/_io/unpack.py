@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import zlib
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from .._core.errors import AikitError
 
@@ -18,17 +19,24 @@ _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-def unpacked(path: str, what: str) -> Iterator[bytes]:
-    """The pieces of the file at ``path``; what it is packed with is read off its first bytes. ``what`` names it in messages."""
+def unpacked(path: str, what: str, reach: Callable[[int], None] = lambda position: None) -> Iterator[bytes]:
+    """The pieces of the file at ``path``; what it is packed with is read off its first bytes. ``what`` names it in messages.
+
+    ``reach`` is told how much of the file was read.
+    """
     with open(path, "rb", buffering=0) as handle:
         magic = handle.read(4)
         handle.seek(0)
         if magic.startswith(_GZIP):
-            yield from _gzip(handle, what)
+            pieces: Iterator[bytes] = _gzip(handle, what)
         elif magic == _ZSTD:
-            yield from _zstd(handle, what)
+            pieces = _zstd(handle, what)
         else:
-            yield from iter(lambda: handle.read(PIECE_BYTES), b"")
+            pieces = iter(lambda: handle.read(PIECE_BYTES), b"")
+        for piece in pieces:
+            yield piece
+            # A program that reads the same open file moves the same position
+            reach(os.lseek(handle.fileno(), 0, os.SEEK_CUR))
 
 
 def _gzip(handle: Any, what: str) -> Iterator[bytes]:

@@ -204,6 +204,8 @@ def test_refusals_say_what_to_do(wanted, status, text, bundles, message, hint):
 
 
 def test_a_wrong_password():
+    found = cosign.trouble("sign_key: x@y", 1, f'Error: signing: rekor: Post "https://rekor.sigstore.dev": {NO_HOST}\n', signing=True)
+    assert "sign_tlog" in found.hint and "verify" not in found.hint
     found = cosign.trouble("sign_key: /f.key", 1, "Error: decrypt: encrypted: decryption failed\n")
     assert "does not open the key" in found.message and "sign_password" in found.hint
 

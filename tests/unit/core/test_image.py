@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import subprocess
 import tarfile
+import tempfile
+from pathlib import Path
 
 import pytest
-from ansible_collections.aikit.fleet.plugins.module_utils._core import engine, image, reference
+from ansible_collections.aikit.fleet.plugins.module_utils._core import engine, image, oci, reference
 from ansible_collections.aikit.fleet.plugins.module_utils._core.aikitfile import Aikitfile, Model
 from ansible_collections.aikit.fleet.plugins.module_utils._core.base import Base, Server
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.llama_server import ServerSettings
 from ansible_collections.aikit.fleet.plugins.module_utils._core.tar import FileRef, total_size
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 DIGESTS = tuple("sha256:" + letter * 64 for letter in "abc")
 
@@ -324,3 +330,73 @@ def test_a_description_of_an_image():
 def test_info_of_an_aikit_image():
     found = image.info(ImageState("sha256:1", ("ghcr.io/a/b:1",), ("ghcr.io/a/b@sha256:9",), {}, {"BUILD_TYPE": "cublas"}, ("local-ai",)))
     assert (found["server"], found["runtime"], found["digest"]) == ("localai", "cuda", "sha256:9")
+
+
+WORDS = st.text(st.characters(min_codepoint=32, blacklist_categories=("Cs", "Cc")), min_size=1, max_size=12)
+KEYS = st.from_regex(r"[A-Za-z][A-Za-z0-9_.]{0,15}", fullmatch=True)
+
+
+@st.composite
+def releases(draw):
+    """Images of one or two platforms with layers of any bytes, some of them shared."""
+    data = draw(st.lists(st.binary(max_size=300), min_size=1, max_size=4, unique=True))
+    made = []
+    for architecture in draw(st.sampled_from((("amd64",), ("arm64", "amd64")))):
+        chosen = data[draw(st.integers(0, len(data) - 1)) :]
+        layers = tuple(image.LayerRecipe(draw(st.sampled_from(("base", "model", "config"))), draw(WORDS), (raw,)) for raw in chosen)
+        config = {
+            "Env": [f"{key}={value}" for key, value in draw(st.dictionaries(KEYS, WORDS, max_size=3)).items()],
+            "Entrypoint": draw(st.lists(WORDS, min_size=1, max_size=3)),
+            "Labels": draw(st.dictionaries(KEYS, WORDS, max_size=3)),
+        }
+        plan = image.ImageRecipe("registry.example:5000/any:1", architecture, layers, config, draw(st.dictionaries(KEYS, WORDS, max_size=2)))
+        made.append(image.finish(plan, [oci.sha256(raw) for raw in chosen]))
+    return image.release(made)
+
+
+def layout_of(release, folder):
+    """What the archive unpacks to, which is an OCI layout."""
+    raw = b"".join(image.archive(release))
+    with tarfile.open(fileobj=io.BytesIO(raw)) as reader:
+        for member in reader:
+            if not member.isdir():
+                path = folder / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(reader.extractfile(member).read())
+
+
+@settings(deadline=None, max_examples=100)
+@given(releases())
+def test_any_image_is_what_its_digests_say(release):
+    blobs = {digest: b"".join(parts) for digest, parts in release.blobs().items()}
+    assert all(oci.sha256(raw) == digest for digest, raw in blobs.items())
+    for made in release.images:
+        parsed = oci.parse_manifest(blobs[made.digest], oci.MEDIA_MANIFEST, "x")
+        assert [(layer.digest, layer.size) for layer in parsed.layers] == [(layer.digest, len(blobs[layer.digest])) for layer in made.layers]
+        assert (parsed.config.digest, parsed.config.size) == (made.id, len(blobs[made.id]))
+        assert oci.diff_ids(json.loads(blobs[made.id]), parsed.layers, "x") == tuple(layer.digest for layer in made.layers)
+        assert parsed.annotations == made.annotations
+    if len(release.images) > 1:
+        index = oci.parse_index(release.raw, release.media_type, "x")
+        assert [(entry.digest, entry.size, entry.platform) for entry in index.manifests] == [
+            (made.digest, len(made.manifest), made.platform) for made in release.images
+        ]
+
+
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not here")
+@settings(deadline=None, max_examples=15)
+@given(releases())
+def test_skopeo_reads_any_image_as_it_is(release):
+    for made in release.images:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            layout_of(release, folder)
+            words = ["skopeo", "inspect", f"--override-arch={made.platform.split('/')[1]}", "--override-os=linux", f"oci:{folder}"]
+            told = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+            config = json.loads(subprocess.run([*words, "--config"], capture_output=True, check=True).stdout)
+            # Copied, all of it is read, and compared with its digests
+            subprocess.run([words[0], "--insecure-policy", "copy", "--quiet", "--all", f"oci:{folder}", f"dir:{folder / 'copy'}"], check=True, capture_output=True)
+        assert told["Layers"] == [layer.digest for layer in made.layers] and told["Architecture"] == made.platform.split("/")[1]
+        assert (told["Labels"] or {}) == dict(made.labels)
+        assert config["config"]["Entrypoint"] == json.loads(made.config)["config"]["Entrypoint"]
+        assert sorted(config["config"].get("Env") or []) == sorted(f"{key}={value}" for key, value in made.env.items())

@@ -28,7 +28,9 @@ def test_what_is_pinned():
     assert found.base("linux/arm64", "ghcr.io/a/b:1") == found.base("linux/amd64", "ghcr.io/a/b:2") == lock.Lock().base("", "x") == ""
     assert found.model("m", MODEL["source"]) == "2" and found.model("m", "other") == "" and found.image("ghcr.io/c:1") == "sha256:4"
     # Several files of one source have no sha256 in common
-    assert made(models=(MODEL, {**MODEL, "file": "models/n.gguf"})).model("m", MODEL["source"]) == ""
+    several = made(models=({**MODEL, "revision": "c"}, {**MODEL, "file": "models/n.gguf", "revision": "c"}))
+    assert several.model("m", MODEL["source"]) == "" and several.revision("m", MODEL["source"]) == "c"
+    assert several.revision("m", "other") == found.revision("m", MODEL["source"]) == ""
 
 
 def test_it_is_text_that_can_be_compared():

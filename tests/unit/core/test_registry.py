@@ -213,7 +213,27 @@ def test_errors_of_a_registry():
 def test_limits(host, size, name):
     found = registry.layer_findings(host, [("small", 1), ("big", size)])
     assert bool(found) == bool(name) and all(name in finding.message and "big" in finding.message for finding in found)
-    assert all(limit.source.endswith(".") and "Read 20" in limit.source for limit in data_registry.LIMITS)
+    assert all(entry.source.endswith(".") and "Read 20" in entry.source for entry in (*data_registry.LIMITS, *data_registry.CHUNKLESS))
+
+
+@pytest.mark.parametrize(
+    "host, whole",
+    [
+        ("ghcr.io", True),
+        ("containers.ghcr.io", True),
+        ("europe-west4-docker.pkg.dev", True),
+        ("eu.gcr.io", True),
+        ("gcr.io", True),
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", True),
+        ("public.ecr.aws", True),
+        ("docker.io", False),
+        ("quay.io", False),
+        ("ghcr.io.example", False),
+        ("127.0.0.1:5000", False),
+    ],
+)
+def test_registries_that_take_no_chunks(host, whole):
+    assert registry.takes_no_chunks(host) == whole
 
 
 def test_given_logins():

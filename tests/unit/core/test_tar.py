@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 import subprocess
 import tarfile
+import tempfile
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import tar
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def joined(parts):
@@ -87,3 +92,63 @@ def test_neighbouring_bytes_are_joined():
 def test_a_pax_record_counts_its_own_length(length):
     record = tar._pax_record("path", "p" * length)
     assert int(record.split(b" ", 1)[0]) == len(record)
+
+
+# Names as file systems have them: long ones for PAX headers, letters beyond ASCII, what a shell or a tar could stumble over
+NAMES = st.one_of(
+    st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="/\0"), min_size=1, max_size=12),
+    st.sampled_from("abü日").flatmap(lambda letter: st.integers(30, 80).map(lambda count: letter * count)),
+    st.sampled_from(["-rf", "--", " ", "*", "a b", "\\", "\n", "..."]),
+).filter(lambda name: name not in (".", "..") and len(name.encode()) <= 255)
+CONTENTS = st.lists(st.binary(max_size=1500), max_size=3).map(tuple)
+MODES = st.integers(0, 0o777).map(lambda mode: mode | 0o400)
+
+
+@st.composite
+def trees(draw):
+    """Entries with their folders before them; no path twice."""
+    found = {}
+    for folders, name, mode, content in draw(st.lists(st.tuples(st.lists(NAMES, max_size=3), NAMES, MODES, CONTENTS), max_size=8)):
+        paths = ["/".join(folders[: count + 1]) for count in range(len(folders))]
+        path = "/".join([*folders, name])
+        if path in found or any(found.get(above, tar.Entry(above, 0)).content is not None for above in paths):
+            continue
+        for above in paths:
+            found.setdefault(above, tar.Entry(above, mode | 0o700))
+        found[path] = tar.Entry(path, mode, content)
+    return list(found.values())
+
+
+@settings(deadline=None, max_examples=150)
+@given(trees())
+def test_python_reads_any_tree_back(entries):
+    with tarfile.open(fileobj=io.BytesIO(joined(tar.segments(entries)))) as reader:
+        found = [(m.name, m.mode, None if m.isdir() else reader.extractfile(m).read()) for m in reader]
+    assert found == [(entry.path, entry.mode, None if entry.content is None else b"".join(entry.content)) for entry in entries]
+
+
+@settings(deadline=None, max_examples=60)
+@given(trees())
+def test_gnu_tar_unpacks_any_tree(entries):
+    with tempfile.TemporaryDirectory() as folder:
+        raw = joined(tar.segments(entries))
+        done = subprocess.run(["tar", "--extract", "--preserve-permissions", "--no-same-owner", "-f", "-", "-C", folder], input=raw, capture_output=True, check=True)
+        assert done.stderr == b""
+        found = {}
+        for where, folders, names in os.walk(folder):
+            for name in (*folders, *names):
+                path = os.path.join(where, name)
+                held = os.lstat(path)
+                content = None
+                if stat.S_ISREG(held.st_mode):
+                    with open(path, "rb") as handle:
+                        content = handle.read()
+                found[os.path.relpath(path, folder)] = (stat.S_IMODE(held.st_mode), content, int(held.st_mtime) if content is not None else 0)
+        assert found == {entry.path: (entry.mode, None if entry.content is None else b"".join(entry.content), 0) for entry in entries}
+
+
+@given(st.integers(0, 10**14), st.integers(0, 10**7), NAMES)
+def test_any_size_is_read_back(size, owner, name):
+    owner = min(owner, 0o7777777)
+    info = tarfile.open(fileobj=io.BytesIO(tar.header(name, size, 0o644, owner=(owner, owner)) + b"\0" * 1024)).next()
+    assert (info.name, info.size, info.uid, info.gid) == (name, size, owner, owner)

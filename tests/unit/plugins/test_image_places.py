@@ -14,13 +14,17 @@ import os
 import tarfile
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base, tar
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
+from ansible_collections.aikit.fleet.plugins.module_utils._core.lock import Lock
 from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
-from ansible_collections.aikit.fleet.plugins.module_utils._io import outputs, progress, registry
+from ansible_collections.aikit.fleet.plugins.module_utils._io import localai_image, outputs, progress, registry
+from ansible_collections.aikit.fleet.plugins.module_utils._io.blob_store import BlobStore
+from ansible_collections.aikit.fleet.plugins.module_utils._io.files import DigestCache
 from ansible_collections.aikit.fleet.plugins.modules import aikit_image_info, aikit_image_load
-from ansible_collections.aikit.fleet.tests.unit.fake_registry import LAYER, FakeRegistry, is_, once, sha256
+from ansible_collections.aikit.fleet.tests.unit.fake_registry import INDEX, LAYER, MANIFEST, FakeRegistry, is_, once, sha256
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
 from ansible_collections.aikit.fleet.tests.unit.plugins import test_aikit_image as shared
 
@@ -197,6 +201,18 @@ def test_layers_that_are_too_large_are_remarked(folder, run, monkeypatch):
     assert finding["level"] == "warning" and "A registry takes 1000 at most" in finding["message"] and "llama-gguf-split" in finding["hint"]
 
 
+def test_a_layer_that_is_too_large_is_remarked_when_the_registry_refuses_it(folder, run, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda dummy, text: warnings.append(text))
+    monkeypatch.setattr(outputs.rules.data_registry, "LIMITS", (outputs.rules.data_registry.Limit("127.0.0.1:[0-9]+", "A strict one", 1000, "x"),))
+    with FakeRegistry() as server:
+        server.faults.append(once(is_("PUT", "/uploads/"), lambda handler: handler.refuse(413, "TOOLARGE"), 99))
+        failed = run(name=f"{server.host}/fleet/tiny:1", push=True)
+    assert failed["failed"] and "answered 413" in failed["msg"]
+    assert any(finding["path"] == "push" and "A strict one takes 1000 at most" in finding["message"] for finding in failed["findings"])
+    assert any("A strict one takes 1000 at most" in warning for warning in warnings)
+
+
 def test_every_part_of_a_split_model_is_a_layer(folder, run, server):
     done = run(name=f"{server.host}/fleet/split:1", push=True, parsed=shared.split(folder, 1, 2))
     assert [layer["role"] for layer in done["image"]["layers"]] == ["base", "model", "model", "config"]
@@ -320,15 +336,44 @@ def test_everything_in_one_run(folder, engine, run, server):
     assert not run(name=name, **places)["changed"]
 
 
-def test_every_place_tells_how_far_it_is(folder, engine, run, server, monkeypatch):
-    stages = {}
+@pytest.fixture
+def stages(monkeypatch):
+    """What was done of how much, by the name of the stage; of several with one name, in the last one."""
+    found = {}
 
     class Recorded(progress.Stage):
         def __exit__(self, *words):
             super().__exit__(*words)
-            stages[self.name] = (self.done, self.total)
+            found[self.name] = (self.done, self.total)
 
     monkeypatch.setattr(progress, "Stage", Recorded)
+    return found
+
+
+def test_an_image_that_is_looked_into_tells_how_far_it_is(run, server, stages):
+    llama_image(server)
+    run(base=f"{server.host}/llama.cpp:server", load=[], name=f"{server.host}/fleet/tiny:1", push=True)
+    sizes = [layer["size"] for layer in manifest_of(server, "llama.cpp", "server")["layers"]]
+    # From the top down to the libraries
+    assert stages["look into llama.cpp:server"] == (sizes[1], sizes[1])
+
+
+def test_a_backend_tells_how_far_it_is(folder, server, stages):
+    layers = [packed(tar_of({"bin/run": os.urandom(3 << 20)})), packed(tar_of({"lib/x.so": os.urandom(100)}))]
+    server.put_image("local-ai-backends", "cpu", layers, media_type=f"{LAYER}+gzip")
+    ref = f"{server.host}/local-ai-backends:cpu"
+    client = registry.Registry(registry.RegistrySettings())
+    preparation = localai_image.Preparation(client, BlobStore(str(folder / "blobs")), DigestCache(str(folder / "digests")), Lock(), None, False)
+    (folder / "blobs/backends").mkdir(parents=True)
+    made = preparation._rewrite(client.manifest(ref), ref, "backends/cpu", [], str(folder / "blobs/backends/x.tar"), {})
+    size = sum(map(len, layers))
+    assert made.size > 3 << 20 and stages["fetch local-ai-backends:cpu"] == (len(layers[1]), len(layers[1]))
+    for name in ("look into local-ai-backends:cpu", "repack local-ai-backends:cpu"):
+        done, total = stages[name]
+        assert total == size and 0.9 * size < done <= size
+
+
+def test_every_place_tells_how_far_it_is(folder, engine, run, server, stages):
     name = f"{server.host}/fleet/tiny:1"
     image = run(name=name, load=["docker"], archive=str(folder / "out.tar"), oci_layout=str(folder / "layout"), push=True)["image"]
     # All of it is counted, and each stage comes to its end
@@ -460,6 +505,14 @@ def test_a_server_that_a_higher_layer_takes_away(server, run):
     assert "has no llama-server" in run(base=f"{server.host}/llama.cpp:server")["msg"]
 
 
+@pytest.mark.parametrize("name", [".wh.app", "./.wh.app", "/.wh.app", ".wh..wh..opq", "./.wh..wh..opq"])
+def test_a_whiteout_in_the_root_of_a_layer(server, run, name):
+    plain = [tar_of({"app/llama-server": PROGRAM, "app/llama.yaml": b"old"}), tar_of({name: b""})]
+    server.put_image("llama.cpp", "server", [packed(layer) for layer in plain], {}, media_type=f"{LAYER}+gzip", diff_ids=[sha256(layer) for layer in plain])
+    assert "has no llama-server" in run(base=f"{server.host}/llama.cpp:server")["msg"]
+    assert run(aikit_image_info, name=f"{server.host}/llama.cpp:server", registry=True, config_path="/app/llama.yaml")["config"] == ""
+
+
 def test_a_layer_with_other_bytes_is_refused(server, run):
     llama_image(server)
     top = manifest_of(server, "llama.cpp", "server")["layers"][-1]["digest"]
@@ -486,6 +539,34 @@ def test_docker_types_become_those_of_oci(server, run, mounted):
     assert done["changed"], done
     assert run(aikit_image_info, name=f"{server.host}/d:1", registry=True, config_path="/config.yaml")["config"] == "- name: a\n"
     assert {layer["mediaType"] for layer in manifest_of(server, "fleet/tiny", "1")["layers"]} == {LAYER, f"{LAYER}+gzip"}
+
+
+@pytest.mark.parametrize("verify", [None, {"mode": "none"}, {"mode": "key", "key": "/k.pub"}], ids=["auto", "none", "key"])
+def test_what_can_have_no_signature_is_named(server, run, folder, verify):
+    options = {"load": [], "oci_layout": str(folder / "out"), **({"verify": verify} if verify else {})}
+    (skipped,) = run(**options)["signatures"]["skipped"]
+    assert skipped["ref"] == str(folder / "base.tar") and skipped["digest"] == f"sha256:{hashlib.sha256((folder / 'base.tar').read_bytes()).hexdigest()}"
+    assert skipped["reason"].startswith("it is a file on the build host")
+    run(name="localhost/base:1", load=[], oci_layout=str(folder / "layout"))
+    manifest, source = oci_model(server, "1", {"tiny.gguf": gguf_bytes()}), f"oci://{server.host}/models/tiny:1"
+    told = run(**options, base=f"oci:{folder / 'layout'}", parsed=shared.aikitfile(("tiny", source)))["signatures"]["skipped"]
+    assert [(entry["ref"], entry["reason"].partition(",")[0]) for entry in told] == [
+        (f"oci:{folder / 'layout'}", "it is in an OCI layout on the build host"),
+        (source, "it is a model"),
+    ]
+    assert told[1]["digest"] == manifest
+
+
+def test_signing_without_cosign(server, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    options = {"name": f"{server.host}/fleet/tiny:1", "push": True, "load": [], "sign_key": "/etc/fleet.key"}
+    told = run(check_mode=True, **options)
+    assert told["actions"] == [f"push {options['name']}", f"sign {options['name']} (key /etc/fleet.key)"] and told["signatures"]["signed"]["changed"]
+    run(**{**options, "sign_key": None})
+    assert run(check_mode=True, **options)["actions"] == [f"sign {options['name']} (key /etc/fleet.key)"]
+    failed = run(**options)
+    assert "sign_key: /etc/fleet.key: cosign is not on the build host" in failed["msg"]
+    assert failed["hint"].endswith("or leave sign_key out.") and "verify" not in failed["hint"]
 
 
 def test_a_base_that_is_nothing(run):
@@ -598,6 +679,63 @@ def test_an_input_that_is_not_what_the_lock_says(folder, run):
     assert "base of linux/amd64" in failed["msg"] and "llama.cpp-tools 0.7.0-1 → 0.8.0-1" in failed["msg"]
 
 
+def oci_model(server, tag, files):
+    """An artifact as oras pushes it."""
+    titled = [{"mediaType": LAYER, **server.put_blob("models/tiny", data), "annotations": {"org.opencontainers.image.title": name}} for name, data in files.items()]
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", **server.put_blob("models/tiny", b"{}")}
+    return server.put_manifest("models/tiny", tag, {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": titled})["digest"]
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one file", "several files"])
+def test_a_lock_holds_the_tag_of_a_model_to_its_manifest(server, run, folder, several):
+    old = {"tiny.gguf": gguf_bytes(), **({"README.md": b"old"} if several else {})}
+    new = {"tiny.gguf": gguf_bytes(fill=1), **({"README.md": b"new"} if several else {})}
+    first = oci_model(server, "1", old)
+    path, source = folder / "lock.json", f"oci://{server.host}/models/tiny:1"
+    options = {"lock": str(path), "load": [], "oci_layout": str(folder / "layout"), "parsed": shared.aikitfile(("tiny", source))}
+    built = run(**options)
+    assert [(entry["source"], entry["revision"]) for entry in json.loads(path.read_text())["models"]] == [(source, first)] * len(old)
+    count = len(server.requests)
+    assert not run(**options)["changed"] and len(server.requests) == count, "a second run asks nobody"
+    second = oci_model(server, "1", new)
+    # A builder that has never seen the model
+    fresh = {**options, "store": str(folder / "other"), "oci_layout": str(folder / "again")}
+    again = run(**fresh)
+    assert again["image"]["digest"] == built["image"]["digest"] and json.loads(path.read_text())["models"][0]["revision"] == first
+    assert not run(**fresh)["changed"]
+    # And the one that took the old one for the tag
+    moved = run(**options, lock_update=True)
+    assert moved["image"]["digest"] != built["image"]["digest"] and json.loads(path.read_text())["models"][0]["revision"] == second
+    assert not run(**options)["changed"] and not run(**options, lock_update=True)["changed"]
+
+
+@pytest.mark.parametrize("path", ["", "/main/tiny.gguf"], ids=["a repository", "a file"])
+def test_a_lock_holds_the_branch_of_a_model_to_its_commit(hub_server, run, folder, path):
+    repository = hub_server.repository("ns/tiny", {"tiny.gguf": gguf_bytes(), "README.md": b"old"})
+    first = repository.branches["main"]
+    source = f"huggingface://ns/tiny{path}"
+    options = {"lock": str(folder / "lock.json"), "load": [], "hub_url": hub_server.url, "parsed": shared.aikitfile(("tiny", source))}
+    built = run(**options, oci_layout=str(folder / "layout"))
+    assert {entry["revision"] for entry in json.loads((folder / "lock.json").read_text())["models"]} == {first}
+    repository.commit({"tiny.gguf": gguf_bytes(fill=1), "README.md": b"new"})
+    fresh = {**options, "store": str(folder / "other"), "oci_layout": str(folder / "again")}
+    again = run(**fresh)
+    assert again["image"]["digest"] == built["image"]["digest"]
+    assert not run(**fresh)["changed"]
+
+
+def test_a_model_that_the_aikitfile_names_anew_is_not_held_by_the_lock(server, run, folder):
+    oci_model(server, "1", {"tiny.gguf": gguf_bytes()})
+    path, source = folder / "lock.json", f"oci://{server.host}/models/tiny:1"
+    options = {"lock": str(path), "load": [], "oci_layout": str(folder / "layout")}
+    run(**options, parsed=shared.aikitfile(("tiny", source)))
+    oci_model(server, "1", {"tiny.gguf": gguf_bytes(fill=1)})
+    parsed = shared.aikitfile(("tiny", source, hashlib.sha256(gguf_bytes(fill=1)).hexdigest()))
+    failed = run(**options, parsed=parsed)
+    assert "does not fit what is there now" in failed["msg"] and "lock_update" in failed["hint"]
+    assert run(**options, parsed=parsed, lock_update=True)["changed"]
+
+
 def test_stale_entries_are_named(folder, run):
     path = folder / "lock.json"
     run(lock=str(path))
@@ -686,6 +824,35 @@ def test_info_from_a_registry_and_a_layout(server, run, folder, engine):
     assert run(aikit_image_info, oci_layout=str(folder / "layout"), name=name, config_path="/models")["msg"].startswith("/models of")
     assert "is no OCI layout" in run(aikit_image_info, oci_layout=str(folder))["msg"]
     assert run(aikit_image_info, registry=True)["failed"] and run(aikit_image_info, registry=True, name="x", oci_layout="/x")["failed"]
+
+
+def test_a_file_is_read_from_the_highest_layer_that_has_it_whatever_its_size(server, run):
+    layers = [tar_of({"config.yaml": b"old"}), tar_of({"config.yaml": b"new", "model": bytes(17 << 20)}), tar_of({"other": b""})]
+    server.put_image("fleet/tiny", "1", layers)
+    assert run(aikit_image_info, name=f"{server.host}/fleet/tiny:1", registry=True, config_path="/config.yaml")["config"] == "new"
+
+
+def test_info_of_an_index_without_platforms(server, run, folder):
+    first, second = (server.put_image("fleet/tiny", tag, [tar_of({"x": tag.encode()})], {"Labels": {"n": tag}}) for tag in ("one", "two"))
+    index = server.put_manifest("fleet/tiny", "1", {"schemaVersion": 2, "mediaType": INDEX, "manifests": [first, second]}, INDEX)
+    name = f"{server.host}/fleet/tiny:1"
+    found = run(aikit_image_info, name=name, registry=True)["images"]
+    assert [(image["ref"], image["digest"], image["index_digest"], image["labels"]["n"]) for image in found] == [
+        (name, first["digest"], index["digest"], "one"),
+        (name, second["digest"], index["digest"], "two"),
+    ]
+    # The same index in a layout
+    blobs = folder / "layout/blobs/sha256"
+    blobs.mkdir(parents=True)
+    for raw in (*server.blobs["fleet/tiny"].values(), *(raw for media_type, raw in server.manifests["fleet/tiny"].values())):
+        (blobs / hashlib.sha256(raw).hexdigest()).write_bytes(raw)
+    (folder / "layout/oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (folder / "layout/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [index]}))
+    kept = run(aikit_image_info, oci_layout=str(folder / "layout"))["images"]
+    assert [(image["digest"], image["index_digest"]) for image in kept] == [(image["digest"], index["digest"]) for image in (first, second)]
+    # A part that is lost is no image that is not there
+    del server.manifests["fleet/tiny"][second["digest"]]
+    assert "answered 404" in run(aikit_image_info, name=name, registry=True)["msg"]
 
 
 @pytest.mark.parametrize("start, length", [(0, 12), (0, 3), (2, 3), (3, 6), (4, 2), (5, 7), (9, 3), (11, 1), (0, 0)])

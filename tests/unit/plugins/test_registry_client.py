@@ -675,11 +675,151 @@ def test_a_file_that_changed_is_not_stored(server, make):
 
 def test_a_registry_that_refuses_while_bytes_come(server, make, small_chunks):
     server.faults.append(once(is_("PATCH", "/uploads/"), lambda handler: handler.refuse(413, "TOOLARGE", "too large"), 9))
-    with pytest.raises(AikitError, match="answered 413") as caught:
+    server.faults.append(once(is_("PUT", "/uploads/"), lambda handler: handler.refuse(413, "TOOLARGE", "too large"), 9))
+    with pytest.raises(AikitError, match=r"answered 413 \(TOOLARGE.*In chunks it did not go, either: .*answered 413") as caught:
         push(make(), server)
     assert "client_max_body_size" in caught.value.hint
     # The registry is told to forget what it has
     assert server.seen("DELETE", "/uploads/") and not server.uploads
+
+
+def too_large(handler):
+    """GitHub's registry, of a chunk above 4 MiB."""
+    handler.refuse(416, "REQUESTED_RANGE_NOT_SATISFIABLE", "the request body is too large and exceeds the maximum permissible limit of 4.00MiB")
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [too_large, *(lambda handler, status=status: handler.refuse(status, "UNSUPPORTED") for status in (400, 404, 405, 413, 501))],
+    ids=["ghcr 416", "400", "404", "405", "413", "501"],
+)
+def test_a_registry_that_takes_no_chunks_gets_the_blob_whole(server, make, small_chunks, waits, refuse):
+    server.faults.append(once(is_("PATCH", "/uploads/"), refuse, 99))
+    registry = make()
+    assert push(registry, server).how == "uploaded"
+    assert server.blobs["a/b"][sha256(BIG)] == BIG and len(server.seen("PATCH")) == 1 and not waits
+    # The next blob is not tried in chunks
+    other = BIG[::-1]
+    assert push(registry, server, other) == registry_push.Pushed("uploaded", len(other))
+    assert len(server.seen("PATCH")) == 1 and server.blobs["a/b"][sha256(other)] == other
+
+
+def test_a_registry_that_takes_one_chunk_only_gets_the_blob_whole(server, make, small_chunks, waits):
+    server.faults.append(once(lambda handler: handler.command == "PATCH" and "state=1048576" in handler.path, lambda handler: handler.refuse(404), 99))
+    assert push(make(), server).how == "uploaded"
+    assert server.blobs["a/b"][sha256(BIG)] == BIG and len(server.seen("PATCH")) == 2 and not waits
+
+
+def test_a_registry_whose_range_stays_at_the_first_chunk(server, make, small_chunks, waits):
+    """As Amazon's: the bytes are there, but nothing tells how many."""
+
+    def stay(handler):
+        name = handler.route.rpartition("/")[2]
+        server.uploads[name] += handler.body()
+        handler.answer(202, b"", {"Location": f"/v2/a/b/blobs/uploads/{name}?state={len(server.uploads[name])}", "Range": "0-1048575"})
+
+    server.faults.append(once(is_("PATCH", "/uploads/"), stay, 99))
+    assert push(make(), server).how == "uploaded"
+    assert server.blobs["a/b"][sha256(BIG)] == BIG and len(server.seen("PATCH")) == 2 and not waits
+
+
+def test_a_registry_that_is_known_to_take_no_chunks(server, make, small_chunks, monkeypatch):
+    monkeypatch.setattr(rules.data_registry, "CHUNKLESS", (rules.data_registry.Chunkless(r"127\.0\.0\.1:[0-9]+", "x"),))
+    assert push(make(), server) == registry_push.Pushed("uploaded", len(BIG))
+    assert [verb for verb, path in server.seen(part="/uploads/")] == ["POST", "PUT"]
+
+
+def test_a_chunk_that_is_refused_after_a_cut_is_no_reason_to_send_the_blob_whole(server, make, small_chunks):
+    second = lambda handler: handler.command == "PATCH" and "state=1048576" in handler.path  # noqa: E731
+    server.faults.append(once(second, lambda handler: handler.cut()))
+    server.faults.append(once(second, lambda handler: server.uploads.clear() or handler.refuse(404, "BLOB_UPLOAD_UNKNOWN")))
+    assert push(make(), server).how == "uploaded"
+    assert server.blobs["a/b"][sha256(BIG)] == BIG and len(server.seen("PATCH")) == 2 + 1 + 5
+
+
+@pytest.mark.parametrize("trouble", [lambda handler: handler.refuse(503), lambda handler: handler.cut()], ids=["503", "cut"])
+def test_trouble_while_an_upload_is_asked_for_sends_nothing_again(server, make, small_chunks, waits, trouble):
+    server.faults.append(once(lambda handler: handler.command == "PATCH" and "state=3145728" in handler.path, lambda handler: handler.cut()))
+    server.faults.append(once(is_("GET", "/uploads/"), trouble, 2))
+    push(make(), server)
+    assert server.blobs["a/b"][sha256(BIG)] == BIG and server.received == len(BIG)
+    assert len(server.seen("POST")) == 1 and len(waits) == 3
+
+
+@pytest.mark.parametrize("status", [404, 405, 410, 416])
+def test_an_upload_that_nobody_knows_how_far_it_is_begins_anew(server, make, small_chunks, status):
+    server.faults.append(once(lambda handler: handler.command == "PATCH" and "state=1048576" in handler.path, lambda handler: handler.cut()))
+    server.faults.append(once(is_("GET", "/uploads/"), lambda handler: handler.refuse(status)))
+    push(make(), server)
+    assert server.blobs["a/b"][sha256(BIG)] == BIG and len(server.seen("POST")) == 2
+
+
+@pytest.mark.parametrize("trouble", [lambda handler: handler.refuse(504), lambda handler: handler.cut()], ids=["504", "cut"])
+def test_a_last_request_without_an_answer_is_sent_again_alone(server, make, small_chunks, waits, trouble):
+    server.faults.append(once(is_("PUT", "/uploads/"), trouble, 3))
+    assert push(make(), server) == registry_push.Pushed("uploaded", len(BIG))
+    assert server.received == len(BIG) and len(server.seen("POST")) == 1 and len(server.seen("PUT")) == 4
+
+
+def late(server, seen=3):
+    """A registry behind a proxy that gives up: the upload is gone, and the blob appears when it has been asked for some times."""
+
+    def commit(handler):
+        name = handler.route.rpartition("/")[2]
+        server.late = bytes(server.uploads.pop(name)) + handler.body()
+        handler.refuse(504)
+
+    def asked(handler):
+        if handler.command == "HEAD" and hasattr(server, "late"):
+            server.asked = getattr(server, "asked", 0) + 1
+            if server.asked == seen:
+                server.put_blob("a/b", server.late)
+        return False
+
+    server.faults += [once(is_("PUT", "/uploads/"), commit), asked]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["chunks", "whole"])
+def test_a_registry_that_hashes_longer_than_its_proxy_waits(server, make, small_chunks, waits, whole):
+    late(server)
+    registry = make()
+    if whole:
+        registry.chunkless.add(server.host)
+    assert push(registry, server) == registry_push.Pushed("uploaded", len(BIG))
+    assert server.received == len(BIG) and len(server.seen("POST")) == 1
+
+
+def test_a_whole_blob_whose_answer_was_lost_is_not_sent_again(server, make, small_chunks):
+    def keep(handler):
+        server.uploads[handler.route.rpartition("/")[2]] += handler.body()
+        handler.refuse(502)
+
+    server.faults.append(once(is_("PUT", "/uploads/"), keep))
+    registry = make()
+    registry.chunkless.add(server.host)
+    assert push(registry, server) == registry_push.Pushed("uploaded", len(BIG))
+    assert [verb for verb, path in server.seen(part="/uploads/")] == ["POST", "PUT", "GET", "PUT"]
+
+
+def test_a_registry_that_never_answers_the_last_request_keeps_the_upload(server, make, small_chunks, waits):
+    server.faults.append(once(is_("PUT", "/uploads/"), lambda handler: handler.refuse(504), 99))
+    with pytest.raises(AikitError, match=r"answered 504.*\(5 attempts\)"):
+        push(make(), server)
+    assert server.received == len(BIG) and not server.seen("DELETE") and server.uploads
+
+
+def test_a_last_request_may_take_longer_than_others(server, make, small_chunks, waits):
+    def think(handler):
+        data = handler.body()
+        time.sleep(1.5)
+        server.put_blob("a/b", data)
+        handler.answer(201)
+
+    server.faults.append(once(is_("PUT", "/uploads/"), think))
+    registry = make(timeout_seconds=1)
+    registry.chunkless.add(server.host)
+    push(registry, server)
+    assert not waits and server.blobs["a/b"][sha256(BIG)] == BIG
 
 
 @pytest.mark.parametrize("status, words", [(401, "Log in"), (403, "Log in"), (404, "repository to be made first"), (405, "read only")])

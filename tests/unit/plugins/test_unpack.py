@@ -40,6 +40,14 @@ def test_what_was_packed_comes_back(tmp_path, pack):
     assert read(tmp_path / "layer") == DATA
 
 
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress])
+def test_how_much_of_the_file_was_read_is_told(tmp_path, pack):
+    (tmp_path / "layer").write_bytes(pack(DATA))
+    told = []
+    assert b"".join(unpacked(str(tmp_path / "layer"), "layer sha256:1", told.append)) == DATA
+    assert told == sorted(told) and told[-1] == (tmp_path / "layer").stat().st_size and len(set(told)) > 1 or pack is gzip.compress
+
+
 def test_zstd(tmp_path, monkeypatch):
     # The program that the product calls, or one that does the same where it is not installed
     if subprocess.run(["sh", "-c", "command -v zstd"], capture_output=True, check=False).returncode:
