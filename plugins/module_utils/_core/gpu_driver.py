@@ -207,7 +207,8 @@ def kernels(raw: Raw) -> list[dict[str, Any]]:
 
 
 def release_numbers(release: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d{1,9}", release))
+    """What orders kernels. The name of the system (``.el9_4``, ``.fc42``) stands behind the build, and is no part of it: 427.8.1.el9 is newer than 427.el9."""
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", re.split(r"\.(?=[A-Za-z])", release)[0]))
 
 
 def _module_version(kernel: Kernel, modules: Mapping[str, ModuleFile]) -> str:

@@ -162,13 +162,15 @@ def test_rpm_systems_follow_nvidias_guide(system):
     major = version.partition(".")[0]
     done = driver(system)
     base = f"https://developer.download.nvidia.com/compute/cuda/repos/rhel{major}/x86_64"
-    assert only(done, "rpm_key") == [{"key": f"{base}/D42D0685.pub", "fingerprint": "610C7B14E068A878070DA4E99CD0A493D42D0685"}]
+    (key,) = only(done, "get_url")
+    assert key["url"] == f"{base}/D42D0685.pub"
+    assert only(done, "rpm_key") == [{"key": key["dest"], "fingerprint": "610C7B14E068A878070DA4E99CD0A493D42D0685"}]
     assert only(done, "yum_repository") == [
         {
             "name": "aikit-fleet-nvidia-driver",
             "description": "NVIDIA's driver",
             "baseurl": f"{base}/",
-            "gpgkey": f"{base}/D42D0685.pub",
+            "gpgkey": "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-aikit-fleet-nvidia-driver",
             "gpgcheck": True,
         }
     ]
@@ -178,6 +180,10 @@ def test_rpm_systems_follow_nvidias_guide(system):
     full = f"3:580.159.03-1.el{major}"
     names = ["nvidia-driver-cuda", "kmod-nvidia-open-dkms", "nvidia-persistenced"]
     assert [f"{name}-{full}" for name in names] in installed
+    # All of it is there before anything stops
+    (download,) = [number for number, entry in enumerate(done) if entry["arguments"].get("download_only")]
+    assert done[download]["arguments"]["name"] == ["kernel-devel-matched", "kernel-headers", *(f"{name}-{full}" for name in names)]
+    assert download < next(number for number, entry in enumerate(done) if entry["arguments"].get("name") == ["kernel-devel-matched", "kernel-headers"])
     assert only(done, "dnf_versionlock") == [{"name": [f"{name}-{full}.*" for name in names], "raw": True, "state": "present"}]
     streams = [argv for argv in argvs(done) if "module" in argv]
     expected = [["dnf", "--assumeyes", "module", "reset", "nvidia-driver"], ["dnf", "--assumeyes", "module", "enable", "nvidia-driver:580-open"]]
@@ -211,6 +217,8 @@ def test_ubuntu_follows_nvidias_guide(system):
     assert ["/usr/sbin/update-initramfs", "-u", "-k", "all"] in argvs(done)
     headers = "linux-headers-generic"
     assert [headers] in [arguments["name"] for arguments in only(done, "package")]
+    (download,) = [argv for argv in argvs(done) if "--download-only" in argv]
+    assert headers in download and f"{names[0]}={VERSIONS[branch]}-1ubuntu1" in download
 
 
 @pytest.mark.parametrize("system", ["rocky-9", "rhel-10", "ubuntu-24.04"])
@@ -253,6 +261,7 @@ def test_a_removal(system):
     if not apt:
         assert only(done, "yum_repository") == [{"name": "aikit-fleet-nvidia-driver", "state": "absent"}]
         assert ["grubby", "--remove-args=nouveau.modeset=0 rd.driver.blacklist=nouveau", "--update-kernel=ALL"] in argvs(done)
+    assert (["dnf", "--assumeyes", "module", "reset", "nvidia-driver"] in argvs(done)) is (system == "rocky-9")
 
 
 @pytest.mark.parametrize("system", RPM + UBUNTU)
@@ -264,9 +273,10 @@ def test_secure_boot_stops_before_anything_is_done(system):
 
 
 def test_a_mirror_on_rpm_systems_is_the_only_place():
-    wishes = {"source": "mirror", "mirror_url": "https://mirror.example/rhel9", "mirror_key": "https://mirror.example/key.asc"}
+    wishes = {"source": "mirror", "mirror_url": "https://mirror.example/rhel9", "mirror_key": "https://mirror.example/key.asc", "mirror_key_sha256": "b" * 64}
     done = driver("rocky-9", wishes)
-    assert only(done, "rpm_key") == [{"key": "https://mirror.example/key.asc"}]
+    assert [key["url"] for key in only(done, "get_url")] == ["https://mirror.example/key.asc"]
+    assert only(done, "get_url")[0]["checksum"] == f"sha256:{'b' * 64}" and len(only(done, "rpm_key")) == 1
     assert "nvidia.com" not in json.dumps(done) and "epel-release" not in json.dumps(done)
 
 
@@ -291,7 +301,7 @@ def test_the_repository_file_that_dnf_reads(tmp_path):
             "driver": {
                 "baseurl": "https://developer.download.nvidia.com/compute/cuda/repos/rhel9/x86_64/",
                 "gpgcheck": "1",
-                "gpgkey": "https://developer.download.nvidia.com/compute/cuda/repos/rhel9/x86_64/D42D0685.pub",
+                "gpgkey": "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-aikit-fleet-nvidia-driver",
                 "name": "NVIDIA's driver",
             },
             "toolkit": {
