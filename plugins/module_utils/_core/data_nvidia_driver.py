@@ -306,6 +306,9 @@ Restart=on-failure
 RestartSec=5
 """
 
+# Programs of services that role nvidia_driver stops before it takes the module out, as /proc has their names: 15 letters
+STOPPED_PROGRAMS = frozenset({"nvidia-persiste", "nv-fabricmanage"})
+
 APT_SOURCE_PATH = "/etc/apt/sources.list.d/aikit-fleet-nvidia-driver.sources"
 APT_KEY_PATH = "/usr/share/keyrings/aikit-fleet-nvidia-driver"
 YUM_REPOSITORY_NAME = "aikit-fleet-nvidia-driver"

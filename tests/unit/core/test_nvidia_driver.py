@@ -988,6 +988,36 @@ def test_services_that_hold_gpus():
     assert drain.gpu_services(found) == ["cdi", "node"]
 
 
+def test_who_else_holds_the_gpus():
+    ours = {"io.aikit.fleet.service": "x"}
+    gpu_wanted = {"DeviceRequests": [{"Driver": "cdi"}]}
+    found = [
+        {**container("llama", labels=ours, **gpu_wanted), "Id": "a" * 64},
+        {**container("cpu", labels=ours), "Id": "c" * 64},
+        {**container("stopped", False, ours, **gpu_wanted), "Id": "d" * 64},
+    ]
+    holders = [
+        {"pid": 100, "name": "nvidia-persiste", "container": ""},
+        {"pid": 101, "name": "nv-fabricmanage", "container": ""},
+        {"pid": 200, "name": "llama-server", "container": "a" * 64},
+        {"pid": 201, "name": "python3", "container": "a" * 64},
+        {"pid": 300, "name": "dcgm-exporter", "container": ""},
+        {"pid": 400, "name": "jupyter", "container": "b" * 64},
+        {"pid": 401, "name": "python3", "container": "b" * 64},
+        # The daemon of somebody's container is not the one that is stopped here
+        {"pid": 500, "name": "nvidia-persiste", "container": "e" * 64},
+        # Nobody stops what only looks like ours
+        {"pid": 600, "name": "smuggler", "container": "c" * 64},
+    ]
+    assert drain.other_holders(holders, found) == [
+        "dcgm-exporter (process 300)",
+        "jupyter (process 400 in container bbbbbbbbbbbb)",
+        "nvidia-persiste (process 500 in container eeeeeeeeeeee)",
+        "smuggler (process 600 in container cccccccccccc)",
+    ]
+    assert drain.other_holders(holders[:4], found) == []
+
+
 # --- afterwards --------------------------------------------------------------------------------------------------------------
 
 

@@ -107,7 +107,7 @@ def offers(plan, apt, system, versions=("580.159.03", "595.91.07")):
     return "\n".join(f"{name} 3:{version}{tail}" for name in names for version in versions)
 
 
-def driver(system, wishes=None, before=None, after=None, remembered="", answers=None):
+def driver(system, wishes=None, before=None, after=None, remembered="", answers=None, variables=None):
     """Everything that the role does to a host of ``system``."""
     apt = system not in RPM
     found = before or gpu_info(system)
@@ -126,6 +126,7 @@ def driver(system, wishes=None, before=None, after=None, remembered="", answers=
             "__nvidia_driver_remembered": {"content": base64.b64encode(remembered.encode()).decode()},
             "nvidia_driver_allow": [],
             "ansible_connection": "ssh",
+            **(variables or {}),
         },
         {
             "Ask which versions there are": {"stdout": text, "changed": False},
@@ -283,6 +284,37 @@ def test_a_mirror_on_rpm_systems_is_the_only_place():
 def test_what_cannot_be_installed_stops_the_role_before_the_packages():
     with pytest.raises(Stopped, match="No source of packages on this host offers nvidia-driver-cuda"):
         driver("rocky-9", answers={"Ask which versions there are": {"stdout": ""}})
+
+
+SERVED = "a" * 64
+SERVICE = {"Id": SERVED, "Name": "/llama", "State": {"Running": True}, "Config": {"Labels": {"io.aikit.fleet.service": "llama"}}}
+HELD = [{"pid": 7, "name": "nvidia-persiste", "container": ""}, {"pid": 8, "name": "llama-server", "container": SERVED}]
+
+
+def upgrade_under_services(holders, **variables):
+    before = gpu_info("debian-13", "580.142", engines=[{"name": "docker", "answers": True}])
+    before["driver"]["holders"] = holders
+    answers = {
+        "List our services": {"containers": [{"Id": SERVED, "Names": ["/llama"]}]},
+        "Look at each": {"container": {**SERVICE, "HostConfig": {"DeviceRequests": [{"Driver": "cdi"}]}}},
+        "Read what this role remembers now": {"content": base64.b64encode(b'{"schema": 1}').decode()},
+    }
+    return driver("debian-13", {}, before, answers=answers, variables=variables)
+
+
+def test_what_else_holds_the_driver_leaves_our_services_alone():
+    stranger = [*HELD, {"pid": 9, "name": "dcgm-exporter", "container": ""}]
+    with pytest.raises(Stopped, match=r"dcgm-exporter \(process 9\) would hold the old driver.* llama would be stopped until then. Nothing was changed"):
+        upgrade_under_services(stranger)
+    # A reboot ends that, but not of the machine that Ansible runs on
+    with pytest.raises(Stopped, match="dcgm-exporter"):
+        upgrade_under_services(stranger, nvidia_driver_reboot="if_required", ansible_connection="local")
+    for done in (upgrade_under_services(stranger, nvidia_driver_reboot="if_required"), upgrade_under_services(HELD)):
+        assert [arguments["state"] for arguments in only(done, "docker_container")] == ["stopped", "started"]
+        # All packages are there before
+        order = [str(entry["arguments"]) for entry in done]
+        at = [next(number for number, text in enumerate(order) if word in text) for word in ("--download-only", "'stopped'", "'started'")]
+        assert at == sorted(at)
 
 
 # --- files that modules of others write ----------------------------------------------------------------------------------
