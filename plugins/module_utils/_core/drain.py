@@ -21,7 +21,7 @@ def other_holders(holders: Iterable[Mapping[str, Any]], containers: Iterable[Map
     """What would hold the driver still when our services are stopped, in words. ``holders`` are those of gpu_info."""
     found = list(containers)
     stopped = {str(container.get("Id") or "") for container in found if _ours(container) and _running(container) and _has_gpu(container)}
-    words = {}
+    words: dict[str, str] = {}
     for holder in holders:
         inside = holder["container"]
         if inside in stopped and inside or not inside and holder["name"] in STOPPED_PROGRAMS:

@@ -680,7 +680,9 @@ class _Planner:
             "fabric_manager": {"packages": [*fabric["exact"], *fabric["plain"]], "service": data.FABRIC_MANAGER_SERVICE if fabric["exact"] else ""},
             "persistence": {"service": data.PERSISTENCE_SERVICE, "path": data.PERSISTENCE_PATH, "content": data.PERSISTENCE_CONTENT},
             "kernels_to_check": [kernel["release"] for kernel in kernels_to_check(self.host)],
-            "state": self._state(target, version, [*exact, *names.plain], system, pin.get("locks", [])) if change and (version or self.offers is not None) else None,
+            "state": self._state(target, version, [*exact, *names.plain], system, pin.get("locks", []))
+            if change and (version or self.offers is not None)
+            else None,
         }
 
     def _prerequisites(self, system: Platform, target: Target) -> list[str]:
@@ -812,10 +814,12 @@ class _Planner:
         return {
             "remove_packages": sorted(name for name in packages if name in self.installed or name in self.half),
             "remove_repository": repository,
-            "remove_repository_files": [repository[key] for key in ("path", "signed_by") if repository.get(key)] + [data.KEYRING_FOLDER, data.KEYRING_COPY, data.RPM_KEY_COPY],
+            "remove_repository_files": [repository[key] for key in ("path", "signed_by") if repository.get(key)]
+            + [data.KEYRING_FOLDER, data.KEYRING_COPY, data.RPM_KEY_COPY],
             "remove_files": [*((data.PIN_PATH, data.UPGRADES_PATH) if apt else ()), data.NOUVEAU_PATH, data.PERSISTENCE_PATH],
             "remove_locks": self._locks(),
-            "remove_module_stream": any(record.get("source") == "nvidia_repository" for record in records) and bool(self.platform and self.platform.module_streams),
+            "remove_module_stream": bool(self.platform and self.platform.module_streams)
+            and any(record.get("source") == "nvidia_repository" for record in records),
             "nouveau": {
                 "needed": False,
                 "path": data.NOUVEAU_PATH,
