@@ -108,10 +108,14 @@ class Tree:
     def targets(self, name: str) -> list[str]:
         """What the links in a folder point to, as they have it."""
         path = self.resolve(name)
-        found = []
-        for one in self.names(name):
+        found: list[str] = []
+        try:
+            entries = os.listdir(path) if path else []
+        except OSError:
+            return found
+        for entry in entries:
             try:
-                found.append(os.readlink(os.path.join(path or "", one)))
+                found.append(os.readlink(f"{path}/{entry}"))
             except OSError:
                 # No link, or gone meanwhile: processes close files
                 continue
