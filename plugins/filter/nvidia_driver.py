@@ -26,6 +26,7 @@ def nvidia_driver_plan(
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "gpu_holders": drain.other_holders,
             "gpu_services": drain.gpu_services,
             "nvidia_driver_outcome": nvidia_driver.outcome,
             "nvidia_driver_plan": nvidia_driver_plan,

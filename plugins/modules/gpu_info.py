@@ -249,6 +249,18 @@ driver:
       returned: always
       type: dict
       sample: {loaded: 580.159.03, library: 580.159.03, module: 580.159.03}
+    holders:
+      description:
+        - Processes that have the driver's device nodes open, each with C(pid), C(name) and the id of its C(container), empty outside of one.
+          Another driver needs a reboot while there is one.
+        - Without C(become), those of the user alone.
+      returned: always
+      type: list
+      elements: dict
+      sample:
+        - pid: 4242
+          name: llama-server
+          container: 8a3c1f0d5be94b2f9ad1c2e55f8f1d4c7f3e9d6b5a4c3b2a1908f7e6d5c4b3a2
 toolkit:
   description: The NVIDIA Container Toolkit.
   returned: success

@@ -330,16 +330,41 @@ class TestServices:
         assert after["llama"].startswith("true") and after["llama"] != before["llama"]
         assert "drained" not in json.loads(host.run("cat", STATE))
 
-    def test_what_holds_the_module_makes_services_wait_for_the_reboot(self, role, host):
+    def test_what_else_holds_the_driver_is_named_and_nothing_stops(self, role, host):
+        process = f"{host.root}/proc/4242"
+        host.sh(f"mkdir -p {process}/fd; echo dcgm-exporter >{process}/comm; echo 0::/system.slice >{process}/cgroup; ln -s /dev/nvidiactl {process}/fd/3")
+        before, files = self.started(host), snapshot(host)
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_source="auto", nvidia_driver_version="580.178.04")
+        host.run("rm", "-r", process)
+        assert run.code != 0 and "dcgm-exporter (process 4242)" in run.messages() and "llama would be stopped" in run.messages(), run.messages()
+        assert self.started(host) == before and snapshot(host) == files
+
+    def test_services_that_wait_for_a_reboot_fail_their_host(self, role, host):
+        """What holds the module is no process: the kernel's console on the card, for one."""
         host.control("in-use")
-        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto", nvidia_driver_version="580.178.04"))
-        assert facts(run)["reboot"] is True and self.started(host)["llama"].startswith("false")
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_source="auto", nvidia_driver_version="580.178.04")
+        assert run.code != 0 and "llama stopped for the change" in run.messages() and "Reboot the host" in run.messages(), run.messages()
+        assert self.started(host)["llama"].startswith("false")
         assert json.loads(host.run("cat", STATE))["drained"] == ["llama"]
+        # Another run says so again
+        run = role(host, nvidia_driver_state="managed", nvidia_driver_source="auto")
+        assert run.code != 0 and "llama stopped for the change" in run.messages() and run.changed == 0
         host.control("in-use", None)
         host.reboot()
         run = good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto"))
         assert facts(run)["reboot"] is False and self.started(host)["llama"].startswith("true")
         assert good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto")).changed == 0
+
+
+    def test_a_removal_remembers_the_services_that_it_stopped(self, role, host):
+        run = good(role(host, nvidia_driver_state="absent"))
+        assert facts(run)["facts"]["action"] == "remove" and self.started(host)["llama"].startswith("false")
+        assert json.loads(host.run("cat", STATE)) == {"schema": 1, "drained": ["llama"]}
+        again = good(role(host, nvidia_driver_state="absent"))
+        assert again.changed == 0 and json.loads(host.run("cat", STATE))["drained"] == ["llama"]
+        run = good(role(host, nvidia_driver_source="auto", nvidia_driver_version="580.178.04"))
+        assert facts(run)["facts"]["state"] == "loaded" and self.started(host)["llama"].startswith("true")
+        assert "drained" not in json.loads(host.run("cat", STATE))
 
 
 def test_a_host_without_a_gpu(role, gpu_host):
@@ -348,6 +373,17 @@ def test_a_host_without_a_gpu(role, gpu_host):
     run = good(role(host, nvidia_driver_state="managed"))
     assert run.changed == 0 and snapshot(host) == before
     assert "No NVIDIA GPU was found: nothing to do." in run.output
+
+
+def test_verify_says_what_stands_in_the_way(role, gpu_host):
+    host = gpu_host("driver-verify", secure_boot=True)
+    before = snapshot(host)
+    run = role(host, entry="verify", nvidia_driver_state="managed")
+    assert run.code != 0 and "driver does not work" in run.messages() and "Secure Boot is on" in run.messages(), run.messages()
+    assert snapshot(host) == before
+    run = role(host, nvidia_driver_branch="R580")
+    assert run.code != 0 and "nvidia_driver_branch is 'R580', which is no branch" in run.messages(), run.messages()
+    host.destroy()
 
 
 @pytest.mark.parametrize(
@@ -395,7 +431,7 @@ class TestForeignDriver:
         run = role(host, nvidia_driver_source="auto")
         host.control("smi-hang", None)
         host.sh("pkill -KILL nvidia-smi || true")
-        assert run.code != 0 and "NVIDIA's driver does not work" in run.messages() and "did not end" in run.messages(), run.messages()
+        assert run.code != 0 and "NVIDIA's driver does not work" in run.messages() and "did not answer within" in run.messages(), run.messages()
         assert snapshot(host) == before
 
     def test_absent_leaves_it_too(self, role, host):
@@ -407,6 +443,17 @@ class TestForeignDriver:
         assert facts(run)["facts"]["version"] == "580.178.04"
         assert host.sh("dpkg-query -W -f '${Package} ${Version}\\n' | grep -e nvidia -e libcuda | grep -v 580.178.04-1 || true") == ""
 
+    def test_check_mode_before_its_repository_is_known(self, role, host):
+        """What this role writes is not there yet, nor the folder that it keeps things in."""
+        host.run("rm", "-r", "/var/lib/aikit-fleet")
+        host.apt("purge", "cuda-keyring")
+        before = snapshot(host)
+        run = good(role(host, "--check", nvidia_driver_state="managed", nvidia_driver_source="auto"))
+        assert run.changed > 0 and "cuda-keyring_1.1-1_all.deb would be fetched" in run.output
+        run = good(role(host, "--check", nvidia_driver_state="managed"))
+        assert run.changed > 0 and snapshot(host) == before
+        host.add_cuda_repository()
+
     def test_a_mismatch_after_a_night_upgrade_asks_for_a_reboot(self, role, host):
         host.run("rm", WRITTEN[0])
         # User space goes, and the module stays
@@ -414,6 +461,41 @@ class TestForeignDriver:
         host.apt("install", "--allow-downgrades", *(f"{name}=580.159.03-1" for name in names))
         run = good(role(host, nvidia_driver_source="auto"))
         assert facts(run)["facts"]["state"] == "mismatch" and facts(run)["reboot"] is True
+
+
+class TestKernels:
+    """The kernel that is booted next is not the one that the headers' metapackage knows."""
+
+    @pytest.fixture
+    def host(self, gpu_host):
+        host = gpu_host("driver-kernels")
+        host.apt("install", f"linux-image-{host.upcoming_kernel}")
+        return host
+
+    def test_headers_that_nobody_offers_are_refused_before_anything_is_installed(self, role, host):
+        host.sh("mkdir -p /lib/modules/100.0.0-own; touch /boot/vmlinuz-100.0.0-own /lib/modules/100.0.0-own/modules.builtin")
+        before = host.sh("dpkg-query -W")
+        run = role(host, nvidia_driver_state="managed")
+        host.sh("rm -r /lib/modules/100.0.0-own /boot/vmlinuz-100.0.0-own")
+        assert run.code != 0 and "offers linux-headers-100.0.0-own" in run.messages(), run.messages()
+        assert host.sh("dpkg-query -W") == before and host.run("ls", "/etc/apt/preferences.d") == "fake-distribution"
+
+    def test_its_headers_come_too_and_the_module_is_built(self, role, host):
+        run = good(role(host, nvidia_driver_state="managed", nvidia_driver_reboot="if_required"))
+        assert facts(run)["facts"]["state"] == "loaded" and facts(run)["reboot"] is False
+        assert installed(host, f"linux-headers-{host.upcoming_kernel}") == "ii 1-1"
+        assert host.run("modinfo", "-k", host.upcoming_kernel, "-F", "version", "nvidia") == "580.178.04"
+        assert good(role(host, nvidia_driver_state="managed")).changed == 0
+
+
+def test_the_oldest_python_looks_and_leaves_alone(role, gpu_host):
+    host = gpu_host("driver-bullseye", "bullseye", driver="580.159.03")
+    found = host.module("aikit.fleet.gpu_info", root=host.root)
+    assert found["driver"]["state"] == "loaded" and found["driver"]["holders"] == [] and found["host"]["os"]["codename"] == "bullseye"
+    run = good(role(host, nvidia_driver_source="auto"))
+    assert run.changed == 0 and facts(run)["facts"]["version"] == "580.159.03"
+    run = role(host, nvidia_driver_state="managed")
+    assert run.code != 0 and "has no recipe here" in run.messages()
 
 
 def test_a_wrong_key_and_a_dead_repository_change_no_driver(role, gpu_host, nvidia_repo):

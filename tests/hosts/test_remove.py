@@ -12,6 +12,8 @@ import pytest
 import support
 
 NAMES = ("localhost/aikit/plain:1", "localhost/aikit/named:1", "localhost/aikit/named:2", "localhost/aikit/idle:1", "localhost/aikit/busy:1")
+STATE = "/var/lib/aikit-fleet"
+MEMORY = f"{STATE}/host/nvidia_driver.json"
 SLEEP = ("/usr/bin/busybox", "sleep", "100000")
 
 
@@ -30,6 +32,7 @@ def host(gpu_host):
     host.run("docker", "run", "--detach", "--name=llama", "--label=io.aikit.fleet.service=llama", *options, "localhost/aikit/plain:1", *SLEEP[1:])
     host.run("docker", "create", "--name=sleeper", *options, "localhost/aikit/idle:1", *SLEEP[1:])
     host.run("docker", "run", "--detach", "--name=notebook", *options, "localhost/aikit/busy:1", *SLEEP[1:])
+    host.write(MEMORY, '{"schema": 1, "drained": ["llama"]}')
     return host
 
 
@@ -54,17 +57,22 @@ def test_check_mode_says_what_would_go(remove, host):
 
 
 def test_what_somebody_elses_container_runs_from_is_left_and_named(remove, host):
+    host.write(f"{STATE}/llama.json.new", "half a state")
     run = remove()
     assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
     assert images(host) == {"localhost/aikit/busy:1", "somebody/elses:1"}
     assert "localhost/aikit/busy:1 stays: notebook runs from it" in run.output and "Remove the container" in run.output
     assert host.run("docker", "inspect", "-f", "{{.State.Running}}", "notebook") == "true"
     assert host.run("docker", "ps", "--all", "--format", "{{.Names}}").split() == ["notebook", "sleeper"]
+    # Drivers stay, and so does what is known of them
+    assert host.run("find", STATE, "-type", "f") == MEMORY and host.run("cat", MEMORY) == '{"schema": 1, "drained": ["llama"]}'
     again = remove()
     assert (again.code, again.changed) == (0, 0) and "notebook runs from it" in again.output
 
 
 def test_when_that_container_is_gone_its_image_goes_too(remove, host):
     host.run("docker", "rm", "--force", "notebook")
+    host.run("rm", "-r", f"{STATE}/host")
     run = remove()
     assert run.code == 0 and images(host) == {"somebody/elses:1"}, run.messages()
+    assert host.sh(f"test -e {STATE} || echo gone") == "gone"

@@ -122,5 +122,45 @@ def test_one_that_is_not_proven_again_fails_its_host(fleet):
     assert started(fleet).startswith("true")
 
 
+def test_a_night_upgrade_is_named_and_ended_by_a_reboot_with_a_proof(fleet):
+    host = fleet.host
+    host.run("rm", "/etc/apt/preferences.d/aikit-fleet-nvidia-driver")
+    parts = host.sh("dpkg-query -W -f '${Package} ${Version}\n' | grep ' 580.159.03-1$' | cut -d' ' -f1").split()
+    host.apt("install", *(f"{name}=580.178.04-1" for name in parts))
+    before = started(fleet)
+    run = fleet("doctor")
+    assert run.code != 0 and run.changed == 0 and not checks(run)["driver"] and "reboot" in json.dumps(run.document).lower()
+    # Nobody allows the reboot: the host is left out and named, and serves on
+    run = fleet("provision", nvidia_driver_version="")
+    assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+    (table,) = run.results("Show what the hosts have")
+    assert "mismatch" in table["msg"][2] and f"Waiting for a reboot, and left out until then: {host.name}." in table["msg"][-1]
+    assert started(fleet) == before and "Prove the answers of llama" not in task_names(run)
+    run = fleet("provision", nvidia_driver_version="", nvidia_driver_reboot="if_required")
+    assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+    assert "Prove the answers of llama" in task_names(run) and started(fleet).startswith("true") and started(fleet) != before
+    assert "580.178.04" in host.run("nvidia-smi") and checks(fleet("doctor"))["driver"]
+
+
+def test_a_service_that_waited_for_a_reboot_is_proven_when_it_starts(fleet):
+    fleet.host.control("in-use")
+    run = fleet("provision", nvidia_driver_state="managed", nvidia_driver_version="580.159.03", nvidia_driver_allow=["below_floor"])
+    fleet.host.control("in-use", None)
+    assert run.code != 0 and run.failed == 1 and "llama stopped for the change" in run.messages(), run.output[-3000:]
+    fleet.host.reboot()
+    assert started(fleet).startswith("false")
+    run = fleet("provision", nvidia_driver_state="managed", nvidia_driver_version="580.159.03", nvidia_driver_allow=["below_floor"])
+    assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+    assert "Prove the answers of llama" in task_names(run) and started(fleet).startswith("true")
+    assert fleet("provision", nvidia_driver_state="managed", nvidia_driver_version="580.159.03").changed == 0
+
+
+def test_a_restart_of_docker_is_followed_by_a_proof(fleet):
+    before = started(fleet)
+    run = fleet("provision", container_engine_docker_log_max_size="7m")
+    assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+    assert started(fleet) != before and "Prove the answers of llama" in task_names(run)
+
+
 def task_names(run):
     return [entry["task"]["name"].split(" : ")[-1] for play in run.document.get("plays", ()) for entry in play["tasks"] if entry["hosts"]]

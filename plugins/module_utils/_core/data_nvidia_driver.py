@@ -201,7 +201,8 @@ PACKAGES: Mapping[tuple[str, str], Sequence[tuple[int, Mapping[str, Packages]]]]
 # Sources whose modules the distribution signs: they load under Secure Boot.
 SIGNED_SOURCES = frozenset({("ubuntu", "distribution"), ("almalinux", "distribution")})
 
-# What has to be there before the driver's packages can be found: dkms is in EPEL. RHEL's own subscription tools enable EPEL there.
+# What has to be there before the driver's packages can be found: dkms is in EPEL. RHEL has no package
+# of its own that brings EPEL's repository; whoever runs RHEL adds it.
 PREREQUISITES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("rocky", "nvidia_repository"): ("epel-release",),
     ("almalinux", "nvidia_repository"): ("epel-release",),
@@ -305,14 +306,20 @@ Restart=on-failure
 RestartSec=5
 """
 
+# Programs of services that role nvidia_driver stops before it takes the module out, as /proc has their names: 15 letters
+STOPPED_PROGRAMS = frozenset({"nvidia-persiste", "nv-fabricmanage"})
+
 APT_SOURCE_PATH = "/etc/apt/sources.list.d/aikit-fleet-nvidia-driver.sources"
 APT_KEY_PATH = "/usr/share/keyrings/aikit-fleet-nvidia-driver"
 YUM_REPOSITORY_NAME = "aikit-fleet-nvidia-driver"
+RPM_KEY_PATH = "/etc/pki/rpm-gpg/RPM-GPG-KEY-aikit-fleet-nvidia-driver"
 
 # Not among the services' state files: a role of its own reads every *.json there
 STATE_DIR = "/var/lib/aikit-fleet/host"
 KEYRING_COPY = f"{STATE_DIR}/{KEYRING_FILE}"
 KEYRING_FOLDER = f"{STATE_DIR}/keyring"
+# Where no package manager reads it before it was checked
+RPM_KEY_COPY = f"{STATE_DIR}/nvidia-driver-key"
 STATE_PATH = "/var/lib/aikit-fleet/host/nvidia_driver.json"
 
 # What gpu_info says of a driver that is loaded and of no use

@@ -2,18 +2,33 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which of our services hold GPUs, so that they are stopped before the driver under them changes."""
+"""Which of our services hold GPUs, so that they are stopped before the driver under them changes, and who else does."""
 
 from __future__ import annotations
 
 from typing import Any, Iterable, Mapping
 
 from .container import SERVICE_LABEL
+from .data_nvidia_driver import STOPPED_PROGRAMS
 
 
 def gpu_services(containers: Iterable[Mapping[str, Any]]) -> list[str]:
     """Names of the running containers of aikit.fleet that were given a GPU; of containers as ``docker inspect`` shows them."""
     return sorted(str(container["Name"]).lstrip("/") for container in containers if _ours(container) and _running(container) and _has_gpu(container))
+
+
+def other_holders(holders: Iterable[Mapping[str, Any]], containers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What would hold the driver still when our services are stopped, in words. ``holders`` are those of gpu_info."""
+    found = list(containers)
+    stopped = {str(container.get("Id") or "") for container in found if _ours(container) and _running(container) and _has_gpu(container)}
+    words: dict[str, str] = {}
+    for holder in holders:
+        inside = holder["container"]
+        if inside in stopped and inside or not inside and holder["name"] in STOPPED_PROGRAMS:
+            continue
+        # One line for a container, however many processes it has
+        words.setdefault(inside or str(holder["pid"]), f"{holder['name']} (process {holder['pid']}{f' in container {inside[:12]}' if inside else ''})")
+    return list(words.values())
 
 
 def _ours(container: Mapping[str, Any]) -> bool:

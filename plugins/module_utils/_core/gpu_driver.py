@@ -12,7 +12,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from . import data_nvidia
 from .gpu import Gpu
-from .gpu_raw import Kernel, Raw
+from .gpu_raw import Holder, Kernel, Raw
 from .gpu_smi import SmiGpu, SmiReport
 from .version import at_least, numbers, upstream
 
@@ -82,6 +82,7 @@ class Driver:
     floor: str = ""
     below_floor: Optional[bool] = None
     parts: tuple[tuple[str, str], ...] = ()
+    holders: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def branch(self) -> Optional[int]:
@@ -100,6 +101,7 @@ class Driver:
             "floor": self.floor,
             "below_floor": self.below_floor,
             "parts": dict(self.parts),
+            "holders": [dict(holder) for holder in self.holders],
         }
 
 
@@ -207,7 +209,8 @@ def kernels(raw: Raw) -> list[dict[str, Any]]:
 
 
 def release_numbers(release: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d{1,9}", release))
+    """What orders kernels. The name of the system (``.el9_4``, ``.fc42``) stands behind the build, and is no part of it: 427.8.1.el9 is newer than 427.el9."""
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", re.split(r"\.(?=[A-Za-z])", release)[0]))
 
 
 def _module_version(kernel: Kernel, modules: Mapping[str, ModuleFile]) -> str:
@@ -268,7 +271,14 @@ def observe(raw: Raw, gpus: Sequence[Gpu], packages: Mapping[str, Package], csv:
         floor=floor,
         below_floor=below,
         parts=parts,
+        holders=tuple(_holder(holder) for holder in raw.holders),
     )
+
+
+def _holder(holder: Holder) -> dict[str, Any]:
+    """Engines name the cgroup of a container by its id, in whichever words around it."""
+    found = re.findall(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", holder.cgroup)
+    return {"pid": holder.pid, "name": holder.name, "container": found[-1] if found else ""}
 
 
 def is_wsl(raw: Raw) -> bool:

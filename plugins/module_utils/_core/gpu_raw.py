@@ -50,6 +50,15 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class Holder:
+    """A process that has device nodes of the NVIDIA driver open; ``cgroup`` is the text that tells its container."""
+
+    pid: int
+    name: str = ""
+    cgroup: str = ""
+
+
+@dataclass(frozen=True)
 class EngineAnswer:
     """What a container engine said: ``version`` and ``info`` are Docker's own answers, texts are those of commands and files."""
 
@@ -79,6 +88,7 @@ class Raw:
     cpuinfo_hypervisor: bool = False
     proc_version: Optional[str] = None
     proc_gpus: Mapping[str, str] = field(default_factory=dict)
+    holders: Sequence[Holder] = ()
     nvswitches: Sequence[str] = ()
     vpd: Sequence[str] = ()
     smi_csv: Output = Output()

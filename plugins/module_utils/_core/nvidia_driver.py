@@ -54,6 +54,8 @@ class Target:
 class _Planner:
     def __init__(self, info: Mapping[str, Any], wishes: Mapping[str, Any], remembered: str, offers: Optional[Mapping[str, str]]) -> None:
         self.wishes = wishes
+        self.wanted_branch = wanted_branch(wishes.get("branch"))
+        self.wanted_version = wanted_version(wishes.get("version"))
         self.offers = offers
         self.allow = set(wishes.get("allow") or ())
         if wishes.get("rollback"):
@@ -233,6 +235,10 @@ class _Planner:
             return "upgrade", f"The driver is {now.version}; known vulnerabilities are fixed in {self._floor(now.branch)}."
         return None
 
+    def _complete(self, now: Target, target: Target) -> bool:
+        """Nothing is to be installed."""
+        return self._difference(now, target) is None and not self._half_done(whole=True)
+
     def _rollback(self) -> tuple[str, str, Optional[Target]]:
         previous = self.memory.get("previous")
         now, left = self._current(), self._half_done(whole=True)
@@ -288,7 +294,7 @@ class _Planner:
             return None
         flavours = self._flavours()
         branch = self._branch(source, flavours)
-        target = Target(branch, str(self.wishes.get("version") or ""), self._flavour(flavours, branch, source), source)
+        target = Target(branch, self.wanted_version, self._flavour(flavours, branch, source), source)
         self._check_branch(target)
         self._check_gpus(target)
         self._check_secure_boot(target)
@@ -344,17 +350,16 @@ class _Planner:
         return ("open",) if new else ("open", "proprietary")
 
     def _branch(self, source: str, flavours: Sequence[str]) -> int:
-        wanted, version = str(self.wishes.get("branch") or "auto"), str(self.wishes.get("version") or "")
-        exact = numbers(version)[0] if numbers(version) else 0
-        if wanted != "auto":
-            branch = int(wanted)
-            if exact and exact != branch:
+        wanted, version = self.wanted_branch, self.wanted_version
+        exact = numbers(version)[0] if version else 0
+        if wanted is not None:
+            if exact and exact != wanted:
                 self._refuse(
                     "version_of_another_branch",
-                    f"nvidia_driver_version {version} is not of nvidia_driver_branch {branch}.",
+                    f"nvidia_driver_version {version} is not of nvidia_driver_branch {wanted}.",
                     "Leave one of them out.",
                 )
-            return branch
+            return wanted
         if exact:
             return exact
         now = self._current()
@@ -494,8 +499,8 @@ class _Planner:
         if not self.host.get("secure_boot") or (system.family, target.source) in data.SIGNED_SOURCES:
             return
         now = self._current()
-        if self.state == "loaded" and now and now.source == target.source:
-            # Modules built here load already, so their key is enrolled
+        if now and now.source == target.source and (self.state == "loaded" or self.state == "mismatch" and self._complete(now, target)):
+            # Modules built here load already, so their key is enrolled; or nothing is to be installed, and a reboot is all that is due
             return
         signed = (
             f"(1) Take the modules that {system.name} signs: nvidia_driver_source: distribution"
@@ -561,14 +566,17 @@ class _Planner:
     def _not_loaded(self) -> None:
         nouveau = any(gpu.get("driver_in_use") == "nouveau" for gpu in self.driven)
         detail = f"{_name(self.driver)} is installed, but not loaded" + (": nouveau drives the GPU." if nouveau else ".")
-        self._problem("not_loaded", detail, "Reboot the host. If it is not loaded then, the kernel log says why: dmesg | grep -i -e nvidia -e NVRM.")
+        hint = "Reboot the host. If it is not loaded then, the kernel log says why: dmesg | grep -i -e nvidia -e NVRM."
+        if not self._module_waits():
+            hint = "The kernel of the next boot has no module of it: see what dkms status says, and install the headers of that kernel."
+        self._problem("not_loaded", detail, hint)
 
     def _mismatch(self) -> str:
         return f"The loaded module is {self.driver.get('version') or 'another one'}, installed is {self.driver.get('installed_version')}: a reboot ends that."
 
     def _module_waits(self) -> bool:
-        """A kernel of this host has the module, so that loading it or a reboot is all that is due."""
-        return any(kernel.get("nvidia_module") for kernel in self.host.get("kernels") or ())
+        """The kernel of the next boot has the module, so that loading it or a reboot is all that is due."""
+        return any(kernel.get("nvidia_module") for kernel in kernels_to_check(self.host))
 
     def _floor(self, branch: int) -> str:
         return data_nvidia.DRIVER_FLOORS.get(branch, "")
@@ -606,6 +614,7 @@ class _Planner:
             "drained": list(self.memory.get("drained") or ()),
             "load": self._loading(change, action),
             "memory": self._remembered(change, action),
+            "forgotten": {"schema": SCHEMA},
             "forget": bool(self.begun) and action == "none",
             "mend": list(data.MEND) if change and (self.half or self.begun) and self.platform and self.platform.apt else [],
             "reboot_required_reason": self._reboot_reason(action),
@@ -641,20 +650,24 @@ class _Planner:
             version, specs = self._chosen(system, target, exact, outdated)
             specs += self._offered_at(version, companions, system)
         branch = numbers(version)[0] if version else target.branch
+        headers = headers_packages(system, self.host) if (system.family, target.source) not in data.SIGNED_SOURCES else []
+        if change and self.offers is not None and version:
+            self._check_headers(headers, system)
+        pin = self._pin(system, target, version, branch, specs)
         return {
             "version": version,
             "branch": branch,
             "repository": self._repository(system, target),
             "prerequisites": self._prerequisites(system, target),
-            "query": [*exact, *companions],
+            "query": [*exact, *companions, *headers],
             "packages": [*specs, *names.plain, *fabric["plain"]] if change else [],
             "allow_held": "held" in self.allow,
-            "headers_packages": headers_packages(system, self.host) if (system.family, target.source) not in data.SIGNED_SOURCES else [],
+            "headers_packages": headers,
             "remove_packages": outdated,
             "module_stream": data.MODULE_STREAMS[target.flavour].format(branch=branch)
             if change and system.module_streams and target.source == "nvidia_repository"
             else "",
-            "pin": self._pin(system, target, version, branch, specs),
+            "pin": pin,
             "nouveau": {
                 "needed": True,
                 "path": data.NOUVEAU_PATH,
@@ -667,7 +680,9 @@ class _Planner:
             "fabric_manager": {"packages": [*fabric["exact"], *fabric["plain"]], "service": data.FABRIC_MANAGER_SERVICE if fabric["exact"] else ""},
             "persistence": {"service": data.PERSISTENCE_SERVICE, "path": data.PERSISTENCE_PATH, "content": data.PERSISTENCE_CONTENT},
             "kernels_to_check": [kernel["release"] for kernel in kernels_to_check(self.host)],
-            "state": self._state(action, target, version, exact, names.plain, system) if change and (version or self.offers is not None) else None,
+            "state": self._state(target, version, [*exact, *names.plain], system, pin.get("locks", []))
+            if change and (version or self.offers is not None)
+            else None,
         }
 
     def _prerequisites(self, system: Platform, target: Target) -> list[str]:
@@ -684,13 +699,16 @@ class _Planner:
         url = mirror or f"{data.REPOSITORY}/{system.key}/{data.REPOSITORY_ARCHITECTURES[machine]}"
         key, sha256 = (str(self.wishes.get(name) or "") for name in ("mirror_key", "mirror_key_sha256"))
         if not system.apt:
+            own = key if mirror else ""
             return {
                 "kind": "rpm",
                 "name": data.YUM_REPOSITORY_NAME,
                 "description": "NVIDIA's driver",
                 "baseurl": f"{url}/",
-                "gpgkey": mirror and key or f"{url}/{data.RPM_KEY_FILE}",
-                "fingerprint": "" if mirror and key else data.RPM_KEY_FINGERPRINT,
+                "key": {"url": own or f"{url}/{data.RPM_KEY_FILE}", "checksum": f"sha256:{sha256}" if own and sha256 else "", "path": data.RPM_KEY_COPY},
+                "signed_by": data.RPM_KEY_PATH,
+                "gpgkey": f"file://{data.RPM_KEY_PATH}",
+                "fingerprint": "" if own else data.RPM_KEY_FINGERPRINT,
             }
         keyring = {"url": f"{url}/{data.KEYRING_FILE}", "checksum": f"sha256:{system.keyring_sha256}"}
         if not mirror:
@@ -719,9 +737,13 @@ class _Planner:
     def _pin(self, system: Platform, target: Target, version: str, branch: int, specs: Sequence[str]) -> dict[str, Any]:
         if not system.apt:
             locks = [f"{spec}.*" for spec in specs if any(character.isdigit() for character in spec.rpartition("-")[2])] if version and self.offers else []
-            stale = [lock for lock in (self.memory.get("locks") or []) if lock not in locks] if locks else []
+            stale = [lock for lock in self._locks() if lock not in locks] if locks else []
             return {"kind": "versionlock", "packages": [data.VERSIONLOCK_PACKAGE], "locks": locks, "stale": stale}
         return {"kind": "preferences", "path": data.PIN_PATH, "content": pin_content(system, target.source, version or f"{branch}.")}
+
+    def _locks(self) -> list[str]:
+        """Locks of dnf that this role set, in whichever run."""
+        return list(dict.fromkeys([*(self.memory.get("locks") or ()), *(self.begun.get("locks") or ())]))
 
     def _upgrades(self, system: Platform, target: Target) -> Optional[dict[str, str]]:
         if not system.apt:
@@ -792,9 +814,12 @@ class _Planner:
         return {
             "remove_packages": sorted(name for name in packages if name in self.installed or name in self.half),
             "remove_repository": repository,
-            "remove_repository_files": [repository[key] for key in ("path", "signed_by") if repository.get(key)] + [data.KEYRING_FOLDER, data.KEYRING_COPY],
+            "remove_repository_files": [repository[key] for key in ("path", "signed_by") if repository.get(key)]
+            + [data.KEYRING_FOLDER, data.KEYRING_COPY, data.RPM_KEY_COPY],
             "remove_files": [*((data.PIN_PATH, data.UPGRADES_PATH) if apt else ()), data.NOUVEAU_PATH, data.PERSISTENCE_PATH],
-            "remove_locks": list(dict.fromkeys([*(self.memory.get("locks") or ()), *(self.begun.get("locks") or ())])),
+            "remove_locks": self._locks(),
+            "remove_module_stream": bool(self.platform and self.platform.module_streams)
+            and any(record.get("source") == "nvidia_repository" for record in records),
             "nouveau": {
                 "needed": False,
                 "path": data.NOUVEAU_PATH,
@@ -853,6 +878,17 @@ class _Planner:
             )
         return version, self._offered_at(version, exact, system)
 
+    def _check_headers(self, headers: Sequence[str], system: Platform) -> None:
+        """Without the headers of the kernel that is booted next, dkms builds no module for it, and says nothing."""
+        offered = parse_candidates(cast("Mapping[str, str]", self.offers).get("candidates", ""), system.apt)
+        missing = [name for name in headers if name not in offered and name not in self.installed]
+        if missing:
+            self._refuse(
+                "no_headers",
+                f"No source of packages on this host offers {', '.join(missing)}, without which no module can be built.",
+                "Archives drop the headers of old kernels: upgrade the kernel, reboot, and run again. Those of a kernel of your own you install yourself.",
+            )
+
     def _docker(self) -> bool:
         """Services run under Docker; a daemon that does not answer has none running."""
         return any(engine["name"] == "docker" and engine.get("answers", True) for engine in self.engines)
@@ -887,7 +923,7 @@ class _Planner:
             return "nouveau drives the GPU until then."
         return ""
 
-    def _state(self, action: str, target: Target, version: str, exact: Sequence[str], plain: Sequence[str], system: Platform) -> dict[str, Any]:
+    def _state(self, target: Target, version: str, packages: Sequence[str], system: Platform, locks: Sequence[str]) -> dict[str, Any]:
         now, mine = self._current(), self._mine()
         previous = self.begun.get("previous") if self.begun else self.memory.get("previous")
         half = self.begun and self.begun["current"]["version"] == version
@@ -895,8 +931,6 @@ class _Planner:
         if now and not half and not self.half and now.source in ("nvidia_repository", "distribution") and numbers(now.version) != numbers(version):
             previous = {"version": now.version, "branch": now.branch, "flavour": now.flavour or target.flavour, "source": now.source}
             previous["packages"] = list(mine.get("packages") or ())
-        repository = self._repository(system, target)
-        pin = self._pin(system, target, version, numbers(version)[0] if version else target.branch, self._specs(system, version, exact))
         return {
             "schema": SCHEMA,
             "current": {
@@ -904,11 +938,11 @@ class _Planner:
                 "branch": numbers(version)[0] if version else target.branch,
                 "flavour": target.flavour,
                 "source": target.source,
-                "packages": [*exact, *plain],
+                "packages": list(packages),
             },
             "previous": previous,
-            "repository": self._remembered_repository(repository),
-            "locks": pin.get("locks", []),
+            "repository": self._remembered_repository(self._repository(system, target)),
+            "locks": list(locks),
         }
 
     def _remembered_repository(self, repository: Mapping[str, Any]) -> dict[str, Any]:
@@ -917,9 +951,6 @@ class _Planner:
         if mine.get("kind") == repository["kind"]:
             return mine
         return {key: repository[key] for key in ("kind", "name", "package", "path", "signed_by", "installed") if key in repository}
-
-    def _specs(self, system: Platform, version: str, exact: Sequence[str]) -> list[str]:
-        return self._offered_at(version, exact, system) if self.offers is not None and version else list(exact)
 
     def _steps(self, described: Mapping[str, Any]) -> list[str]:
         """What would be done, for people."""
@@ -952,6 +983,7 @@ def _nothing() -> dict[str, Any]:
         "remove_repository_files": [],
         "remove_files": [],
         "remove_locks": [],
+        "remove_module_stream": False,
         "allow_held": False,
         "module_stream": "",
         "pin": None,
@@ -974,13 +1006,14 @@ def outcome(info: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, 
     gpus = [gpu for gpu in info["gpus"] if gpu["vendor"] == "nvidia"]
     broken = [problem for problem in info.get("problems") or () if problem["name"] in data.BROKEN]
     problems = list(described["problems"])
-    wanted = described["action"] not in ("refuse", "remove") and bool(gpus) and described["source"] != ""
+    # A plan without a source leaves the host alone, unless it is one that was refused
+    wanted = described["action"] != "remove" and bool(gpus) and (described["source"] != "" or described["action"] == "refuse")
     reason = ""
     if wanted and state == "mismatch":
         reason = f"The loaded module is {driver.get('version') or 'another one'}, installed is {driver.get('installed_version')}."
     elif wanted and state == "installed_not_loaded":
         reason = "The installed driver is not loaded yet."
-    elif wanted and state == "nouveau":
+    elif wanted and state == "nouveau" and described["change"]:
         reason = "nouveau drives the GPU until then."
     elif described["action"] == "remove" and state in ("loaded", "mismatch"):
         reason = "The module of the removed driver is still loaded."
@@ -990,6 +1023,12 @@ def outcome(info: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, 
     if not kernels:
         without = ["No kernel was found on this host."]
     safe = described["action"] == "remove" or not without
+    refusal = f"{' '.join(without)} A reboot now would leave the host without its GPU. See what dkms status says, and install the headers of that kernel."
+    if reason and not safe:
+        reason = f"{reason} {refusal}"
+    # A driver that a reboot would bring into use may wait for it; one that is not there, or that no reboot would load, may not
+    waits = bool(reason) and state != "nouveau" and not (state == "installed_not_loaded" and not safe)
+    wrong = [*(described["refusals"] if described["action"] == "refuse" else ()), *broken]
     return {
         "facts": {
             "state": state,
@@ -1007,13 +1046,11 @@ def outcome(info: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, 
         "reboot_required": bool(reason),
         "reboot_required_reason": reason,
         "reboot_is_safe": safe,
-        "reboot_refusal": ""
-        if safe
-        else f"{' '.join(without)} A reboot now would leave the host without its GPU. See what dkms status says, and install the headers of that kernel.",
+        "reboot_refusal": "" if safe else refusal,
         "works": state == "loaded" and not broken,
         "summary": _summary(described, driver, reason, gpus),
-        "failure": " ".join(["NVIDIA's driver does not work.", *(f"{problem['detail']} {problem['hint']}" for problem in broken)]),
-        "expected": wanted and not reason,
+        "failure": " ".join(["NVIDIA's driver does not work.", *filter(None, [reason]), *(f"{entry['detail']} {entry['hint']}" for entry in wrong)]),
+        "expected": wanted and not waits,
     }
 
 
@@ -1042,12 +1079,41 @@ def kernels_to_check(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The kernel that the next boot takes: the newest."""
     # What has no image is no kernel to boot: headers alone, or a host that is a container
     kernels = [kernel for kernel in host.get("kernels") or () if kernel.get("image", True)]
-    return [max(kernels, key=lambda kernel: [int(number) for number in re.findall(r"\d+", kernel["release"])])] if kernels else []
+    return [max(kernels, key=lambda kernel: gpu_driver.release_numbers(kernel["release"]))] if kernels else []
 
 
 def installed_state(driver: Mapping[str, Any]) -> str:
     """The driver's state; where nouveau still has the GPU and NVIDIA's driver is installed, it is the latter's."""
     return "installed_not_loaded" if driver["state"] == "nouveau" and driver.get("installed_version") else str(driver["state"])
+
+
+# --- what users write ---------------------------------------------------------------------------------------------
+
+
+def wanted_branch(value: Any) -> Optional[int]:
+    """The number of a branch; None for ``auto``."""
+    text = str(value or "auto").strip()
+    if text == "auto":
+        return None
+    if re.fullmatch(r"\d{3,4}", text, re.ASCII):
+        return int(text)
+    found = re.search(r"\d{3,4}", text, re.ASCII)
+    likely = found.group() if found else str(data.DEFAULT_BRANCH)
+    raise AikitError(
+        f"nvidia_driver_branch is {text!r}, which is no branch.",
+        f"Write auto, or a number such as {likely}; an exact version goes into nvidia_driver_version, the kind of modules into nvidia_driver_flavour.",
+    )
+
+
+def wanted_version(value: Any) -> str:
+    """An exact version; empty where the branch decides."""
+    text = str(value or "").strip()
+    if text and not re.fullmatch(r"\d{3,4}(\.\d{1,5}){1,2}", text, re.ASCII):
+        raise AikitError(
+            f"nvidia_driver_version is {text!r}, which is no exact version.",
+            "Write one such as 580.159.03, or leave it empty for the newest of the branch in nvidia_driver_branch.",
+        )
+    return text
 
 
 # --- what is known of GPUs and systems ---------------------------------------------------------------------------
@@ -1083,18 +1149,25 @@ def _packages(system: Platform, source: str, branch: int, flavour: str, kernel: 
 
 
 def headers_packages(system: Platform, host: Mapping[str, Any]) -> list[str]:
-    """The package that always draws the headers of the newest kernel in; dkms builds a module for every kernel that has them."""
+    """The package that always draws the headers of the newest kernel in, and those of the kernel that is booted next where it lacks them:
+    the archive may have a newer one by now. dkms builds a module for every kernel that has headers."""
     kernel = str(host.get("kernel") or "")
     if not system.apt:
+        # These bring the kernel that they belong to
         return list(data.RPM_HEADERS_64K if kernel.endswith("+64k") or kernel.endswith("64k") else data.RPM_HEADERS)
+    lacking = [f"linux-headers-{found['release']}" for found in kernels_to_check(host) if not found.get("headers", True)]
+    return [_headers_metapackage(system, host, kernel), *lacking]
+
+
+def _headers_metapackage(system: Platform, host: Mapping[str, Any], kernel: str) -> str:
     if system.family == "ubuntu":
-        return [f"linux-headers-{ubuntu_kernel_flavour(system, host)}"]
+        return f"linux-headers-{ubuntu_kernel_flavour(system, host)}"
     machine = data.DEB_ARCHITECTURES.get(host["os"]["arch"], "amd64")
     installed = host.get("packages") or {}
     for name in (f"cloud-{machine}", f"rt-{machine}", machine):
         if f"linux-image-{name}" in installed or kernel.endswith(f"-{name}"):
-            return [f"linux-headers-{name}"]
-    return [f"linux-headers-{machine}"]
+            return f"linux-headers-{name}"
+    return f"linux-headers-{machine}"
 
 
 def ubuntu_kernel_flavour(system: Platform, host: Mapping[str, Any]) -> str:

@@ -35,6 +35,8 @@ NAME_LENGTH = 63
 
 # Docker's and Podman's grammar; "--" is ours: the container kept until the new one is proven is NAME--previous
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+# Beside the services' own folders; removing a service removes its folder
+HOST_FOLDER = "host"
 _GPU = re.compile(r"all|\d+(?::\d+)?|(?:GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIZE = re.compile(r"\d+(?:\.\d+)?[bkmgtBKMGT]?[bB]?")
@@ -427,6 +429,8 @@ def _name(value: Any) -> str:
             f"{text!r} cannot name a container",
             f"Use 2 to {NAME_LENGTH} letters, digits, dots, underscores and single hyphens, beginning with a letter or digit.",
         )
+    if text == HOST_FOLDER:
+        raise _Problem(f"{text!r} is the name of the folder in which a host keeps what is known of its driver", "Choose another name.")
     return text
 
 

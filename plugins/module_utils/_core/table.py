@@ -49,17 +49,22 @@ def services(results: Mapping[str, Sequence[Mapping[str, Any]]], waits: Optional
             if result.get("state") == "present" and result.get("url") and not hints:
                 hints.append(curl(str(result["url"]), bool(result.get("has_api_key"))))
     columns = ("host", "service", "model", "state", "verdict", "layers", "tokens/s", "first token s", "url")
-    lines = table(rows, columns)
+    return table(rows, columns) + _waiting(waits) + (["", "Try it:", *hints] if hints else [])
+
+
+def _waiting(waits: Optional[Mapping[str, bool]]) -> list[str]:
     waiting = sorted(host for host, needed in (waits or {}).items() if needed)
-    if waiting:
-        lines += ["", f"Waiting for a reboot, and left out until then: {', '.join(waiting)}. Reboot them, or set nvidia_driver_reboot: if_required."]
-    return lines + (["", "Try it:", *hints] if hints else [])
+    return (
+        ["", f"Waiting for a reboot, and left out until then: {', '.join(waiting)}. Reboot them, or set nvidia_driver_reboot: if_required."]
+        if waiting
+        else []
+    )
 
 
-def hosts(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The drivers of a fleet; ``facts`` maps a host to ``nvidia_driver_facts``."""
+def hosts(facts: Mapping[str, Mapping[str, Any]], waits: Optional[Mapping[str, bool]] = None) -> list[str]:
+    """The drivers of a fleet; ``facts`` maps a host to ``nvidia_driver_facts``, ``waits`` says whether it waits for a reboot."""
     columns = ("host", "gpus", "driver", "version", "modules", "cuda", "source", "done")
-    return table(
+    lines = table(
         (
             {
                 "host": host,
@@ -75,6 +80,7 @@ def hosts(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ),
         columns,
     )
+    return lines + _waiting(waits)
 
 
 def curl(url: str, has_api_key: bool) -> str:

@@ -13,7 +13,7 @@ import shutil
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 from .._core import cdi, data_nvidia_driver, gpu, gpu_driver, gpu_report
-from .._core.gpu_raw import DPKG_QUERY, RPM_QUERY, SMI_CSV, SMI_LIST, SMI_XML, EngineAnswer, Kernel, Output, Raw
+from .._core.gpu_raw import DPKG_QUERY, RPM_QUERY, SMI_CSV, SMI_LIST, SMI_XML, EngineAnswer, Holder, Kernel, Output, Raw
 from . import command, engine_probe
 from .tree import Tree
 
@@ -104,6 +104,7 @@ def collect(root: str, timeout: float, run: Optional[Run] = None) -> Raw:
         cpuinfo_hypervisor=bool(re.search(r"^flags\s*:.*\bhypervisor\b", tree.text("proc/cpuinfo", 65536), re.M)),
         proc_version=proc_version,
         proc_gpus={name: tree.text(f"proc/driver/nvidia/gpus/{name}/information") for name in tree.names("proc/driver/nvidia/gpus")},
+        holders=_holders(tree) if proc_version is not None else (),
         nvswitches=nvswitches,
         vpd=vpd,
         smi_csv=smi[0],
@@ -193,6 +194,15 @@ def _kernels(tree: Tree) -> list[Kernel]:
             continue
         image = tree.exists(f"boot/vmlinuz-{release}") or tree.exists(f"{folder}/vmlinuz") or tree.exists(f"{folder}/modules.builtin")
         found.append(Kernel(release, headers=tree.is_folder(f"{folder}/build"), image=image, modules=_modules(tree, folder)))
+    return found
+
+
+def _holders(tree: Tree) -> list[Holder]:
+    """Processes that have a node of the driver open: as long as there is one, its module cannot be taken out."""
+    found = []
+    for pid in sorted(int(name) for name in tree.names("proc") if name.isdigit()):
+        if any(target.startswith("/dev/nvidia") for target in tree.targets(f"proc/{pid}/fd")):
+            found.append(Holder(pid, tree.text(f"proc/{pid}/comm", 64).strip(), tree.text(f"proc/{pid}/cgroup", 65536)))
     return found
 
 

@@ -105,6 +105,22 @@ class Tree:
         except OSError:
             return ""
 
+    def targets(self, name: str) -> list[str]:
+        """What the links in a folder point to, as they have it."""
+        path = self.resolve(name)
+        found: list[str] = []
+        try:
+            entries = os.listdir(path) if path else []
+        except OSError:
+            return found
+        for entry in entries:
+            try:
+                found.append(os.readlink(f"{path}/{entry}"))
+            except OSError:
+                # No link, or gone meanwhile: processes close files
+                continue
+        return found
+
     def executable(self, name: str) -> bool:
         path = self.path(name)
         return os.path.isfile(path) and os.access(path, os.X_OK)

@@ -76,6 +76,11 @@ def madison(plan, *versions, tail="-1"):
     return "\n".join(f" {name} | {version}{tail} | http://mirror Packages" for name in plan["query"] for version in versions)
 
 
+def parts(plan):
+    """The packages of the driver among those that the package manager is asked for."""
+    return [name for name in plan["query"] if name not in plan["headers_packages"]]
+
+
 def offers(plan, *versions, held="", apt=True):
     if apt:
         return {"candidates": madison(plan, *versions), "held": held}
@@ -261,9 +266,26 @@ def test_the_rpm_repository():
         "name": "aikit-fleet-nvidia-driver",
         "description": "NVIDIA's driver",
         "baseurl": "https://developer.download.nvidia.com/compute/cuda/repos/rhel10/sbsa/",
-        "gpgkey": "https://developer.download.nvidia.com/compute/cuda/repos/rhel10/sbsa/D42D0685.pub",
+        "key": {
+            "url": "https://developer.download.nvidia.com/compute/cuda/repos/rhel10/sbsa/D42D0685.pub",
+            "checksum": "",
+            "path": "/var/lib/aikit-fleet/host/nvidia-driver-key",
+        },
+        "signed_by": "/etc/pki/rpm-gpg/RPM-GPG-KEY-aikit-fleet-nvidia-driver",
+        "gpgkey": "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-aikit-fleet-nvidia-driver",
         "fingerprint": "610C7B14E068A878070DA4E99CD0A493D42D0685",
     }
+
+
+def test_the_key_of_an_rpm_mirror_is_checked_too():
+    mirror = {"source": "mirror", "mirror_url": "https://mirror.example/rhel9"}
+    wishes = {**mirror, "mirror_key": "https://mirror.example/key.asc", "mirror_key_sha256": "b" * 64}
+    found = driver.plan(info(on=host(("rocky", "9"))), wishes)["repository"]
+    assert (found["key"]["url"], found["key"]["checksum"], found["fingerprint"]) == ("https://mirror.example/key.asc", f"sha256:{'b' * 64}", "")
+    # NVIDIA's own, out of the copy
+    found = driver.plan(info(on=host(("rocky", "9"))), {**mirror, "mirror_key_sha256": "b" * 64})["repository"]
+    assert (found["key"]["url"], found["key"]["checksum"]) == ("https://mirror.example/rhel9/D42D0685.pub", "")
+    assert found["fingerprint"] == data.RPM_KEY_FINGERPRINT
 
 
 MIRROR = {"source": "mirror", "mirror_url": "https://mirror.example/debian13/"}
@@ -467,6 +489,44 @@ def test_secure_boot():
     assert driver.plan(info(found=loaded("580.142"), on=host(secure_boot=True)), {"state": "managed"})["action"] == "upgrade"
 
 
+def test_a_night_upgrade_under_secure_boot_is_ended_by_a_reboot_alone():
+    night = {**loaded("580.159.03", state="mismatch"), "installed_version": "580.178.04"}
+    on = host(secure_boot=True, packages={"nvidia-driver-cuda": "580.178.04-1", "nvidia-kernel-open-dkms": "580.178.04-1"})
+    plan = driver.plan(info(found=night, on=on), {"state": "managed"})
+    assert (plan["action"], plan["refusals"]) == ("none", []) and "a reboot ends that" in plan["reason"]
+    # What would have to be built anew is another matter
+    plan = driver.plan(info(found=night, on=on), {"state": "managed", "version": "580.190.01"})
+    assert plan["action"] == "refuse" and names(plan["refusals"]) == ["secure_boot"]
+    on["packages"]["nvidia-kernel-open-dkms"] = "580.159.03-1"
+    assert names(driver.plan(info(found=night, on=on), {"state": "managed"})["refusals"]) == ["secure_boot"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"branch": "R580"}, "nvidia_driver_branch is 'R580', which is no branch. Write auto, or a number such as 580;"),
+        ({"branch": "580-server"}, "nvidia_driver_branch is '580-server'"),
+        ({"branch": "580.159"}, "nvidia_driver_branch is '580.159'"),
+        ({"branch": "newest"}, "a number such as 580;"),
+        ({"version": "latest"}, "nvidia_driver_version is 'latest', which is no exact version. Write one such as 580.159.03, or leave it empty"),
+        ({"version": "580"}, "nvidia_driver_version is '580'"),
+        ({"version": "580.159.03-1"}, "nvidia_driver_version is '580.159.03-1'"),
+        ({"version": "580.*"}, "nvidia_driver_version is '580.*'"),
+    ],
+)
+@pytest.mark.parametrize("state", ["ensure", "managed", "absent"])
+def test_what_is_no_branch_and_no_version_is_said_by_name(wishes, words, state):
+    for facts in (info(), info(()), info(found=loaded())):
+        with pytest.raises(AikitError) as caught:
+            driver.plan(facts, {"state": state, **wishes})
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("branch", [580, "580", " 580 ", None, "", "auto"])
+def test_branches_as_people_write_them(branch):
+    assert driver.plan(info(), {"branch": branch})["branch"] == 580
+
+
 def test_prebuilt_modules_keep_their_kernel():
     plan = driver.plan(info(on=host(("ubuntu", "24.04"), secure_boot=True)), {})
     assert plan["packages"][-1] == "linux-modules-nvidia-580-server-open-generic"
@@ -481,14 +541,14 @@ def test_versions_are_exact_when_the_package_manager_was_asked():
     first = driver.plan(info(), {"state": "managed"})
     plan = driver.plan(info(), {"state": "managed"}, "", offers(first, "580.142", "580.178.04", "580.159.03", "595.91.07"))
     assert plan["version"] == "580.178.04"
-    assert plan["packages"] == [f"{name}=580.178.04-1" for name in first["query"]]
+    assert plan["packages"] == [f"{name}=580.178.04-1" for name in parts(first)]
     assert "Pin: version 580.178.04*\n" in plan["pin"]["content"]
     assert plan["state"]["current"] == {
         "version": "580.178.04",
         "branch": 580,
         "flavour": "open",
         "source": "nvidia_repository",
-        "packages": first["query"],
+        "packages": parts(first),
     }
 
 
@@ -496,14 +556,37 @@ def test_rpms_are_locked():
     facts = info(on=host(("rocky", "10")))
     first = driver.plan(facts, {"state": "managed"})
     plan = driver.plan(facts, {"state": "managed"}, "", offers(first, "580.159.03", "610.57.04", apt=False))
-    assert plan["packages"] == [f"{name}-3:580.159.03-1.el9" for name in first["query"]]
+    assert plan["packages"] == [f"{name}-3:580.159.03-1.el9" for name in parts(first)]
     assert plan["pin"] == {
         "kind": "versionlock",
         "packages": ["python3-dnf-plugin-versionlock"],
-        "locks": [f"{name}-3:580.159.03-1.el9.*" for name in first["query"]],
+        "locks": [f"{name}-3:580.159.03-1.el9.*" for name in parts(first)],
         "stale": [],
     }
     assert plan["state"]["locks"] == plan["pin"]["locks"]
+
+
+def test_locks_of_parts_that_came_along_are_remembered_and_released():
+    came = {"nvidia-driver-cuda": "3:580.142-1.el9", "nvidia-driver-libs": "3:580.142-1.el9", "libnvidia-ml": "3:580.142-1.el9"}
+    facts = info(found=loaded("580.142"), on=host(("rocky", "9"), packages=came))
+    first = driver.plan(facts, {"state": "managed"})
+    plan = driver.plan(facts, {"state": "managed"}, "", offers(first, "580.159.03", apt=False))
+    assert "nvidia-driver-libs-3:580.159.03-1.el9.*" in plan["pin"]["locks"] == plan["state"]["locks"]
+    text = driver.state_text(plan["state"])
+    on = host(("rocky", "9"), packages={name: "3:580.159.03-1.el9" for name in came})
+    gone = driver.plan(info(found=loaded(), on=on), {"state": "absent"}, text)
+    assert gone["remove_locks"] == plan["pin"]["locks"] and gone["remove_module_stream"]
+    # A change that broke off has set its locks as well
+    begun = driver.state_text({**plan["memory"], "locks": ["nvidia-driver-cuda-3:580.142-1.el9.*"]})
+    first = driver.plan(facts, {"state": "managed", "version": "580.178.04"}, begun)
+    again = driver.plan(facts, {"state": "managed", "version": "580.178.04"}, begun, offers(first, "580.178.04", apt=False))
+    assert set(again["pin"]["stale"]) == {"nvidia-driver-cuda-3:580.142-1.el9.*", *plan["pin"]["locks"]}
+
+
+def test_a_stream_of_dnf_is_reset_only_where_there_are_streams():
+    for system, expected in ((("rocky", "9"), True), (("rhel", "10"), False), (("debian", "13"), False)):
+        gone = driver.plan(info(found=loaded("580.178.04"), on=host(system)), {"state": "absent"}, TEXT)
+        assert gone["action"] == "remove" and gone["remove_module_stream"] is expected, system
 
 
 @pytest.mark.parametrize(
@@ -525,7 +608,7 @@ def test_what_cannot_be_installed_is_refused(wishes, versions, held, refusal, wo
 def test_parts_that_lag_behind_become_the_new_version_too():
     on = host(packages={"nvidia-driver-cuda": "580.142-1", "firmware-nvidia-gsp": "580.142-1", "nvidia-container-toolkit": "1.20.0-1", "vim": "580.142"})
     first = driver.plan(info(found=loaded("580.142"), on=on), {"state": "managed"})
-    assert first["query"][-1] == "firmware-nvidia-gsp"
+    assert parts(first)[-1] == "firmware-nvidia-gsp"
     plan = driver.plan(info(found=loaded("580.142"), on=on), {"state": "managed"}, "", offers(first, "580.178.04"))
     assert "firmware-nvidia-gsp=580.178.04-1" in plan["packages"] and not any("container" in name for name in plan["packages"])
 
@@ -589,6 +672,62 @@ def test_a_fabric_manager_of_another_version_is_put_right_without_another_driver
 )
 def test_headers(system, kernel, packages, expected):
     assert driver.headers_packages(data.PLATFORMS[system], host(system, kernel=kernel, packages=packages))[0] == expected
+
+
+OLD_KERNEL = {"release": "6.1.0-18-amd64", "headers": False, "image": True, "nvidia_module": ""}
+NEW_HEADERS = {"release": "6.1.0-30-amd64", "headers": True, "image": False, "nvidia_module": "580.178.04"}
+
+
+def test_the_kernel_that_is_booted_next_gets_its_headers_too():
+    """The metapackage brings those of the newest kernel of the archive, which this host does not have."""
+    on = host(("debian", "12"), kernel="6.1.0-18-amd64", kernels=[OLD_KERNEL])
+    first = driver.plan(info(on=on), {"state": "managed"})
+    assert first["headers_packages"] == ["linux-headers-amd64", "linux-headers-6.1.0-18-amd64"]
+    assert set(first["headers_packages"]) <= set(first["query"])
+    assert driver.plan(info(on=on), {"state": "managed"}, "", offers(first, "580.178.04"))["action"] == "install"
+    # Debian drops old kernels from its archive
+    gone = "\n".join(line for line in madison(first, "580.178.04").splitlines() if "6.1.0-18" not in line)
+    plan = driver.plan(info(on=on), {"state": "managed"}, "", {"candidates": gone})
+    assert plan["action"] == "refuse" and names(plan["refusals"]) == ["no_headers"] and not plan["change"]
+    assert "offers linux-headers-6.1.0-18-amd64" in plan["reason"] and "upgrade the kernel, reboot" in plan["refusals"][0]["hint"]
+    # Those that are there need no source
+    on = host(("debian", "12"), kernel="6.1.0-18-amd64", kernels=[{**OLD_KERNEL, "headers": True}], packages={"linux-headers-amd64": "6.1.76-1"})
+    first = driver.plan(info(on=on), {"state": "managed"})
+    assert first["headers_packages"] == ["linux-headers-amd64"]
+    known = "\n".join(line for line in madison(first, "580.178.04").splitlines() if "linux-headers" not in line)
+    assert driver.plan(info(on=on), {"state": "managed"}, "", {"candidates": known})["action"] == "install"
+
+
+@pytest.mark.parametrize("state", ["ensure", "managed"])
+def test_a_module_for_a_kernel_that_nobody_boots_is_waited_for_by_none(state):
+    on = host(("debian", "12"), kernel="6.1.0-18-amd64", kernels=[OLD_KERNEL, NEW_HEADERS], packages={"nvidia-driver-cuda": "580.178.04-1"})
+    found = {**loaded("580.178.04", state="installed_not_loaded"), "version": ""}
+    plan = driver.plan(info(found=found, on=on), {"state": state}, TEXT)
+    assert plan["action"] == "install" and "no kernel here has its module" in plan["reason"]
+    assert "linux-headers-6.1.0-18-amd64" in plan["headers_packages"]
+    # It may not pass for a host that waits for its reboot
+    after = driver.outcome(info(found=found, on=on), plan)
+    assert after["expected"] and not after["works"] and not after["reboot_is_safe"] and "Kernel 6.1.0-18-amd64 has no module" in after["failure"]
+    # A driver of someone else's is named, without advice that would do harm
+    plan = driver.plan(info(found=found, on=on), {"state": "ensure"})
+    assert plan["action"] == "none" and "no module of it" in plan["problems"][0]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("releases", "newest"),
+    [
+        (("5.14.0-427.el9.x86_64", "5.14.0-427.8.1.el9_4.x86_64"), "5.14.0-427.8.1.el9_4.x86_64"),
+        (("5.14.0-427.13.1.el9_4.aarch64+64k", "5.14.0-427.8.1.el9_4.aarch64+64k"), "5.14.0-427.13.1.el9_4.aarch64+64k"),
+        (("6.12.0-55.el10_0.x86_64", "6.12.0-55.9.1.el10_0.x86_64"), "6.12.0-55.9.1.el10_0.x86_64"),
+        (("6.8.0-60-generic", "6.8.0-9-generic"), "6.8.0-60-generic"),
+        (("6.1.0-18-amd64", "6.1.0-30-amd64"), "6.1.0-30-amd64"),
+        (("6.12.9+deb13-amd64", "6.12.41+deb13-amd64"), "6.12.41+deb13-amd64"),
+    ],
+)
+def test_which_kernel_is_booted_next(releases, newest):
+    for order in (releases, releases[::-1]):
+        (found,) = driver.kernels_to_check({"kernels": [{"release": release} for release in order]})
+        assert found["release"] == newest
 
 
 # --- rollback and removal --------------------------------------------------------------------------------------------------
@@ -849,6 +988,36 @@ def test_services_that_hold_gpus():
     assert drain.gpu_services(found) == ["cdi", "node"]
 
 
+def test_who_else_holds_the_gpus():
+    ours = {"io.aikit.fleet.service": "x"}
+    gpu_wanted = {"DeviceRequests": [{"Driver": "cdi"}]}
+    found = [
+        {**container("llama", labels=ours, **gpu_wanted), "Id": "a" * 64},
+        {**container("cpu", labels=ours), "Id": "c" * 64},
+        {**container("stopped", False, ours, **gpu_wanted), "Id": "d" * 64},
+    ]
+    holders = [
+        {"pid": 100, "name": "nvidia-persiste", "container": ""},
+        {"pid": 101, "name": "nv-fabricmanage", "container": ""},
+        {"pid": 200, "name": "llama-server", "container": "a" * 64},
+        {"pid": 201, "name": "python3", "container": "a" * 64},
+        {"pid": 300, "name": "dcgm-exporter", "container": ""},
+        {"pid": 400, "name": "jupyter", "container": "b" * 64},
+        {"pid": 401, "name": "python3", "container": "b" * 64},
+        # The daemon of somebody's container is not the one that is stopped here
+        {"pid": 500, "name": "nvidia-persiste", "container": "e" * 64},
+        # Nobody stops what only looks like ours
+        {"pid": 600, "name": "smuggler", "container": "c" * 64},
+    ]
+    assert drain.other_holders(holders, found) == [
+        "dcgm-exporter (process 300)",
+        "jupyter (process 400 in container bbbbbbbbbbbb)",
+        "nvidia-persiste (process 500 in container eeeeeeeeeeee)",
+        "smuggler (process 600 in container cccccccccccc)",
+    ]
+    assert drain.other_holders(holders[:4], found) == []
+
+
 # --- afterwards --------------------------------------------------------------------------------------------------------------
 
 
@@ -872,6 +1041,31 @@ def test_no_reboot_into_a_kernel_without_the_module(kernels, safe, words):
     plan = driver.plan(info(), {"state": "managed"})
     after = driver.outcome(info(found={**loaded(state="installed_not_loaded"), "version": ""}, on=host(kernels=kernels)), plan)
     assert after["reboot_required"] and after["reboot_is_safe"] is safe and words in after["reboot_refusal"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "wishes", "expected", "words"),
+    [
+        # Nothing is installed, and nothing can be
+        (info(on=host(secure_boot=True)), {"state": "managed"}, True, "Secure Boot is on"),
+        (info(on=host(("fedora", "44"))), {"state": "ensure"}, True, "has no recipe here"),
+        (info(found={**NONE, "state": "nouveau"}, on=host(secure_boot=True)), {"state": "managed"}, True, "Secure Boot is on"),
+        # Nothing is installed yet
+        (info(), {"state": "ensure"}, True, "does not work"),
+        (info(found={**NONE, "state": "nouveau"}), {"state": "ensure"}, True, "does not work"),
+        # One that works, and that this role would not change
+        (info(found=loaded(source="runfile")), {"state": "managed"}, True, ""),
+        (info(found={**loaded(source="runfile", state="mismatch")}), {"state": "managed"}, False, ""),
+        (info(()), {"state": "managed"}, False, ""),
+        (info((gpu("hopper", "vfio-pci"),), {**NONE, "state": "vfio"}), {"state": "managed"}, False, ""),
+        (info(on=host(wsl=True)), {"state": "managed"}, False, ""),
+        (info(), {"state": "absent"}, False, ""),
+    ],
+)
+def test_where_a_driver_should_work(facts, wishes, expected, words):
+    after = driver.outcome(facts, driver.plan(facts, wishes))
+    assert after["expected"] is expected
+    assert not expected or after["works"] is (words == "") and words in after["failure"]
 
 
 def test_a_driver_that_is_loaded_and_of_no_use_does_not_work():

@@ -107,6 +107,7 @@ def test_values_are_typed(key, value, expected):
         ({"name": "a--previous"}, "inference_services[0].name: 'a--previous' cannot name a container"),
         ({"name": "-ab"}, "inference_services[0].name: '-ab' cannot name a container"),
         ({"name": 12}, "inference_services[0].name: must be a string, not a number (Quote it.)"),
+        ({"name": "host"}, "inference_services[0].name: 'host' is the name of the folder in which a host keeps what is known of its driver"),
         ({"state": "presnt"}, "inference_services[0].state: 'presnt' is none of present, stopped, absent (Did you mean present?)"),
         ({"port": 0}, "inference_services[0].port: 0 is out of range (1 to 65535)"),
         ({"port": True}, "inference_services[0].port: must be a whole number, not True"),

@@ -52,6 +52,8 @@ def test_hosts_that_wait_for_a_reboot_are_named():
     lines = table.services({}, {"b": True, "a": False, "c": True})
     assert lines[-1].startswith("Waiting for a reboot, and left out until then: b, c.")
     assert table.services({}, {"a": False}) == table.services({})
+    assert table.hosts({}, {"b": True, "a": False, "c": True})[-1] == lines[-1]
+    assert table.hosts({}, {"a": False}) == table.hosts({})
 
 
 def test_the_drivers_of_a_fleet():

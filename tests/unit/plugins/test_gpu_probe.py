@@ -98,6 +98,36 @@ def test_an_early_file_system_older_than_what_keeps_nouveau_away(make):
     assert observe(root)["host"]["initramfs_outdated"] is False
 
 
+def test_who_holds_the_driver(make):
+    root = make("h100-loaded")
+    container = "0123456789abcdef" * 4
+    processes = {
+        "1": ("systemd", "0::/init.scope", ["/dev/null"]),
+        "77": ("nvidia-persiste", "0::/system.slice/nvidia-persistenced.service", ["/dev/null", "/dev/nvidiactl"]),
+        "4242": ("llama-server", f"0::/system.slice/docker-{container}.scope", ["socket:[1]", "/dev/nvidia-uvm", "/dev/nvidia0"]),
+        "4300": ("jupyter", f"12:devices:/docker/{container}", ["/dev/nvidia-caps/nvidia-cap2"]),
+        # A log of that name is no node of the driver
+        "4400": ("less", "0::/user.slice", ["/var/log/nvidia-installer.log"]),
+    }
+    for pid, (name, cgroup, targets) in processes.items():
+        folder = root / "proc" / pid
+        (folder / "fd").mkdir(parents=True)
+        (folder / "comm").write_text(name + "\n")
+        (folder / "cgroup").write_text(cgroup + "\n")
+        for number, target in enumerate(targets):
+            (folder / "fd" / str(number)).symlink_to(target)
+    # One that ended meanwhile
+    (root / "proc/5000").mkdir()
+    assert observe(root)["driver"]["holders"] == [
+        {"pid": 77, "name": "nvidia-persiste", "container": ""},
+        {"pid": 4242, "name": "llama-server", "container": container},
+        {"pid": 4300, "name": "jupyter", "container": container},
+    ]
+    # What is not loaded is held by nobody
+    (root / "proc/driver/nvidia/version").unlink()
+    assert observe(root)["driver"]["holders"] == []
+
+
 def test_a_whole_host(make):
     found = observe(make("h100-loaded", "--kernel", "6.12.48+deb13-amd64"))
     assert found["gpus"][0] == {

@@ -107,7 +107,7 @@ def offers(plan, apt, system, versions=("580.159.03", "595.91.07")):
     return "\n".join(f"{name} 3:{version}{tail}" for name in names for version in versions)
 
 
-def driver(system, wishes=None, before=None, after=None, remembered="", answers=None):
+def driver(system, wishes=None, before=None, after=None, remembered="", answers=None, variables=None):
     """Everything that the role does to a host of ``system``."""
     apt = system not in RPM
     found = before or gpu_info(system)
@@ -126,6 +126,7 @@ def driver(system, wishes=None, before=None, after=None, remembered="", answers=
             "__nvidia_driver_remembered": {"content": base64.b64encode(remembered.encode()).decode()},
             "nvidia_driver_allow": [],
             "ansible_connection": "ssh",
+            **(variables or {}),
         },
         {
             "Ask which versions there are": {"stdout": text, "changed": False},
@@ -162,13 +163,15 @@ def test_rpm_systems_follow_nvidias_guide(system):
     major = version.partition(".")[0]
     done = driver(system)
     base = f"https://developer.download.nvidia.com/compute/cuda/repos/rhel{major}/x86_64"
-    assert only(done, "rpm_key") == [{"key": f"{base}/D42D0685.pub", "fingerprint": "610C7B14E068A878070DA4E99CD0A493D42D0685"}]
+    (key,) = only(done, "get_url")
+    assert key["url"] == f"{base}/D42D0685.pub"
+    assert only(done, "rpm_key") == [{"key": key["dest"], "fingerprint": "610C7B14E068A878070DA4E99CD0A493D42D0685"}]
     assert only(done, "yum_repository") == [
         {
             "name": "aikit-fleet-nvidia-driver",
             "description": "NVIDIA's driver",
             "baseurl": f"{base}/",
-            "gpgkey": f"{base}/D42D0685.pub",
+            "gpgkey": "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-aikit-fleet-nvidia-driver",
             "gpgcheck": True,
         }
     ]
@@ -178,6 +181,10 @@ def test_rpm_systems_follow_nvidias_guide(system):
     full = f"3:580.159.03-1.el{major}"
     names = ["nvidia-driver-cuda", "kmod-nvidia-open-dkms", "nvidia-persistenced"]
     assert [f"{name}-{full}" for name in names] in installed
+    # All of it is there before anything stops
+    (download,) = [number for number, entry in enumerate(done) if entry["arguments"].get("download_only")]
+    assert done[download]["arguments"]["name"] == ["kernel-devel-matched", "kernel-headers", *(f"{name}-{full}" for name in names)]
+    assert download < next(number for number, entry in enumerate(done) if entry["arguments"].get("name") == ["kernel-devel-matched", "kernel-headers"])
     assert only(done, "dnf_versionlock") == [{"name": [f"{name}-{full}.*" for name in names], "raw": True, "state": "present"}]
     streams = [argv for argv in argvs(done) if "module" in argv]
     expected = [["dnf", "--assumeyes", "module", "reset", "nvidia-driver"], ["dnf", "--assumeyes", "module", "enable", "nvidia-driver:580-open"]]
@@ -211,6 +218,8 @@ def test_ubuntu_follows_nvidias_guide(system):
     assert ["/usr/sbin/update-initramfs", "-u", "-k", "all"] in argvs(done)
     headers = "linux-headers-generic"
     assert [headers] in [arguments["name"] for arguments in only(done, "package")]
+    (download,) = [argv for argv in argvs(done) if "--download-only" in argv]
+    assert headers in download and f"{names[0]}={VERSIONS[branch]}-1ubuntu1" in download
 
 
 @pytest.mark.parametrize("system", ["rocky-9", "rhel-10", "ubuntu-24.04"])
@@ -253,6 +262,7 @@ def test_a_removal(system):
     if not apt:
         assert only(done, "yum_repository") == [{"name": "aikit-fleet-nvidia-driver", "state": "absent"}]
         assert ["grubby", "--remove-args=nouveau.modeset=0 rd.driver.blacklist=nouveau", "--update-kernel=ALL"] in argvs(done)
+    assert (["dnf", "--assumeyes", "module", "reset", "nvidia-driver"] in argvs(done)) is (system == "rocky-9")
 
 
 @pytest.mark.parametrize("system", RPM + UBUNTU)
@@ -264,15 +274,47 @@ def test_secure_boot_stops_before_anything_is_done(system):
 
 
 def test_a_mirror_on_rpm_systems_is_the_only_place():
-    wishes = {"source": "mirror", "mirror_url": "https://mirror.example/rhel9", "mirror_key": "https://mirror.example/key.asc"}
+    wishes = {"source": "mirror", "mirror_url": "https://mirror.example/rhel9", "mirror_key": "https://mirror.example/key.asc", "mirror_key_sha256": "b" * 64}
     done = driver("rocky-9", wishes)
-    assert only(done, "rpm_key") == [{"key": "https://mirror.example/key.asc"}]
+    assert [key["url"] for key in only(done, "get_url")] == ["https://mirror.example/key.asc"]
+    assert only(done, "get_url")[0]["checksum"] == f"sha256:{'b' * 64}" and len(only(done, "rpm_key")) == 1
     assert "nvidia.com" not in json.dumps(done) and "epel-release" not in json.dumps(done)
 
 
 def test_what_cannot_be_installed_stops_the_role_before_the_packages():
     with pytest.raises(Stopped, match="No source of packages on this host offers nvidia-driver-cuda"):
         driver("rocky-9", answers={"Ask which versions there are": {"stdout": ""}})
+
+
+SERVED = "a" * 64
+SERVICE = {"Id": SERVED, "Name": "/llama", "State": {"Running": True}, "Config": {"Labels": {"io.aikit.fleet.service": "llama"}}}
+HELD = [{"pid": 7, "name": "nvidia-persiste", "container": ""}, {"pid": 8, "name": "llama-server", "container": SERVED}]
+
+
+def upgrade_under_services(holders, **variables):
+    before = gpu_info("debian-13", "580.142", engines=[{"name": "docker", "answers": True}])
+    before["driver"]["holders"] = holders
+    answers = {
+        "List our services": {"containers": [{"Id": SERVED, "Names": ["/llama"]}]},
+        "Look at each": {"container": {**SERVICE, "HostConfig": {"DeviceRequests": [{"Driver": "cdi"}]}}},
+        "Read what this role remembers now": {"content": base64.b64encode(b'{"schema": 1}').decode()},
+    }
+    return driver("debian-13", {}, before, answers=answers, variables=variables)
+
+
+def test_what_else_holds_the_driver_leaves_our_services_alone():
+    stranger = [*HELD, {"pid": 9, "name": "dcgm-exporter", "container": ""}]
+    with pytest.raises(Stopped, match=r"dcgm-exporter \(process 9\) would hold the old driver.* llama would be stopped until then. Nothing was changed"):
+        upgrade_under_services(stranger)
+    # A reboot ends that, but not of the machine that Ansible runs on
+    with pytest.raises(Stopped, match="dcgm-exporter"):
+        upgrade_under_services(stranger, nvidia_driver_reboot="if_required", ansible_connection="local")
+    for done in (upgrade_under_services(stranger, nvidia_driver_reboot="if_required"), upgrade_under_services(HELD)):
+        assert [arguments["state"] for arguments in only(done, "docker_container")] == ["stopped", "started"]
+        # All packages are there before
+        order = [str(entry["arguments"]) for entry in done]
+        at = [next(number for number, text in enumerate(order) if word in text) for word in ("--download-only", "'stopped'", "'started'")]
+        assert at == sorted(at)
 
 
 # --- files that modules of others write ----------------------------------------------------------------------------------
@@ -291,7 +333,7 @@ def test_the_repository_file_that_dnf_reads(tmp_path):
             "driver": {
                 "baseurl": "https://developer.download.nvidia.com/compute/cuda/repos/rhel9/x86_64/",
                 "gpgcheck": "1",
-                "gpgkey": "https://developer.download.nvidia.com/compute/cuda/repos/rhel9/x86_64/D42D0685.pub",
+                "gpgkey": "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-aikit-fleet-nvidia-driver",
                 "name": "NVIDIA's driver",
             },
             "toolkit": {
