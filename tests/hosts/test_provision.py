@@ -98,3 +98,21 @@ def test_a_host_that_waits_for_its_reboot_is_left_out_and_named(fleet):
     (report,) = run.results("What runs where")
     assert f"Waiting for a reboot, and left out until then: {fleet.host.name}." in report["msg"][-1]
     assert not run.results("Serve and prove each service")
+
+
+def test_a_fresh_host_on_nouveau_is_left_out_until_its_reboot(gpu_host, tmp_path_factory):
+    """Nobody allowed the reboot: that is no failure, and the hosts after it go on."""
+    fleet = Fleet(gpu_host("provision-nouveau", "trixie", nouveau=True), tmp_path_factory.mktemp("provision-nouveau"))
+    for _run in ("first", "second"):
+        run = fleet("provision")
+        assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+        assert "nouveau" in fleet.host.run("lsmod") and "1.20.0" in fleet.host.run("nvidia-ctk", "--version")
+    assert run.changed == 0, run.output[-3000:]
+    run = fleet("deploy")
+    assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+    (report,) = run.results("What runs where")
+    assert f"Waiting for a reboot, and left out until then: {fleet.host.name}." in report["msg"][-1]
+    fleet.host.reboot()
+    run = fleet("provision")
+    assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+    assert "nvidia.com/gpu=all" in fleet.host.run("nvidia-ctk", "cdi", "list")

@@ -17,6 +17,7 @@ from . import cdi
 from . import data_nvidia as nvidia
 from . import data_nvidia_toolkit as data
 from .errors import AikitError
+from .nvidia_driver import installed_state
 from .version import at_least, numbers, upstream
 
 STATES = ("ensure", "managed", "absent")
@@ -154,7 +155,7 @@ def _upgrade(result: _Result, version: str, packages: Mapping[str, str], wanted:
 
 
 def _judge_driver(result: _Result, driver: Mapping[str, Any], wishes: Wishes) -> None:
-    state = driver["state"]
+    state = installed_state(driver)
     if state in _WORKING:
         return
     if state in _AFTER_REBOOT:

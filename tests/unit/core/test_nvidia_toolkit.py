@@ -131,6 +131,13 @@ def test_what_waits_for_the_driver(driver, check_mode, waits_for):
     assert bool(made["notes"]) == bool(waits_for)
 
 
+def test_nouveau_goes_with_the_reboot_that_the_installed_driver_waits_for():
+    found = host(driver="nouveau", toolkit=at("1.20.0"))
+    found["driver"]["installed_version"] = "580.159.03"
+    made = plan(found)
+    assert (made["action"], made["waits_for"], made["refusals"]) == ("none", "reboot", [])
+
+
 @pytest.mark.parametrize(
     ("system", "manager", "first", "url"),
     [
