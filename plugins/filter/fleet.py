@@ -19,6 +19,7 @@ def from_hosts(hostvars: Mapping[str, Any], hosts: Iterable[str], name: str) -> 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "all_checks": fleet.all_checks,
             "archive_plan": fleet.archive_plan,
             "checks_report": fleet.checks_report,
             "checks_table": fleet.checks_table,
@@ -26,6 +27,7 @@ class FilterModule:
             "hosts_table": table.hosts,
             "host_checks": host_checks.host_checks,
             "images_to_remove": fleet.images_to_remove,
+            "not_checked": fleet.not_checked,
             "plan_table": fleet.plan_table,
             "registry_reference": fleet.registry_reference,
             "release_failure": fleet.release_failure,

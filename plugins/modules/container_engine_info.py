@@ -81,6 +81,11 @@ options:
       - Ask Podman what it holds, too. It takes a while.
     type: bool
     default: false
+  restart:
+    description:
+      - Ask Docker which containers would not run again after a restart, RV(lost_by_restart).
+    type: bool
+    default: false
   expected_services:
     description:
       - Containers of services that ran before.
@@ -249,6 +254,12 @@ services_down:
   type: list
   elements: str
   sample: []
+lost_by_restart:
+  description: With O(restart), running containers whose restart policy does not bring them back, where Docker runs without live-restore.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 findings:
   description: What a user should know about an engine that is used as it is; warnings are shown as such too.
   returned: success
@@ -275,6 +286,7 @@ ARGUMENT_SPEC = {
     "repository_key_sha256": {"type": "str", "default": "", "no_log": False},
     "repository_key_fingerprint": {"type": "str", "default": "", "no_log": False},
     "storage": {"type": "bool", "default": False},
+    "restart": {"type": "bool", "default": False},
     "expected_services": {"type": "list", "elements": "str", "default": []},
 }
 
@@ -282,7 +294,7 @@ ARGUMENT_SPEC = {
 def work(module):
     names = ("name", "source", "minimum_version", "repository_url", "repository_key_sha256", "repository_key_fingerprint")
     wishes = Wishes(**{name: module.params[name] for name in names}, expected_services=tuple(module.params["expected_services"]))
-    return {"changed": False, **observe(wishes, module.params["docker_socket"], module.run_command, module.params["storage"])}
+    return {"changed": False, **observe(wishes, module.params["docker_socket"], module.run_command, module.params["storage"], module.params["restart"])}
 
 
 def main():

@@ -44,6 +44,11 @@ options:
       - The program that reads the new file.
     type: str
     default: containerd
+  record:
+    description:
+      - A file that is written when the setting is made; a containerd that started before it is owed a restart, which RV(restart_needed) says
+        until it had one. What others write to O(path) is theirs to restart for.
+    type: path
   backup:
     description:
       - Keep a copy of the file beside it when it is changed.
@@ -79,7 +84,7 @@ backup_file:
   type: str
   sample: /etc/containerd/config.toml.2026-11-25T10-22-33~
 restart_needed:
-  description: Whether the file was written by this run, or after containerd was started.
+  description: Whether the file was written by this run, or O(record) after containerd was started.
   returned: success
   type: bool
   sample: true
@@ -98,6 +103,7 @@ ARGUMENT_SPEC = {
     "path": {"type": "path", "default": "/etc/containerd/config.toml"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "containerd": {"type": "str", "default": "containerd"},
+    "record": {"type": "path"},
     "backup": {"type": "bool", "default": True},
 }
 
@@ -112,6 +118,7 @@ def work(module):
         lambda argv: module.run_command(list(argv)),
         module.check_mode,
         absent=params["state"] == "absent",
+        record=params["record"] or "",
     )
 
 

@@ -49,9 +49,10 @@ options:
   previous:
     description:
       - GPUs that the host had before, as RV(gpus) of an earlier run. Those that are gone become one of the RV(problems).
+      - Without it those that role P(aikit.fleet.nvidia_container_toolkit#role) remembered in C(/var/lib/aikit-fleet/host/gpus.json); an empty list
+        compares with nothing.
     type: list
     elements: dict
-    default: []
 notes:
   - Set C(become), else the kernel log may not be readable, and with it the GPU's errors; RV(host.kernel_log) says so.
   - The guide C(docs/gpus.md) explains every name of RV(problems).
@@ -325,7 +326,7 @@ engines:
       type: str
       sample: 29.3.0
     answers:
-      description: Whether it answers.
+      description: Whether it answers; of containerd, whether someone listens at its socket.
       returned: always
       type: bool
       sample: true
@@ -461,6 +462,23 @@ host:
       type: list
       elements: str
       sample: []
+    pinned_packages:
+      description: Those of them that apt's preferences, or dnf's versionlock, keep at the version that is installed.
+      returned: always
+      type: list
+      elements: str
+      sample: [nvidia-driver-cuda, nvidia-kernel-open-dkms]
+    unattended_blacklist:
+      description: Patterns of the names that C(unattended-upgrades) leaves alone.
+      returned: always
+      type: list
+      elements: str
+      sample: [^nvidia-, ^libnvidia-]
+    persistence:
+      description: NVIDIA's persistence daemon, C(installed) and C(active); V(null) where no systemd starts services.
+      returned: always
+      type: dict
+      sample: {installed: true, active: true}
 problems:
   description: What is wrong.
   returned: success
@@ -495,7 +513,7 @@ from ..module_utils._module import run_module
 ARGUMENT_SPEC = {
     "timeout_seconds": {"type": "float", "default": 10},
     "root": {"type": "path", "default": "/"},
-    "previous": {"type": "list", "elements": "dict", "default": []},
+    "previous": {"type": "list", "elements": "dict"},
 }
 
 

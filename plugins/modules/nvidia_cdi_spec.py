@@ -45,6 +45,11 @@ options:
       - Variables for C(nvidia-ctk) on hosts without the service.
     type: dict
     default: {}
+  timeout_seconds:
+    description:
+      - How long C(nvidia-ctk), and the service, may take before they are no longer waited for; a broken GPU may never answer them.
+    type: float
+    default: 120
 notes:
   - Role P(aikit.fleet.nvidia_container_toolkit#role) acts on what it returns.
 """
@@ -101,6 +106,7 @@ problem:
   sample: ""
 """
 
+from ..module_utils._io import command
 from ..module_utils._io.cdi_spec import ensure
 from ..module_utils._module import run_module
 
@@ -108,13 +114,18 @@ ARGUMENT_SPEC = {
     "path": {"type": "path", "default": "/var/run/cdi/nvidia.yaml"},
     "service": {"type": "str", "default": "nvidia-cdi-refresh.service"},
     "environment": {"type": "dict", "default": {}},
+    "timeout_seconds": {"type": "float", "default": 120},
 }
 
 
 def work(module):
     options = module.params
     program = module.get_bin_path("nvidia-ctk")
-    return ensure(options["path"], options["service"], options["environment"], program, lambda argv: module.run_command(list(argv)), module.check_mode)
+
+    def run(argv):
+        return command.run(argv, options["timeout_seconds"])
+
+    return ensure(options["path"], options["service"], options["environment"], program, run, module.check_mode)
 
 
 def main():

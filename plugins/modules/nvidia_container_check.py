@@ -57,6 +57,11 @@ options:
         them at that moment, also those of others.
     type: bool
     default: false
+  timeout_seconds:
+    description:
+      - How long each command may take before it is killed - the engine's, and opening a node in the container, which a broken GPU may never answer.
+    type: float
+    default: 120
 seealso:
   - module: aikit.fleet.nvidia_cdi_spec
 """
@@ -99,6 +104,7 @@ nodes:
   sample: [/dev/nvidia0, /dev/nvidiactl]
 """
 
+from ..module_utils._io import command
 from ..module_utils._io.container_probe import probe
 from ..module_utils._module import run_module
 
@@ -107,6 +113,7 @@ ARGUMENT_SPEC = {
     "arguments": {"type": "list", "elements": "str", "default": ["--device", "nvidia.com/gpu=all"]},
     "nodes": {"type": "list", "elements": "path", "default": ["/dev/nvidiactl"]},
     "daemon_reload": {"type": "bool", "default": False},
+    "timeout_seconds": {"type": "float", "default": 120},
 }
 
 
@@ -116,7 +123,7 @@ def work(module):
         return {"changed": False, "engine": options["engine"], "ok": True, "detail": "not tried in check mode", "hint": "", "nodes": options["nodes"]}
 
     def run(argv):
-        return module.run_command(list(argv))
+        return command.run(argv, options["timeout_seconds"])
 
     return probe(options["engine"], options["arguments"], options["nodes"], options["daemon_reload"], module.tmpdir, run)
 

@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--hosts", type=int, default=1)
+    parser.add_argument("--own-time", action="store_true", help="only how long gpu_info takes")
     parser.add_argument("--keep", action="store_true", help="leave the hosts")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -136,10 +137,41 @@ def main() -> None:
             for name in ("aikit.fleet.provision", "builtin.yml"):
                 seconds, _output = fleet.run(name, True)
                 print(f"{name}, first run: {seconds:.1f} s", file=sys.stderr)
-            table(fleet, given.runs)
+            own_time(fleet.hosts[0], max(given.runs, 10))
+            if not given.own_time:
+                table(fleet, given.runs)
         finally:
             if not given.keep:
                 fleet.close()
+
+
+# What module gpu_info does, without Ansible: all of it, and what of it is nvidia-smi
+OWN_TIME = """\
+import json, sys, time
+sys.path.insert(0, "/var/tmp/gpu-info")
+from ansible_collections.aikit.fleet.plugins.module_utils._io import command, gpu_probe
+smi = 0.0
+def run(argv, timeout):
+    global smi
+    started = time.monotonic()
+    answer = command.run(argv, timeout)
+    smi += (time.monotonic() - started) * argv[0].endswith("nvidia-smi")
+    return answer
+started = time.monotonic()
+found = gpu_probe.observe(sys.argv[1], None, 10, run)
+print(json.dumps([time.monotonic() - started, smi, len(found["gpus"])]))
+"""
+
+
+def own_time(host: lab.GpuHost, runs: int) -> None:
+    """How long gpu_info takes on a host beside nvidia-smi."""
+    place = "/var/tmp/gpu-info/ansible_collections/aikit/fleet/plugins"
+    host.run("mkdir", "-p", place)
+    support.docker("cp", str(support.ROOT / "plugins/module_utils"), f"{host.name}:{place}/module_utils")
+    measured = [json.loads(host.run("python3", "-c", OWN_TIME, host.root)) for _run in range(runs)]
+    whole, smi = ([one[index] for one in measured] for index in (0, 1))
+    own = [one - other for one, other in zip(whole, smi)]
+    print(f"gpu_info beside nvidia-smi: {statistics.median(own):.2f} s ({min(own):.2f}-{max(own):.2f}), nvidia-smi {statistics.median(smi):.2f} s", flush=True)
 
 
 def table(fleet: Fleet, runs: int) -> None:

@@ -151,9 +151,23 @@ def test_settings_are_merged_and_services_come_back(host):
     assert daemon(made) != pid and started(made) != before
     assert made.sh("docker inspect --format '{{.State.Status}}' llama") == "running"
 
+    # A container that would not come back, whosever it is, keeps Docker from its restart
+    made.sh("docker run --detach --name foreign test:1 /usr/bin/sleep 100000")
+    pid = daemon(made)
+    run = made.ok(container_engine_docker_log_max_size="30m")
+    assert "foreign would not come back" in run.output and daemon(made) == pid
+    made.ok(changed=0, container_engine_docker_log_max_size="30m")
+    assert daemon(made) == pid and made.sh("docker inspect --format '{{.State.Running}}' foreign") == "true"
+    # The restart is owed until it may be
+    made.sh("docker rm --force foreign")
+    made.ok(container_engine_docker_log_max_size="30m")
+    assert daemon(made) != pid
+
     # A service that stays away is told
     made.sh("docker run --detach --name lost --label io.aikit.fleet.service=lost test:1 /usr/bin/sleep 100000")
-    made.refused("lost does not run again: docker logs says why", container_engine_docker_log_max_size="30m")
+    made.refused(
+        "lost does not run again: docker logs says why", container_engine_docker_log_max_size="40m", container_engine_docker_restart="always"
+    )
 
     # Another folder would hide them all
     made.refused("it would see none of them", container_engine_data_root="/srv/docker")

@@ -189,6 +189,9 @@ def test_a_specification_that_is_not_the_drivers_is_renewed(new):
     new.host.sh("for n in 1 2 3 4 5 6 7; do systemctl start nvidia-cdi-refresh.service || true; done")
     run = new(entry="verify")
     assert run.failed == 1 and "CDI specification is current" in new.bad(run)
+    # While nothing new can be made, the old one stays
+    run = new()
+    assert run.failed == 1 and "out of order" in run.messages() and new.host.run("ls", "/etc/cdi") == "nvidia.yaml"
     new.host.control("ctk-error", None)
     run = new("--check", "--diff")
     assert run.failed == 0 and "570.1" in new.host.run("cat", SPEC)

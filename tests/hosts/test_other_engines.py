@@ -66,6 +66,25 @@ def test_a_second_run_changes_nothing(role):
     assert role.host.run("systemctl", "show", "--property=MainPID", "--value", "containerd") == pid
 
 
+def test_containerd_is_restarted_for_our_own_change_and_not_woken(role):
+    def pid():
+        return role.host.run("systemctl", "show", "--property=MainPID", "--value", "containerd")
+
+    before = pid()
+    role.host.sh(f"sleep 3; echo '# later' >>{CONFIG}")
+    run = role()
+    assert (run.failed, run.changed) == (0, 0) and pid() == before, run.output[-3000:]
+    # A restart that an earlier run did not come to
+    role.host.run("touch", "/etc/aikit-fleet/nvidia_container_toolkit/containerd")
+    assert role().failed == 0 and pid() != before
+    role.host.sh(f"systemctl stop containerd; sed -i '/# later/d; s/enable_cdi = true/enable_cdi = false/' {CONFIG}")
+    run = role()
+    assert (run.failed, run.changed) == (0, 0) and pid() == "0", run.output[-3000:]
+    assert "enable_cdi = false" in role.host.run("cat", CONFIG)
+    role.host.run("systemctl", "start", "containerd")
+    assert role().failed == 0 and "enable_cdi = true" in role.host.run("cat", CONFIG)
+
+
 def test_a_section_that_a_drop_in_holds_is_refused(role):
     role.host.write("/etc/containerd/conf.d/50-theirs.toml", 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = "theirs"\n')
     text = f'imports = ["/etc/containerd/conf.d/*.toml"]\n{MINE}'

@@ -42,7 +42,7 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def fleet(gpu_host, tmp_path_factory):
-    return Fleet(gpu_host("provision", "trixie"), tmp_path_factory.mktemp("provision"))
+    return Fleet(gpu_host("provision", "trixie", gpus=("h100", "h100")), tmp_path_factory.mktemp("provision"))
 
 
 def checks(run):
@@ -72,7 +72,7 @@ def test_from_nothing_to_an_engine_that_hands_out_the_gpu(fleet):
     run = fleet("provision")
     assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
     (table,) = run.results("Show what the hosts have")
-    assert table["msg"][2].split()[:5] == [fleet.host.name, "1", "loaded", "580.159.03", "open"]
+    assert table["msg"][2].split()[:5] == [fleet.host.name, "2", "loaded", "580.159.03", "open"]
     assert "nvidia.com/gpu=all" in fleet.host.run("nvidia-ctk", "cdi", "list")
 
 
@@ -90,6 +90,34 @@ def test_the_doctor_is_content_with_the_host(fleet):
     assert run.code != 0 and "llama: container" in run.messages()
 
 
+def test_a_gpu_that_is_gone_is_said(fleet):
+    """By the doctor, who was told of it by nobody but the run that found all of them; and by the next run."""
+    devices = f"{fleet.host.root}/sys/bus/pci/devices"
+    fleet.host.sh(f"cp /etc/fake-nvidia/gpus /root/gpus; sed -i 2d /etc/fake-nvidia/gpus; mkdir /root/card; mv {devices}/0000:3d:00.* /root/card")
+    run = fleet("doctor")
+    assert not checks(run)["gpus"] and "There are 1 GPUs where there were 2" in run.output, run.output[-3000:]
+    run = fleet("provision")
+    # The description of the GPUs follows, what is remembered does not
+    assert (run.code, run.changed) == (0, 1) and "There are 1 GPUs where there were 2" in run.output, run.output[-3000:]
+    assert not checks(fleet("doctor"))["gpus"]
+    fleet.host.sh(f"mv /root/gpus /etc/fake-nvidia/gpus; mv /root/card/* {devices}")
+    assert checks(fleet("doctor"))["gpus"]
+
+
+def test_night_upgrades_may_not_take_the_driver(fleet):
+    """What the role wrote is enough, also with another package held."""
+    fleet.host.apt("install", "unattended-upgrades")
+    fleet.host.write("/etc/apt/apt.conf.d/20auto-upgrades", 'APT::Periodic::Unattended-Upgrade "1";\n')
+    fleet.host.run("apt-mark", "hold", f"linux-image-{fleet.host.kernel}")
+    found = checks(fleet("doctor"))
+    assert found["night upgrades"] and found["persistence"]
+    fleet.host.sh("mkdir /root/apt; mv /etc/apt/preferences.d/*nvidia-driver* /etc/apt/apt.conf.d/52aikit* /root/apt; systemctl stop nvidia-persistenced")
+    found = checks(fleet("doctor"))
+    assert not found["night upgrades"] and not found["persistence"]
+    fleet.host.sh("mv /root/apt/52aikit* /etc/apt/apt.conf.d; mv /root/apt/* /etc/apt/preferences.d; systemctl start nvidia-persistenced")
+    fleet.host.run("apt-mark", "unhold", f"linux-image-{fleet.host.kernel}")
+
+
 def test_a_host_that_waits_for_its_reboot_is_left_out_and_named(fleet):
     fleet.host.control("in-use")
     run = fleet("deploy", nvidia_driver_state="managed", nvidia_driver_version="580.178.04")
@@ -98,3 +126,21 @@ def test_a_host_that_waits_for_its_reboot_is_left_out_and_named(fleet):
     (report,) = run.results("What runs where")
     assert f"Waiting for a reboot, and left out until then: {fleet.host.name}." in report["msg"][-1]
     assert not run.results("Serve and prove each service")
+
+
+def test_a_fresh_host_on_nouveau_is_left_out_until_its_reboot(gpu_host, tmp_path_factory):
+    """Nobody allowed the reboot: that is no failure, and the hosts after it go on."""
+    fleet = Fleet(gpu_host("provision-nouveau", "trixie", nouveau=True), tmp_path_factory.mktemp("provision-nouveau"))
+    for _run in ("first", "second"):
+        run = fleet("provision")
+        assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+        assert "nouveau" in fleet.host.run("lsmod") and "1.20.0" in fleet.host.run("nvidia-ctk", "--version")
+    assert run.changed == 0, run.output[-3000:]
+    run = fleet("deploy")
+    assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+    (report,) = run.results("What runs where")
+    assert f"Waiting for a reboot, and left out until then: {fleet.host.name}." in report["msg"][-1]
+    fleet.host.reboot()
+    run = fleet("provision")
+    assert run.code == 0, f"{run.messages()}\n{run.output[-3000:]}"
+    assert "nvidia.com/gpu=all" in fleet.host.run("nvidia-ctk", "cdi", "list")

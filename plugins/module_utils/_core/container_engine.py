@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field, replace
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from . import data_container_engine as data
 from . import version
@@ -368,6 +368,15 @@ def result(wishes: Wishes, probes: Sequence[Probe], host: Host) -> dict[str, Any
         "services_down": [name for name in wishes.expected_services if Service(name, True) not in chosen.services],
         "findings": [finding.as_dict() for finding in findings(chosen, came_from, wishes, host)],
     }
+
+
+def lost_by_restart(live_restore: bool, containers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of those that would not run again after a restart of Docker; of running containers as ``docker inspect`` shows them."""
+    return [] if live_restore else sorted(str(one.get("Name", "")).lstrip("/") for one in containers if _policy(one) not in ("always", "unless-stopped"))
+
+
+def _policy(container: Mapping[str, Any]) -> str:
+    return str(((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "")
 
 
 def _newer(engine: str, came_from: str, host: Host) -> str:

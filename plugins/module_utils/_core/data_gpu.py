@@ -14,6 +14,9 @@ from typing import Mapping, Optional, Sequence
 
 REVIEWED = "2026-11-22"
 
+# The GPUs that a host had when a role last found all of them
+REMEMBERED_PATH = "/var/lib/aikit-fleet/host/gpus.json"
+
 VENDORS: Mapping[str, str] = {"10de": "nvidia", "1002": "amd", "8086": "intel"}
 
 # Classes of a GPU: a display controller of any kind; AMD's accelerators without display outputs call themselves processing accelerators.

@@ -168,7 +168,21 @@ def checks_table(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]
 def checks_report(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """The doctor's checks for programs: ``{ok, hosts: {host: [{name, ok, detail, hint}]}}``."""
     hosts = {host: [{key: check[key] for key in ("name", "ok", "detail", "hint")} for check in checks[host]] for host in sorted(checks)}
-    return {"ok": all(check["ok"] for found in hosts.values() for check in found), "hosts": hosts}
+    # Where nothing was checked, nothing is known to be well
+    return {"ok": bool(hosts) and all(found and all(check["ok"] for check in found) for found in hosts.values()), "hosts": hosts}
+
+
+def not_checked(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The check of a host that could not be looked at, by the result of the task that did not come to its end."""
+    detail = str(result.get("msg") or "its answers are missing")
+    if result.get("unreachable"):
+        return [_check("reachable", False, detail, "Is it up, and does Ansible's connection to it work: ansible HOST -m ping?")]
+    return [_check("checked", False, detail, str(result.get("hint") or "Mend that, and run the doctor again."))]
+
+
+def all_checks(checks: Mapping[str, Sequence[Mapping[str, Any]]], hosts: Iterable[str]) -> dict[str, list[Mapping[str, Any]]]:
+    """``checks`` of every one of ``hosts``: one that got lost on the way has a failed check that says so."""
+    return {host: list(checks.get(host) or not_checked({"unreachable": True})) for host in hosts}
 
 
 def _origin(service: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping, Optional, Sequence
@@ -59,6 +60,7 @@ def problems(
     """All problems, those of the driver first."""
     nvidia = [gpu for gpu in gpus if gpu.vendor == "nvidia"]
     found = [
+        *_packages(raw),
         *_smi(raw, driver, unreadable, timeout),
         *_driver(raw, nvidia, driver),
         *_host(nvidia, driver, host, raw.kernel_log or ""),
@@ -68,6 +70,15 @@ def problems(
         *_containers(nvidia, driver, toolkit, cdi, engines, raw.cdi),
     ]
     return [problem.as_dict() for problem in found]
+
+
+def _packages(raw: Raw) -> Iterator[Problem]:
+    if raw.packages_problem:
+        yield Problem(
+            "packages_unreadable",
+            f"The package manager does not say what is installed ({raw.packages_problem}): where the driver and the toolkit came from is not known.",
+            "Look at it by hand: rpm -qa." if raw.package_manager == "rpm" else "Look at it by hand: dpkg-query -W.",
+        )
 
 
 def _smi(raw: Raw, driver: Driver, unreadable: Sequence[str], timeout: float) -> Iterator[Problem]:
@@ -303,11 +314,31 @@ def gone(gpus: Sequence[Gpu], previous: Sequence[Mapping[str, Any]]) -> Iterator
         if (uuid or address) and not there:
             missing.append(f"{before.get('name') or before.get('pci_id') or 'a GPU'} at {address or 'an unknown address'}{f' ({uuid})' if uuid else ''}")
     if missing or len(gpus) < len(previous):
+        fewer = len(gpus) < len(previous)
         yield Problem(
             "gpus_missing",
             f"There are {len(gpus)} GPUs where there were {len(previous)}; gone: {', '.join(missing) or 'not known which'}.",
-            "Look for Xid 79 in the kernel log; power the host off and on, then look at the card's seat and power.",
+            "Look for Xid 79 in the kernel log; power the host off and on, then look at the card's seat and power."
+            f" Was it taken out on purpose? Then remove {data.REMEMBERED_PATH}."
+            if fewer
+            else "Were cards exchanged on purpose? aikit.fleet.provision takes those that are there now for the host's own.",
+            "error" if fewer else "warning",
         )
+
+
+def remember(gpus: Sequence[Mapping[str, Any]]) -> str:
+    """What is kept of a result's GPUs on a host, so that a later look sees when one is gone."""
+    kept = ("uuid", "pci_bus_id", "pci_id", "name")
+    return json.dumps([{key: gpu.get(key) or "" for key in kept} for gpu in gpus], indent=1) + "\n"
+
+
+def remembered(text: str) -> list[dict[str, Any]]:
+    """The GPUs of :func:`remember`; none where the text is not of it."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return [gpu for gpu in found if isinstance(gpu, dict)] if isinstance(found, list) else []
 
 
 def _log(log: str) -> Iterator[Problem]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from typing import Any, Mapping, Optional, Sequence
 
@@ -20,6 +21,11 @@ TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base",
 _CTK_VERSION = re.compile(r"version:? v?(\d[\w.+~-]*)", re.I)
 _FABRIC_PACKAGE = re.compile(r"nvidia-fabric-?manager(-\d+)?")
 _UNATTENDED = re.compile(r'^[ \t]*APT::Periodic::Unattended-Upgrade[ \t]+"?(\w+)"?;', re.M)
+_COMMENT = re.compile(r'("[^"\n]*")|//[^\n]*|^[ \t]*#(?!clear)[^\n]*|/\*.*?\*/', re.M | re.S)
+_BLACKLIST = re.compile(r'\bPackage-Blacklist(?:::\w*)?\s*(?:\{([^}]*)\}|("[^"\n]*"))', re.I)
+_CLEAR = re.compile(r"#clear\s+Unattended-Upgrade::Package-Blacklist\b", re.I)
+# From here on a pin also takes a package back, so nothing newer comes in its place
+_PIN_PRIORITY = 1000
 # Engines that may not answer, and the package that tells their version then
 _ENGINE_PACKAGES: Mapping[str, tuple[str, ...]] = {
     "docker": ("docker-ce", "docker.io", "moby-engine", "docker-engine", "docker"),
@@ -70,7 +76,7 @@ def _engine(raw: Raw, answer: EngineAnswer, packages: Mapping[str, Package]) -> 
     return {
         "name": answer.name,
         "version": version,
-        "answers": bool(answer.version),
+        "answers": bool(answer.version) if answer.listens is None else answer.listens,
         "cdi": enabled,
         "gpus_flag": _gpus_flag(raw, answer, version, enabled),
         "cdi_spec_max": cdi_spec_max(answer.name, version),
@@ -149,8 +155,54 @@ def selinux(raw: Raw) -> str:
 
 def unattended_upgrades(raw: Raw, packages: Mapping[str, Package]) -> bool:
     """Whether packages are upgraded without anyone asking: apt's or dnf's way."""
-    told = _UNATTENDED.findall(raw.apt_periodic)
+    told = _UNATTENDED.findall(raw.apt_configuration)
     return ("unattended-upgrades" in packages and bool(told) and told[-1] not in ("0", "false", "no")) or raw.dnf_automatic
+
+
+def unattended_blacklist(raw: Raw) -> list[str]:
+    """Patterns of packages that unattended-upgrades leaves alone: regular expressions for the beginning of a name."""
+    text = _COMMENT.sub(lambda match: match.group(1) or "", raw.apt_configuration)
+    # #clear takes back what comes before it
+    text = _CLEAR.split(text)[-1]
+    return [pattern for block, single in _BLACKLIST.findall(text) for pattern in re.findall(r'"([^"\n]+)"', block or single)]
+
+
+def pinned_packages(raw: Raw, names: Mapping[str, str]) -> list[str]:
+    """Those of ``names`` (with their versions) that apt's preferences or dnf's locks keep at the version that is installed."""
+    found = set()
+    for paragraph in re.split(r"\n[ \t]*\n", re.sub(r"^(#|Explanation:).*\n?", "", raw.apt_preferences, flags=re.M)):
+        record = {key.lower(): value.strip() for key, value in re.findall(r"^(Package|Pin|Pin-Priority):[ \t]*(.*)$", paragraph, re.M | re.I)}
+        kept = re.fullmatch(r"version\s+(\S+)", record.get("pin", ""))
+        priority = record.get("pin-priority", "")
+        if not kept or not priority.lstrip("-").isdigit() or int(priority) < _PIN_PRIORITY:
+            continue
+        for name, version in names.items():
+            # A whole branch (580.*) is no version
+            whole = numbers(kept.group(1)) == numbers(version) and fnmatch.fnmatchcase(version, kept.group(1))
+            if whole and any(_pins(glob, name) for glob in record.get("package", "").split()):
+                found.add(name)
+    for line in re.findall(r"""^[ \t]*(?:name[ \t]*=[ \t]*["'])?([\w.+:~^*-]+)""", raw.version_locks, re.M):
+        found.update(name for name, version in names.items() if _locks(line, name, version))
+    return sorted(found)
+
+
+def _pins(glob: str, name: str) -> bool:
+    """A pattern of apt's preferences; ``src:`` names a source package, whose packages nobody here knows."""
+    return fnmatch.fnmatchcase(name, glob.partition(":")[0]) and not glob.startswith("src:")
+
+
+def _locks(line: str, name: str, version: str) -> bool:
+    """A line of versionlock: name-version, name-epoch:version-release.architecture, with wildcards; dnf 5 writes the name alone."""
+    bare = version.partition(":")[2] or version
+    epoch = version.partition(":")[0] if ":" in version else "0"
+    return any(fnmatch.fnmatchcase(text, line) for text in (name, f"{name}-{bare}", f"{name}-{bare}.arch", f"{name}-{epoch}:{bare}", f"{name}-{epoch}:{bare}.arch"))
+
+
+def persistence(raw: Raw) -> Optional[dict[str, bool]]:
+    """NVIDIA's persistence daemon; None where nothing starts services."""
+    if raw.service_manager != "systemd":
+        return None
+    return {"installed": raw.persistence_installed, "active": raw.persistence_active.status == 0}
 
 
 def host(raw: Raw, packages: Mapping[str, Package], gpus: Sequence[Gpu]) -> dict[str, Any]:
@@ -181,4 +233,7 @@ def host(raw: Raw, packages: Mapping[str, Package], gpus: Sequence[Gpu]) -> dict
         "unfinished_packages": unfinished(raw),
         "initramfs_outdated": raw.initramfs_outdated,
         "held_packages": sorted(name for name in listed(packages) if packages[name].held),
+        "pinned_packages": pinned_packages(raw, listed(packages)),
+        "unattended_blacklist": unattended_blacklist(raw),
+        "persistence": persistence(raw),
     }

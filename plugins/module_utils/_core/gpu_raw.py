@@ -69,6 +69,8 @@ class EngineAnswer:
     config: str = ""
     problem: str = ""
     rootless: bool = False
+    # Of an engine whose version is known while it rests; else a version is the answer
+    listens: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Raw:
     kernels: Sequence[Kernel] = ()
     modinfo: Output = Output()
     packages: str = ""
+    packages_problem: str = ""
     package_manager: str = ""
     initramfs_outdated: bool = False
     repositories: Sequence[str] = ()
@@ -113,9 +116,13 @@ class Raw:
     firmware: Sequence[str] = ()
     selinux_enforce: str = ""
     selinux_config: bool = False
-    apt_periodic: str = ""
+    apt_configuration: str = ""
+    apt_preferences: str = ""
     dnf_automatic: bool = False
+    version_locks: str = ""
     fabric_manager_active: Output = Output()
+    persistence_installed: bool = False
+    persistence_active: Output = Output()
     dxg: bool = False
     kernel_log: Optional[str] = None
     system_profiler: Output = Output()

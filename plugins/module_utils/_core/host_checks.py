@@ -89,6 +89,10 @@ def _nvidia(found: Mapping[str, Any], driver: Mapping[str, Any], engine: str, pr
 
 
 def _engine(engine: Mapping[str, Any]) -> dict[str, Any]:
+    if engine.get("msg") and "name" not in engine:
+        # The module failed: with an engine that will not do
+        hint = str(engine.get("hint") or f"Mend it. {PROVISION}")
+        return _check("engine", False, str(engine["msg"]).replace(hint, "").strip(), hint)
     name = engine.get("name") or "no engine"
     if engine.get("answers"):
         return _check("engine", True, f"{name} {engine.get('version')}".strip(), "")
@@ -196,8 +200,9 @@ def _fabric(manager: Mapping[str, Any], driver: Mapping[str, Any], problems: Pro
 def _persistence(daemon: Optional[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     if daemon is None:
         return
-    ok = bool(daemon.get("active"))
-    detail = "active" if ok else "not active" if daemon.get("installed") else "not installed"
+    # Without one all works, and programs wait while the driver wakes the GPUs; a driver from elsewhere may have none
+    ok = bool(daemon.get("active") or not daemon.get("installed"))
+    detail = "active" if daemon.get("active") else "not active" if daemon.get("installed") else "not installed"
     yield _check("persistence", ok, detail, "systemctl enable --now nvidia-persistenced, or run aikit.fleet.provision.")
 
 
@@ -209,13 +214,21 @@ def _night_upgrades(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     driver = [name for name in host.get("packages") or () if re.match(r"(lib)?nvidia-(?!container)|libcuda1|cuda-drivers|linux-modules-nvidia-", name)]
     # Pinning packages and settings have no part in a mismatch
     driver = [name for name in driver if "pinning" not in name]
-    held = set(host.get("held_packages") or ())
-    patterns = [re.compile(pattern) for pattern in host.get("unattended_blacklist") or ()]
-    if "unattended_blacklist" not in host and not held:
+    if "unattended_blacklist" not in host:
         return
-    open_ = sorted(name for name in driver if name not in held and not any(pattern.match(name) for pattern in patterns))
+    kept = {*host.get("held_packages", ()), *host.get("pinned_packages", ())}
+    open_ = sorted(name for name in driver if name not in kept and not any(_matches(pattern, name) for pattern in host["unattended_blacklist"]))
     detail = f"may replace {', '.join(open_[:3])}{' and more' if len(open_) > 3 else ''} under a running driver" if open_ else "leave the driver alone"
-    yield _check("night upgrades", not open_, detail, PROVISION)
+    hint = "Set nvidia_driver_state: managed and run aikit.fleet.provision, which pins the driver; or have the package manager hold it (apt-mark hold)."
+    yield _check("night upgrades", not open_, detail, hint)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.match(pattern, name) is not None
+    except re.error:
+        # A pattern that is none keeps nothing back
+        return False
 
 
 def _toolkit(toolkit: Mapping[str, Any], problems: Problems) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class _Planner:
         self.installed: Mapping[str, str] = self.host.get("packages") or {}
         # Packages that dpkg left between two states
         self.half: Mapping[str, str] = {name: state for name, state in (self.host.get("unfinished_packages") or {}).items() if _is_driver(name)}
+        self.unreadable = [problem for problem in info.get("problems") or () if problem["name"] == "packages_unreadable"]
         self.engines = info.get("engines") or ()
         self.gpus = [gpu for gpu in info["gpus"] if gpu["vendor"] == "nvidia"]
         self.driven = [gpu for gpu in self.gpus if gpu.get("driver_in_use") != "vfio-pci"]
@@ -92,6 +93,9 @@ class _Planner:
             if wanted == "managed":
                 self._problem("wsl", "This is WSL2, whose driver is the one of Windows.", "Update the driver in Windows; none is installed here.")
             return "none", "WSL2 takes the driver of Windows: no Linux driver is ever installed here.", None
+        for problem in self.unreadable:
+            # An empty list of packages would make a stranger of every driver
+            self._refuse(problem["name"], problem["detail"], problem["hint"])
         if wanted == "absent":
             return self._removal()
         if not self.gpus:

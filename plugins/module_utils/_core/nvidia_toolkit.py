@@ -13,10 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
-from . import cdi
+from . import cdi, data_gpu, gpu_health
 from . import data_nvidia as nvidia
 from . import data_nvidia_toolkit as data
+from .container_engine import lost_by_restart
 from .errors import AikitError
+from .nvidia_driver import installed_state
 from .version import at_least, numbers, upstream
 
 STATES = ("ensure", "managed", "absent")
@@ -26,6 +28,9 @@ BELOW_FLOOR = "toolkit version"
 # A driver in these states talks to programs; what comes after a reboot cannot be asked for its devices yet.
 _WORKING = ("loaded", "wsl")
 _AFTER_REBOOT = ("installed_not_loaded", "mismatch")
+
+# What gpu_info could not see, or would not see a second time
+_NO_JUDGEMENT = ("nvidia_smi_hung", "packages_unreadable")
 
 _BY = "# Written by aikit.fleet, role nvidia_container_toolkit."
 
@@ -85,6 +90,11 @@ def plan(found: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     if wishes.state == "absent":
         return _absent(found, wishes)
     result = _Result()
+    for problem in found.get("problems") or ():
+        if problem["name"] in _NO_JUDGEMENT:
+            result.refusals.append(f"{problem['detail']} {problem['hint']}")
+        elif problem["name"] == "gpus_missing":
+            result.problem(problem["name"], problem["detail"].rstrip("."), problem["hint"])
     if not gpus and not wsl:
         return _skipped(result, "no NVIDIA GPU was found")
     if gpus and all(gpu["driver_in_use"] == "vfio-pci" for gpu in gpus):
@@ -154,7 +164,7 @@ def _upgrade(result: _Result, version: str, packages: Mapping[str, str], wanted:
 
 
 def _judge_driver(result: _Result, driver: Mapping[str, Any], wishes: Wishes) -> None:
-    state = driver["state"]
+    state = installed_state(driver)
     if state in _WORKING:
         return
     if state in _AFTER_REBOOT:
@@ -270,8 +280,12 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
     first, fixed = data.REFRESH_AFTER_ALL
     late = at_least(result.version, first) is True and at_least(result.version, fixed) is False
     names = [engine["name"] for engine in found["engines"]]
-    # containerd beside Docker is Docker's own: Docker reads specifications itself, before containerd sees the container
-    engines = [engine for engine in found["engines"] if engine["name"] != "containerd" or "docker" not in names]
+    # containerd beside Docker is Docker's own: Docker reads specifications itself, before containerd sees the container. One that rests is
+    # nobody's: it is not woken
+    engines = [engine for engine in found["engines"] if engine["name"] != "containerd" or ("docker" not in names and engine.get("answers", True))]
+    for engine in engines:
+        if not engine.get("answers", True):
+            result.notes.append(f"{engine['name'].capitalize()} does not answer, and is left as it is. Run again when it does.")
     systemd = host.get("service_manager") == "systemd"
     refresh = systemd and at_least(result.version, data.REFRESH_SINCE) is True
     for engine in engines:
@@ -294,6 +308,7 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
             *([_written(**ordering)] if ordering else []),
             *([{**_written(data.STARTER_PATH, data.STARTER), "mode": "0755"} if forgets else _gone(data.STARTER_PATH)] if ordering else []),
             *map(_gone, hooks),
+            *_remember(found, result),
         ],
         "cdi": {
             "generate": not result.waits_for,
@@ -303,16 +318,23 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
             "drop_in": drop_in,
             # A host without the units would lose a specification on a tmpfs at its next boot
             "path": data.SPEC_PATH if refresh else data.OLD_SPEC_PATH,
-            "stale_files": [path for path in found["cdi"]["files"] if path == data.OLD_SPEC_PATH] if refresh else [],
+            # Until there is a new one, the old one is all that engines have
+            "stale_files": [path for path in found["cdi"]["files"] if path == data.OLD_SPEC_PATH] if refresh and not result.waits_for else [],
             "readable": {engine["name"]: engine["cdi_spec_max"] for engine in engines if engine["cdi_spec_max"]},
         },
         "docker": _docker(result, engines, systemd),
         "podman": {"remove": hooks},
-        "containerd": _containerd(engines),
+        "containerd": _containerd(engines, systemd),
         "ordering": ordering,
         "selinux": {"boolean": data.SELINUX_BOOLEAN} if selinux else {},
-        "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines if engine["name"] in ("docker", "podman")],
+        "engines": [{"name": engine["name"], "arguments": _arguments(engine)} for engine in engines if _hands_out(engine)],
     }
+
+
+def _remember(found: Mapping[str, Any], result: _Result) -> list[dict[str, str]]:
+    """The file with the GPUs of the host, from which a later look sees that one is gone; what is gone stays in it."""
+    fewer = any(problem["name"] == "gpus_missing" and problem["severity"] == "error" for problem in found.get("problems") or ())
+    return [] if result.waits_for or fewer or not found["gpus"] else [_written(data_gpu.REMEMBERED_PATH, gpu_health.remember(found["gpus"]))]
 
 
 def _judge_engine(result: _Result, engine: Mapping[str, Any]) -> None:
@@ -325,7 +347,7 @@ def _judge_engine(result: _Result, engine: Mapping[str, Any]) -> None:
             f"containerd {version} reads no CDI specification, so it cannot hand out GPUs",
             f"containerd {nvidia.CONTAINERD_CDI} is the first that does.",
         )
-    if name == "docker" and at_least(version, nvidia.DOCKER_CDI_DEFAULT) and engine.get("answers", True) and not engine["cdi"]:
+    if name == "docker" and engine.get("answers", True) and _cdi_is_off(engine):
         result.problem(
             "CDI is off in docker",
             f"Docker {version} hands out CDI devices unless it is told not to, and it does not",
@@ -355,7 +377,7 @@ def _ordering(forgets: bool) -> str:
 
 
 def _docker(result: _Result, engines: Sequence[Mapping[str, Any]], systemd: bool) -> dict[str, Any]:
-    engine = next((one for one in engines if one["name"] == "docker"), None)
+    engine = next((one for one in engines if one["name"] == "docker" and one.get("answers", True)), None)
     nothing: dict[str, Any] = {"settings": {}, "restart": False, "service": "", "keys": []}
     if engine is None or not numbers(engine["version"]):
         return nothing
@@ -374,7 +396,7 @@ def _docker(result: _Result, engines: Sequence[Mapping[str, Any]], systemd: bool
     }
 
 
-def _containerd(engines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _containerd(engines: Sequence[Mapping[str, Any]], systemd: bool) -> dict[str, Any]:
     """Without Docker, and where CDI is not on by default. NVIDIA's tool would write a drop-in, and with it containerd 1.7 forgets every other
     setting of its CRI plugin."""
     engine = next((one for one in engines if one["name"] == "containerd"), None)
@@ -382,12 +404,26 @@ def _containerd(engines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     if engine["cdi"] and at_least(engine["version"], nvidia.CONTAINERD_CDI_DEFAULT):
         return {}
-    return {"config": data.CONTAINERD_CONFIG, "service": data.CONTAINERD_SERVICE}
+    return {"config": data.CONTAINERD_CONFIG, "service": data.CONTAINERD_SERVICE if systemd else "", "record": f"{data.RECORDS}/containerd"}
+
+
+def _hands_out(engine: Mapping[str, Any]) -> bool:
+    """Whether containers of this engine get GPUs once it is configured; of one that never will, its problem tells."""
+    if not engine.get("answers", True):
+        return False
+    if engine["name"] == "docker":
+        return not _cdi_is_off(engine) or bool(engine["gpus_flag"])
+    return engine["name"] == "podman" and bool(engine["cdi_spec_max"])
+
+
+def _cdi_is_off(docker: Mapping[str, Any]) -> bool:
+    """Whether somebody switched off what this Docker does by default."""
+    return at_least(docker["version"], nvidia.DOCKER_CDI_DEFAULT) is True and not docker["cdi"]
 
 
 def _arguments(engine: Mapping[str, Any]) -> list[str]:
     """How a container of this engine gets all GPUs."""
-    if engine["name"] == "docker" and at_least(engine["version"], nvidia.DOCKER_CDI) is False:
+    if engine["name"] == "docker" and (at_least(engine["version"], nvidia.DOCKER_CDI) is False or _cdi_is_off(engine)):
         return ["--gpus", "all"]
     return ["--device", ALL]
 
@@ -445,6 +481,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
     manager = _manager(found["host"]["os"])
     systemd = found["host"].get("service_manager") == "systemd"
     docker = any(engine["name"] == "docker" for engine in found["engines"])
+    containerd = any(engine["name"] == "containerd" and engine.get("answers", True) for engine in found["engines"])
     keys = sorted(name.partition("docker-")[2] for name in wishes.owned if name.startswith("docker-"))
     ours = "packages" in wishes.owned
     result = _Result(version="")
@@ -454,7 +491,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         result.reason = f"version {version} was not installed by this role, and is left alone" if version else "nothing of this role is on the host"
         return _document(result)
     result.action, result.reason = "remove", "state absent"
-    files = [data.REFRESH_DROP_IN, data.DOCKER_DROP_IN, data.STARTER_PATH]
+    files = [data.REFRESH_DROP_IN, data.DOCKER_DROP_IN, data.STARTER_PATH, data_gpu.REMEMBERED_PATH]
     if ours:
         files += [data.KEY_DOWNLOAD, data.SPEC_PATH]
         files += [data.PIN_PATH, data.KEY_PATHS["apt"]] if manager == "apt" else [data.KEY_PATHS["dnf"]]
@@ -466,7 +503,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         versionlock=list(data.PACKAGES) if ours and manager == "dnf" else [],
         remove_files=[*files, data.RECORDS],
         docker={"settings": {}, "restart": False, "service": "docker.service" if systemd else "", "keys": keys if docker else []},
-        containerd={"service": data.CONTAINERD_SERVICE if systemd else "", "config": data.CONTAINERD_CONFIG} if "containerd" in wishes.owned else {},
+        containerd={"service": data.CONTAINERD_SERVICE if systemd and containerd else "", "config": data.CONTAINERD_CONFIG} if "containerd" in wishes.owned else {},
     )
 
 
@@ -536,7 +573,7 @@ def docker_restart(wish: str, live_restore: bool, containers: Iterable[Mapping[s
 
     ``containers``: what ``docker inspect`` says of those that run. One without a restart policy would not come back.
     """
-    lost = [] if live_restore else sorted(_name(one) for one in containers if _policy(one) not in ("always", "unless-stopped"))
+    lost = lost_by_restart(live_restore, containers)
     if wish == "never":
         return {"restart": False, "reason": "nvidia_container_toolkit_docker_restart is never", "containers": lost}
     if lost and wish != "always":
@@ -546,14 +583,6 @@ def docker_restart(wish: str, live_restore: bool, containers: Iterable[Mapping[s
             "containers": lost,
         }
     return {"restart": True, "reason": "", "containers": lost}
-
-
-def _name(container: Mapping[str, Any]) -> str:
-    return str(container.get("Name", "")).lstrip("/")
-
-
-def _policy(container: Mapping[str, Any]) -> str:
-    return str(((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "")
 
 
 def facts(
@@ -650,6 +679,9 @@ def _checks(
             f"systemctl enable {data.REFRESH_SERVICE} nvidia-cdi-refresh.path",
         ),
     ]
+    answering = [f"{engine['name']} {engine['version']}" for engine in found_engines if engine["name"] != "containerd" and engine.get("answers", True)]
+    if answering and not planned["engines"]:
+        made.append(_check("container engine", False, f"no engine hands out GPUs: {', '.join(answering)}", "What was found above says why."))
     # containerd's own tool knows no CDI before 2.0, and CRI starts no container without a registry: its configuration has to do
     made += [
         _check(
@@ -659,7 +691,7 @@ def _checks(
             "Set enable_cdi = true for containerd's CRI plugin, and restart containerd.",
         )
         for engine in found_engines
-        if engine["name"] == "containerd" and not any(one["name"] == "docker" for one in found_engines)
+        if engine["name"] == "containerd" and engine.get("answers", True) and not any(one["name"] == "docker" for one in found_engines)
     ]
     made += [_check(f"GPU in a container of {one['engine']}{_whose(one)}", bool(one["ok"]), str(one["detail"]), str(one["hint"])) for one in containers]
     made += [_check(problem["name"], False, problem["detail"], problem["hint"]) for problem in planned["problems"] if problem["name"] != BELOW_FLOOR]

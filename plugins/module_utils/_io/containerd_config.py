@@ -21,18 +21,20 @@ from .files import write_atomic
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
 
-def ensure(path: str, containerd: str, backup: bool, run: Run, check_mode: bool, proc: str = "/proc", absent: bool = False) -> dict[str, Any]:
-    """The result of module containerd_cdi. ``containerd``: the program."""
+def ensure(
+    path: str, containerd: str, backup: bool, run: Run, check_mode: bool, proc: str = "/proc", absent: bool = False, record: str = ""
+) -> dict[str, Any]:
+    """The result of module containerd_cdi. ``containerd``: the program; ``record``: the file that says when the setting was made."""
     path = os.path.realpath(path)
     text = _read(path)
     if absent:
         new = containerd_config.disable_cdi(text or "")
         if new == (text or ""):
-            return report(Plan(), path=path, backup_file="", restart_needed=_is_older(path, proc))
+            return report(Plan(), path=path, backup_file="", restart_needed=False)
         return _written(path, text, new, False, backup, check_mode)
     before = _ask([containerd, "config", "default"], path, path, run) if text is None else _dump(containerd, path, path, run)
     if containerd_config.enabled(before):
-        return report(Plan(), path=path, backup_file="", restart_needed=_is_older(path, proc))
+        return report(Plan(), path=path, backup_file="", restart_needed=bool(record) and _is_older(record, proc))
     if not containerd_config.knows(before):
         raise AikitError(
             f"{containerd} does not know enable_cdi: CDI came with containerd 1.7, or its CRI plugin is disabled in {path}.",
@@ -44,6 +46,9 @@ def ensure(path: str, containerd: str, backup: bool, run: Run, check_mode: bool,
         with open(trial, "w", encoding="utf-8") as handle:
             handle.write(new)
         containerd_config.check("" if text is None else before, _dump(containerd, trial, path, run), path, trial)
+    if record and not check_mode:
+        # First: a run that ends here is one whose restart is owed
+        write_atomic(record, b"", 0o644)
     return _written(path, text, new, True, backup, check_mode)
 
 
@@ -80,7 +85,7 @@ def _ask(argv: Sequence[str], file: str, path: str, run: Run) -> str:
 
 
 def _is_older(path: str, proc: str) -> bool:
-    """Whether a containerd runs that started before the file was written: an earlier run may have ended before it came to the restart."""
+    """Whether a containerd runs that started before the file was written."""
     try:
         written = os.stat(path).st_mtime
         with open(os.path.join(proc, "stat"), encoding="utf-8") as handle:

@@ -20,6 +20,7 @@ from .._core import container_engine
 from .._core import data_container_engine as data
 from .._core.container_engine import Host, Probe, Service, Wishes
 from .._core.data_container_engine import PYTHON_PACKAGES
+from .._core.errors import AikitError
 
 TIMEOUT_SECONDS = 20
 PODMAN_VERSION = ("podman", "version", "--format", "{{.Client.Version}}")
@@ -41,10 +42,21 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def observe(wishes: Wishes, docker_socket: str, run: Run, storage: bool = False) -> dict[str, Any]:
-    """The result of module container_engine_info. ``storage``: ask Podman what it holds, which takes it a while."""
+def observe(wishes: Wishes, docker_socket: str, run: Run, storage: bool = False, restart: bool = False) -> dict[str, Any]:
+    """The result of module container_engine_info. ``storage``: ask Podman what it holds, which takes it a while; ``restart``: ask Docker what
+    would not run again after one."""
     probes = [_docker(docker_socket), _podman(run, storage)]
-    return container_engine.result(wishes, probes, _host(run))
+    return {**container_engine.result(wishes, probes, _host(run)), "lost_by_restart": _lost_by_restart(docker_socket) if restart else []}
+
+
+def _lost_by_restart(path: str) -> list[str]:
+    (about, running), problem = docker_answers(path, "/info", "/containers/json")
+    if problem:
+        # One that does not answer may have containers all the same
+        raise AikitError(f"What a restart of Docker would stop cannot be asked: {problem}.", "Nothing was restarted. docker ps says whether it works.")
+    asked = [docker_answers(path, f"/containers/{one['Id']}/json") for one in running]
+    # One that ended meanwhile has nothing to lose
+    return container_engine.lost_by_restart(bool(about.get("LiveRestoreEnabled")), [inspected for (inspected,), gone in asked if not gone])
 
 
 def _program(name: str) -> bool:

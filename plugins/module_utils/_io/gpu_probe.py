@@ -10,9 +10,10 @@ import os
 import platform
 import re
 import shutil
+import socket
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from .._core import cdi, data_nvidia_driver, gpu, gpu_driver, gpu_report
+from .._core import cdi, data_gpu, data_nvidia_driver, gpu, gpu_driver, gpu_health, gpu_report
 from .._core.gpu_raw import DPKG_QUERY, RPM_QUERY, SMI_CSV, SMI_LIST, SMI_XML, EngineAnswer, Holder, Kernel, Output, Raw
 from . import command, engine_probe
 from .tree import Tree
@@ -42,8 +43,10 @@ LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr
 Run = Callable[[Sequence[str], float], "tuple[int, str, str]"]
 
 
-def observe(root: str, previous: Sequence[Mapping[str, Any]], timeout: float, run: Optional[Run] = None) -> dict[str, Any]:
-    """The result of module gpu_info."""
+def observe(root: str, previous: Optional[Sequence[Mapping[str, Any]]], timeout: float, run: Optional[Run] = None) -> dict[str, Any]:
+    """The result of module gpu_info. Without ``previous`` the GPUs count that a role remembered on the host."""
+    if previous is None:
+        previous = gpu_health.remembered(Tree(root).text(data_gpu.REMEMBERED_PATH))
     return gpu_report.report(collect(root, timeout, run), previous, timeout)
 
 
@@ -84,6 +87,8 @@ def collect(root: str, timeout: float, run: Optional[Run] = None) -> Raw:
     kernels = _kernels(tree)
     modules = [kernel.modules[0] for kernel in kernels if kernel.modules]
     manager, packages = _packages(tree, programs)
+    service_manager = engine_probe.service_manager(tree.root)
+    persistence = any(tree.exists(f"{folder}/systemd/system/nvidia-persistenced.service") for folder in ("usr/lib", "lib", "etc"))
     dxg = tree.exists("dev/dxg")
     proc_version = _optional(tree, "proc/driver/nvidia/version")
     nvswitches = tree.names("proc/driver/nvidia-nvswitch/devices")
@@ -96,7 +101,7 @@ def collect(root: str, timeout: float, run: Optional[Run] = None) -> Raw:
         kernel=tree.text("proc/sys/kernel/osrelease").strip() or (platform.release() if tree.real else ""),
         machine=tree.text("proc/sys/kernel/arch").strip() or platform.machine(),
         os_release=tree.text("etc/os-release") or tree.text("usr/lib/os-release"),
-        service_manager=engine_probe.service_manager(tree.root),
+        service_manager=service_manager,
         pci=pci,
         pci_ids=(tree.text("usr/share/misc/pci.ids") or tree.text("usr/share/hwdata/pci.ids")) if any(map(gpu.is_gpu, pci)) else "",
         kfd=[tree.text(f"sys/class/kfd/kfd/topology/nodes/{node}/properties") for node in tree.names("sys/class/kfd/kfd/topology/nodes")],
@@ -115,11 +120,12 @@ def collect(root: str, timeout: float, run: Optional[Run] = None) -> Raw:
         runfile=tree.exists("usr/bin/nvidia-uninstall") or tree.exists("var/lib/nvidia/log"),
         kernels=kernels,
         modinfo=programs.output(["modinfo", *modules]) if modules else Output(),
-        packages=packages,
+        packages=packages.text if packages.status == 0 else "",
+        packages_problem="" if packages.status == 0 or not manager else _unread(packages),
         package_manager=manager,
         initramfs_outdated=_initramfs_outdated(tree, kernels),
         repositories=[*tree.names("etc/apt/sources.list.d"), *tree.names("etc/yum.repos.d"), *tree.names("etc/zypp/repos.d")],
-        ctk_version=programs.output(["nvidia-ctk", "--version"]) if "\tnvidia-container-toolkit" not in packages else Output(),
+        ctk_version=programs.output(["nvidia-ctk", "--version"]) if "\tnvidia-container-toolkit" not in packages.text else Output(),
         nvidia_hook=bool(programs.where("nvidia-container-runtime-hook")),
         nvidia_cdi_hook=bool(programs.where("nvidia-cdi-hook")),
         cdi=_cdi(tree),
@@ -128,9 +134,13 @@ def collect(root: str, timeout: float, run: Optional[Run] = None) -> Raw:
         firmware=tree.names("sys/firmware"),
         selinux_enforce=tree.text("sys/fs/selinux/enforce"),
         selinux_config=tree.is_file("etc/selinux/config"),
-        apt_periodic=_apt_configuration(tree),
+        apt_configuration=_apt_configuration(tree),
+        apt_preferences=_apt_preferences(tree),
         dnf_automatic=_dnf_automatic(tree),
+        version_locks=tree.text("etc/dnf/plugins/versionlock.list") + tree.text("etc/dnf/versionlock.toml"),
         fabric_manager_active=programs.output(["systemctl", "is-active", "nvidia-fabricmanager"]) if manages_fabric else Output(),
+        persistence_installed=persistence,
+        persistence_active=programs.output(["systemctl", "is-active", "nvidia-persistenced"]) if persistence else Output(),
         dxg=dxg,
         kernel_log=_kernel_log(tree),
     )
@@ -238,18 +248,24 @@ def _libraries(tree: Tree) -> list[str]:
     return [name for folder in folders for name in tree.names(folder) if name.startswith("libnvidia-ml.so.")]
 
 
-def _packages(tree: Tree, programs: Programs) -> tuple[str, str]:
+def _packages(tree: Tree, programs: Programs) -> tuple[str, Output]:
     """The package manager and what it has installed."""
     status = tree.is_file("var/lib/dpkg/status")
     if status and not tree.real:
         # The program below another root would speak of this machine's packages
-        return "dpkg", gpu_driver.parse_dpkg_status(tree.text("var/lib/dpkg/status", 64 * 1024 * 1024))
+        return "dpkg", Output(0, gpu_driver.parse_dpkg_status(tree.text("var/lib/dpkg/status", 64 * 1024 * 1024)))
     if programs.where("dpkg-query") and (status or not tree.real):
-        return "dpkg", programs.output(DPKG_QUERY).text
+        return "dpkg", programs.output(DPKG_QUERY)
     if programs.where("rpm"):
         query = list(RPM_QUERY) if tree.real else [RPM_QUERY[0], "--root", tree.root, *RPM_QUERY[1:]]
-        return "rpm", programs.output(query).text
-    return "", ""
+        return "rpm", programs.output(query)
+    return "", Output()
+
+
+def _unread(output: Output) -> str:
+    """Why the package manager did not say what it has."""
+    said = (output.errors or output.text).strip().splitlines()
+    return f"status {output.status}: {said[-1].strip()[:200] if said else 'it says nothing'}"
 
 
 def _cdi(tree: Tree) -> dict[str, str]:
@@ -294,12 +310,30 @@ def _containerd(tree: Tree, programs: Programs) -> EngineAnswer:
     # Its own answer: what files leave out, and what one of them takes back, is in it. Beside Docker it is Docker's, and nobody asks
     dump = programs.output(["containerd", "config", "dump"]) if version and not programs.where("dockerd") else Output()
     configuration = dump.text if dump.status == 0 else tree.text("etc/containerd/config.toml")
-    return EngineAnswer("containerd", installed=output.found, version=version.group(1) if version else "", config=configuration)
+    listens = _listens(os.path.join(tree.resolve("run") or tree.root, "containerd/containerd.sock")) if version else False
+    return EngineAnswer("containerd", installed=output.found, version=version.group(1) if version else "", config=configuration, listens=listens)
+
+
+def _listens(path: str) -> bool:
+    """Whether someone answers calls there: a socket outlives a daemon that was killed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.settimeout(TIMEOUT_SECONDS)
+        try:
+            caller.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _apt_configuration(tree: Tree) -> str:
     names = [name for name in tree.names("etc/apt/apt.conf.d") if re.fullmatch(r"[\w-]+(\.conf)?", name)]
     return "\n".join(tree.text(f"etc/apt/{name}") for name in (*(f"apt.conf.d/{name}" for name in names), "apt.conf"))
+
+
+def _apt_preferences(tree: Tree) -> str:
+    names = [name for name in tree.names("etc/apt/preferences.d") if re.fullmatch(r"[\w-]+(\.pref)?", name)]
+    # An empty line ends a record, also between files
+    return "\n\n".join(tree.text(f"etc/apt/{name}") for name in ("preferences", *(f"preferences.d/{name}" for name in names)))
 
 
 def _dnf_automatic(tree: Tree) -> bool:

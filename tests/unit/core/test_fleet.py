@@ -173,7 +173,20 @@ def test_the_checks_for_programs():
     good = {"name": "engine", "ok": True, "detail": "docker 28.2.2", "hint": ""}
     bad = {"name": "driver", "ok": False, "detail": "absent", "hint": "Run aikit.fleet.provision."}
     assert fleet.checks_report({"b": [good, bad], "a": [good]}) == {"ok": False, "hosts": {"a": [good], "b": [good, bad]}}
-    assert fleet.checks_report({"a": [good], "b": []})["ok"] is True
+    assert fleet.checks_report({"a": [good]})["ok"] is True
+    # Silence is no good news
+    assert fleet.checks_report({"a": [good], "b": []})["ok"] is False and fleet.checks_report({}) == {"ok": False, "hosts": {}}
+
+
+def test_a_host_that_was_not_checked_is_not_left_out():
+    good = {"name": "engine", "ok": True, "detail": "docker 28.2.2", "hint": ""}
+    made = fleet.all_checks({"a": [good]}, ["a", "b"])
+    assert made["a"] == [good] and [(check["name"], check["ok"]) for check in made["b"]] == [("reachable", False)]
+    assert fleet.checks_report(made)["ok"] is False and fleet.checks_table(made)[-1].split()[:3] == ["b", "reachable", "NO"]
+    (check,) = fleet.not_checked({"unreachable": True, "msg": "Connection refused"})
+    assert (check["name"], check["detail"]) == ("reachable", "Connection refused") and check["hint"]
+    (check,) = fleet.not_checked({"failed": True, "msg": "The inventory is wrong.", "hint": "Mend it."})
+    assert (check["name"], check["ok"], check["hint"]) == ("checked", False, "Mend it.")
 
 
 @pytest.mark.parametrize(

@@ -587,7 +587,7 @@ def test_secure_boot(variable, firmware, expected):
     ],
 )
 def test_unattended_upgrades(periodic, packages, dnf, expected):
-    assert gpu_host.unattended_upgrades(Raw(apt_periodic=periodic, dnf_automatic=dnf), gpu_driver.parse_packages(packages)) is expected
+    assert gpu_host.unattended_upgrades(Raw(apt_configuration=periodic, dnf_automatic=dnf), gpu_driver.parse_packages(packages)) is expected
 
 
 @pytest.mark.parametrize(("enforce", "config", "expected"), [("1", True, "enforcing"), ("0\n", True, "permissive"), ("", True, "disabled"), ("", False, "")])
@@ -700,7 +700,7 @@ def test_nothing_but_an_error_of_ours_comes_out_of_noise(text, more):
             EngineAnswer("containerd", True, text, config=more),
         ],
         secure_boot=text.encode()[:8],
-        apt_periodic=text,
+        apt_configuration=text,
         selinux_enforce=more,
         kernel_log=text,
     )

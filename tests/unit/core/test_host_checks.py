@@ -39,6 +39,9 @@ WELL = {
         "unattended_upgrades": False,
         "packages": {"nvidia-kernel-open-dkms": "580.159.03-1", "nvidia-driver-cuda": "580.159.03-1", "nvidia-driver-pinning-580": "580-1"},
         "held_packages": [],
+        "pinned_packages": [],
+        "unattended_blacklist": [],
+        "persistence": {"installed": True, "active": True},
     },
     "problems": [],
 }
@@ -51,6 +54,7 @@ NAMES = [
     "secure boot",
     "kernel headers",
     "next kernel",
+    "persistence",
     "night upgrades",
     "toolkit",
     "cdi devices",
@@ -172,13 +176,18 @@ def test_what_a_removed_kernel_left_behind_does_not_count():
         ({"unattended_blacklist": ["^libnvidia-"]}, False),
         ({"held_packages": ["nvidia-kernel-open-dkms", "nvidia-driver-cuda"]}, True),
         ({"held_packages": ["nvidia-driver-cuda"]}, False),
+        ({"held_packages": ["nvidia-driver-cuda"], "pinned_packages": ["nvidia-kernel-open-dkms"]}, True),
+        # No pattern, so it keeps nothing back
+        ({"unattended_blacklist": ["^nvidia-(", "*"]}, False),
         # gpu_info did not say what is kept back: nothing is claimed
-        ({}, None),
+        ({"unattended_blacklist": None}, None),
     ],
 )
 def test_night_upgrades(extra, expected):
     found = with_("host.unattended_upgrades", True)
     found["host"].update(extra)
+    if found["host"]["unattended_blacklist"] is None:
+        del found["host"]["unattended_blacklist"]
     told = [check["ok"] for check in host_checks(found, ENGINE, GPUS) if check["name"] == "night upgrades"]
     assert told == ([] if expected is None else [expected])
 
@@ -198,6 +207,19 @@ def test_a_host_without_wishes_is_judged_by_its_engine():
 def test_an_engine_that_does_not_answer(engine, detail):
     (check,) = host_checks({}, {"engine": engine})
     assert not check["ok"] and check["detail"] == detail and check["hint"]
+
+
+def test_an_engine_that_will_not_do():
+    failed_ = {"failed": True, "msg": "Docker 19.03 is older than 20.10, the oldest that will do. Update it.", "hint": "Update it."}
+    (check,) = host_checks({}, failed_)
+    assert check == {"name": "engine", "ok": False, "detail": "Docker 19.03 is older than 20.10, the oldest that will do.", "hint": "Update it."}
+    (check,) = host_checks({}, {"failed": True, "msg": "Missing sudo password"})
+    assert check["detail"] == "Missing sudo password" and check["hint"]
+
+
+def test_a_driver_from_elsewhere_needs_no_persistence_daemon():
+    found = with_("host.persistence", {"installed": False, "active": False})
+    assert [(check["ok"], check["detail"]) for check in host_checks(found, ENGINE, GPUS) if check["name"] == "persistence"] == [(True, "not installed")]
 
 
 def test_no_gpu_where_one_is_wanted():

@@ -131,6 +131,13 @@ def test_what_waits_for_the_driver(driver, check_mode, waits_for):
     assert bool(made["notes"]) == bool(waits_for)
 
 
+def test_nouveau_goes_with_the_reboot_that_the_installed_driver_waits_for():
+    found = host(driver="nouveau", toolkit=at("1.20.0"))
+    found["driver"]["installed_version"] = "580.159.03"
+    made = plan(found)
+    assert (made["action"], made["waits_for"], made["refusals"]) == ("none", "reboot", [])
+
+
 @pytest.mark.parametrize(
     ("system", "manager", "first", "url"),
     [
@@ -262,7 +269,7 @@ def test_podman():
 
 
 def test_containerd_alone_and_beside_docker():
-    wanted = {"config": "/etc/containerd/config.toml", "service": "containerd.service"}
+    wanted = {"config": "/etc/containerd/config.toml", "service": "containerd.service", "record": "/etc/aikit-fleet/nvidia_container_toolkit/containerd"}
     assert plan(host(engines=[CONTAINERD]))["containerd"] == wanted
     assert plan(host(engines=[DOCKER_26, CONTAINERD]))["containerd"] == {}
     # A restart may have been left over
@@ -273,7 +280,70 @@ def test_containerd_alone_and_beside_docker():
     old = plan(host(engines=[{**CONTAINERD, "version": "1.6.20", "cdi_spec_max": ""}]))
     assert old["containerd"] == {} and [problem["name"] for problem in old["problems"]] == ["containerd too old"]
     gone = plan(host(engines=[CONTAINERD]), state="absent", owned=["containerd"])
-    assert gone["containerd"] == wanted
+    assert gone["containerd"] == {"config": wanted["config"], "service": wanted["service"]}
+
+
+def test_an_engine_that_rests_is_not_woken():
+    resting = {**CONTAINERD, "answers": False}
+    made = plan(host(engines=[PODMAN_54, resting]))
+    assert made["containerd"] == {} and [engine["name"] for engine in made["engines"]] == ["podman"] and "Containerd" not in str(made["notes"])
+    old = plan(host(engines=[PODMAN_54, {**resting, "version": "1.6.20", "cdi_spec_max": ""}]))
+    assert old["problems"] == []
+    gone = plan(host(engines=[resting]), state="absent", owned=["containerd"])
+    assert gone["containerd"]["config"] and gone["containerd"]["service"] == ""
+    for docker in (DOCKER_20, DOCKER_26):
+        made = plan(host(engines=[{**docker, "answers": False}, PODMAN_54]))
+        assert made["docker"] == {"settings": {}, "restart": False, "service": "", "keys": []}
+        assert [engine["name"] for engine in made["engines"]] == ["podman"] and "Docker does not answer" in made["notes"][0]
+
+
+def test_only_engines_that_hand_out_gpus_are_tried():
+    podman = {**PODMAN_3, "version": "3.4.4"}
+    made = plan(host(engines=[DOCKER_29, podman]))
+    assert [engine["name"] for engine in made["engines"]] == ["docker"]
+    assert [problem["name"] for problem in made["problems"]] == ["podman too old"]
+    # Switched off by its owner: NVIDIA's hook is there, or nothing is
+    off = {**DOCKER_29, "cdi": False}
+    assert plan(host(engines=[off, PODMAN_54]))["engines"] == [{"name": "podman", "arguments": ["--device", "nvidia.com/gpu=all"]}]
+    assert plan(host(engines=[{**off, "gpus_flag": True}]))["engines"] == [{"name": "docker", "arguments": ["--gpus", "all"]}]
+    names, made = failing(host(engines=[off], toolkit=at("1.20.0")), containers=())
+    assert names == ["container engine", "CDI is off in docker"] and made["failures"][0].startswith("container engine: no engine hands out GPUs: docker 29.2.0")
+
+
+@pytest.mark.parametrize("name", ["nvidia_smi_hung", "packages_unreadable"])
+def test_what_cannot_be_judged_is_refused(name):
+    found = {**host(toolkit=at("1.20.0")), "problems": [{"name": name, "detail": "It says nothing.", "hint": "Look at it.", "severity": "error"}]}
+    for state in ("ensure", "managed"):
+        made = plan(found, state=state)
+        assert (made["action"], made["configure"], made["reason"]) == ("refuse", False, "It says nothing. Look at it.")
+    assert plan({**found, "gpus": []})["action"] == "none"
+
+
+def test_gpus_are_remembered_and_one_that_is_gone_stays_so():
+    found = host(gpus=[{**GPU, "uuid": f"GPU-{number}", "pci_bus_id": f"0000:0{number}:00.0", "pci_id": "10de:2330", "name": "H100"} for number in (1, 2)])
+    path = "/var/lib/aikit-fleet/host/gpus.json"
+
+    def remembered(made):
+        return [entry["content"] for entry in made["configuration_files"] if entry["path"] == path]
+
+    (text,) = remembered(plan(found))
+    assert [gpu["uuid"] for gpu in json.loads(text)] == ["GPU-1", "GPU-2"]
+    gone = {"name": "gpus_missing", "detail": "There are 1 GPUs where there were 2.", "hint": "Look for it.", "severity": "error"}
+    one = {**found, "gpus": found["gpus"][:1], "problems": [gone]}
+    assert remembered(plan(one)) == [] and plan(one)["problems"][0]["name"] == "gpus_missing"
+    # As many as before, and others: the host has new ones
+    assert len(remembered(plan({**found, "problems": [{**gone, "severity": "warning"}]}))) == 1
+    # Before its driver works a GPU has no id
+    assert remembered(plan({**found, "driver": {"state": "installed_not_loaded"}})) == []
+    # All of them may be gone
+    none = plan({**one, "gpus": []})
+    assert none["action"] == "none" and "There are 1 GPUs where there were 2" in nvidia_toolkit.facts(none)["summary"]
+    assert path in plan(found, state="absent", owned=["packages"])["remove_files"]
+
+
+def test_the_old_specification_stays_until_there_is_a_new_one():
+    assert plan(host(files=["/etc/cdi/nvidia.yaml"]))["cdi"]["stale_files"] == ["/etc/cdi/nvidia.yaml"]
+    assert plan(host(files=["/etc/cdi/nvidia.yaml"], driver="mismatch"))["cdi"]["stale_files"] == []
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -474,7 +544,8 @@ def failing(found, spec=None, containers=(SEEN,), restart=None, **wishes):
         # A loop that was skipped
         (host(toolkit=at("1.20.0")), {}, [{"skipped": True}], []),
         (host(toolkit=at("1.20.0"), driver="mismatch"), {"devices": []}, [], []),
-        (host(toolkit=at("1.20.0"), engines=[PODMAN_3]), {}, [], ["podman too old"]),
+        (host(toolkit=at("1.20.0"), engines=[PODMAN_3]), {}, [], ["container engine", "podman too old"]),
+        (host(toolkit=at("1.20.0"), engines=[DOCKER_29, PODMAN_3]), {}, [SEEN], ["podman too old"]),
     ],
 )
 def test_checks(found, spec, containers, names):

@@ -64,11 +64,24 @@ def test_once(tmp_path):
 
 @pytest.mark.parametrize(("started", "needed"), [(100, True), (300, False)])
 def test_a_restart_that_an_earlier_run_did_not_come_to(tmp_path, started, needed):
+    path, record = tmp_path / "config.toml", tmp_path / "records/containerd"
+    path.write_text(TEXT)
+    looked = ensure(str(path), "containerd", False, Containerd(), True, record=str(record))
+    assert looked["restart_needed"] and not record.exists()
+    done = ensure(str(path), "containerd", False, Containerd(), False, record=str(record))
+    assert done["restart_needed"] and record.read_bytes() == b""
+    os.utime(record, (1000200, 1000200))
+    found = ensure(str(path), "containerd", True, Containerd(), False, proc(tmp_path / "proc", started), record=str(record))
+    assert (found["changed"], found["restart_needed"]) == (False, needed)
+
+
+def test_what_a_user_wrote_is_the_users_to_restart_for(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text("version = 2\nenable_cdi = true\n")
     os.utime(path, (1000200, 1000200))
-    found = ensure(str(path), "containerd", True, Containerd(), False, proc(tmp_path / "proc", started))
-    assert (found["changed"], found["restart_needed"]) == (False, needed)
+    for record in ("", str(tmp_path / "none")):
+        found = ensure(str(path), "containerd", True, Containerd(), False, proc(tmp_path / f"proc{len(record)}", 100), record=record)
+        assert (found["changed"], found["restart_needed"]) == (False, False)
 
 
 def test_it_is_taken_back(tmp_path):

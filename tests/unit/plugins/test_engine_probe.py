@@ -13,6 +13,7 @@ import threading
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core.container_engine import Wishes
+from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._io import engine_probe
 
 
@@ -62,6 +63,28 @@ def test_docker_answers(tmp_path):
     assert found["name"] == "docker" and found["version"] == "26.1.5+dfsg1" and found["answers"] and found["socket"] == path
     assert (found["data_root"], found["containers"], found["images"]) == ("/var/lib/docker", 3, 2)
     assert (everything["running_services"], everything["services_down"]) == (["llama"], ["qwen"])
+
+
+@pytest.mark.parametrize(("live_restore", "expected"), [(False, ["job", "web"]), (True, [])])
+def test_what_a_restart_would_stop_for_good(tmp_path, live_restore, expected):
+    def inspected(name, policy):
+        return http("200 OK", json.dumps({"Name": f"/{name}", "HostConfig": {"RestartPolicy": {"Name": policy}}}))
+
+    answers = {
+        **ANSWERS,
+        "/info": http("200 OK", json.dumps({"LiveRestoreEnabled": live_restore})),
+        "/containers/json": http("200 OK", json.dumps([{"Id": key, "Names": [f"/{key}"], "State": "running"} for key in "abcd"])),
+        "/containers/a/json": inspected("web", "no"),
+        "/containers/b/json": inspected("llama", "unless-stopped"),
+        "/containers/c/json": inspected("job", "on-failure"),
+        # It ended meanwhile
+        "/containers/d/json": http("404 Not Found", "{}"),
+    }
+    with listening(tmp_path / "s", answers) as path:
+        assert engine_probe.observe(Wishes(name="docker"), path, lambda argv: (0, "", ""), restart=True)["lost_by_restart"] == expected
+        assert engine_probe.observe(Wishes(name="docker"), path, lambda argv: (0, "", ""))["lost_by_restart"] == []
+    with pytest.raises(AikitError, match="cannot be asked.*Nothing was restarted"):
+        engine_probe.observe(Wishes(name="docker"), str(tmp_path / "none"), lambda argv: (0, "", ""), restart=True)
 
 
 def test_podman_on_dockers_socket(tmp_path, monkeypatch):

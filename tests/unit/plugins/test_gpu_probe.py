@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.aikit.fleet.plugins.module_utils._core import data_nvidia_driver, gpu_health, nvidia_driver, nvidia_toolkit
+from ansible_collections.aikit.fleet.plugins.module_utils._core.host_checks import host_checks
 from ansible_collections.aikit.fleet.plugins.module_utils._io import command, gpu_probe
 from ansible_collections.aikit.fleet.plugins.module_utils._io.tree import Tree
 from ansible_collections.aikit.fleet.tests.support import BIN, environment
+from ansible_collections.aikit.fleet.tests.unit.core.test_host_checks import WELL
 
 ROOT = Path(__file__).resolve().parents[3]
 MAKE_TREE = ROOT / "tests/fixtures/fake-gpu-host/make-tree"
@@ -182,7 +186,174 @@ def test_nvswitches(make):
 def test_gpus_that_are_gone(make):
     before = observe(make("hgx-h100"))["gpus"]
     (problem,) = observe(make("h100-no-driver"), previous=before)["problems"]
-    assert problem["name"] == "gpus_missing" and "2 GPUs where there were 8" in problem["detail"]
+    assert problem["name"] == "gpus_missing" and "2 GPUs where there were 8" in problem["detail"] and problem["severity"] == "error"
+
+
+def test_gpus_that_a_role_remembered(make):
+    root = make("h100-loaded")
+    gpus = observe(root)["gpus"]
+    path = root / "var/lib/aikit-fleet/host/gpus.json"
+    path.parent.mkdir(parents=True)
+    for text in ("", "no JSON", "{}", "[1]", gpu_health.remember(gpus)):
+        path.write_text(text)
+        assert observe(root, previous=None)["problems"] == []
+    third = {**gpus[0], "uuid": "GPU-3", "pci_bus_id": "0000:5d:00.0"}
+    path.write_text(gpu_health.remember([*gpus, third]))
+    (problem,) = observe(root, previous=None)["problems"]
+    assert "2 GPUs where there were 3" in problem["detail"] and "GPU-3" in problem["detail"] and f"remove /{path.relative_to(root)}" in problem["hint"]
+    assert [check["name"] for check in doctor(root) if not check["ok"] and check["name"] != "toolkit"] == ["gpus"]
+    # One for another
+    path.write_text(gpu_health.remember([gpus[0], third]))
+    (problem,) = observe(root, previous=None)["problems"]
+    assert (problem["name"], problem["severity"]) == ("gpus_missing", "warning")
+
+
+def doctor(root):
+    """The checks of what the probe itself returns."""
+    found = observe(root, previous=None)
+    # The engines are those of the tests' own cases
+    return [check for check in host_checks(found, {}, {"gpus": True}) if not check["name"].startswith("cdi")]
+
+
+def upgraded_at_night(root, *packages):
+    """A Debian host that upgrades itself, with the driver's packages and more."""
+    status = root / "var/lib/dpkg/status"
+    for name in ("unattended-upgrades", *packages):
+        status.write_text(status.read_text() + f"\nPackage: {name}\nStatus: install ok installed\nVersion: 580.159.03-1\nArchitecture: amd64\n")
+    write(root, "etc/apt/apt.conf.d/20auto-upgrades", 'APT::Periodic::Unattended-Upgrade "1";\n')
+
+
+def write(root, name, text):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def at_night(root):
+    (check,) = [check for check in doctor(root) if check["name"] == "night upgrades"]
+    return check["ok"]
+
+
+# What role nvidia_driver writes, and what others write
+PIN = "Explanation: ours\nPackage: libnvidia* nvidia-*\nPin: version 580.159.03*\nPin-Priority: 1001\n"
+BLACKLIST = 'Unattended-Upgrade::Package-Blacklist {\n    "^nvidia-"; // "^never-"\n    "^libnvidia-";\n    "^libcuda1";\n};\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "ok"),
+    [
+        ({}, False),
+        ({"etc/apt/apt.conf.d/52aikit-fleet-nvidia-driver": BLACKLIST}, True),
+        ({"etc/apt/apt.conf.d/52aikit-fleet-nvidia-driver.dpkg-old": BLACKLIST}, False),
+        ({"etc/apt/apt.conf": 'Unattended-Upgrade { Package-Blacklist { "nvidia"; "lib(nvidia|cuda)"; } };'}, True),
+        ({"etc/apt/apt.conf": 'Unattended-Upgrade::Package-Blacklist:: "nvidia|libnvidia|libcuda";'}, True),
+        ({"etc/apt/apt.conf": '// Unattended-Upgrade::Package-Blacklist { "nvidia"; "lib"; };\n/* Package-Blacklist { "nvidia"; "lib"; } */'}, False),
+        ({"etc/apt/apt.conf": BLACKLIST + "#clear Unattended-Upgrade::Package-Blacklist;\n"}, False),
+        ({"etc/apt/preferences.d/aikit-fleet-nvidia-driver": PIN}, True),
+        ({"etc/apt/preferences": "Package: *\nPin: version 580.159.03-1\nPin-Priority: 1001"}, True),
+        # A branch is no version, and a low priority is a wish
+        ({"etc/apt/preferences.d/branch": PIN.replace("580.159.03*", "580.*")}, False),
+        ({"etc/apt/preferences.d/weak": PIN.replace("1001", "990")}, False),
+        ({"etc/apt/preferences.d/release": PIN.replace("version 580.159.03*", "release o=NVIDIA")}, False),
+        ({"etc/apt/preferences.d/half": PIN.replace("libnvidia* ", "")}, False),
+        ({"etc/apt/preferences.d/half": PIN.replace("libnvidia* ", ""), "etc/apt/apt.conf": 'Unattended-Upgrade::Package-Blacklist { "lib"; };'}, True),
+    ],
+)
+def test_what_a_night_upgrade_may_take(make, files, ok):
+    root = make("h100-loaded")
+    upgraded_at_night(root, "libnvidia-ml1")
+    for name, text in files.items():
+        write(root, name, text)
+    assert at_night(root) is ok
+
+
+def test_what_the_driver_role_writes_is_protection_enough(make):
+    """With a package of somebody else's held, too."""
+    root = make("h100-loaded")
+    upgraded_at_night(root)
+    status = root / "var/lib/dpkg/status"
+    status.write_text(status.read_text() + "\nPackage: linux-image-6.1.0-37-amd64\nStatus: hold ok installed\nVersion: 6.1.140-1\nArchitecture: amd64\n")
+    assert observe(root)["host"]["held_packages"] and not at_night(root)
+    system = nvidia_driver.platform({"id": "debian", "version_id": "13"})
+    write(root, data_nvidia_driver.PIN_PATH.lstrip("/"), nvidia_driver.pin_content(system, "nvidia_repository", "580.159.03"))
+    assert at_night(root)
+    names = observe(root)["host"]["pinned_packages"]
+    assert "nvidia-driver-cuda" in names and "linux-headers-amd64" not in names
+
+
+@pytest.mark.parametrize(
+    ("locks", "ok"),
+    [
+        ({}, False),
+        ({"etc/dnf/plugins/versionlock.list": "# ours\nnvidia-driver-cuda-3:580.159.03-1.el9.*\n"}, True),
+        ({"etc/dnf/plugins/versionlock.list": "nvidia-driver-cuda-3:580.142-1.el9.*\n!nvidia-driver-cuda-3:580.159.03-1.el9.*\n"}, False),
+        ({"etc/dnf/plugins/versionlock.list": "nvidia-driver-cuda-580.159.03-*\n"}, True),
+        ({"etc/dnf/versionlock.toml": 'version = "1.0"\n[[packages]]\nname = "nvidia-driver-cuda"\n[[packages.conditions]]\nkey = "evr"\n'}, True),
+    ],
+)
+def test_what_a_night_upgrade_of_dnf_may_take(make, locks, ok):
+    root = make("h100-loaded")
+    (root / "var/lib/dpkg/status").unlink()
+    program(root, "rpm", "printf 'ii \\tnvidia-driver-cuda\\t3:580.159.03-1.el9\\tx86_64\\tNVIDIA Corporation\\n'\n")
+    write(root, "etc/systemd/system/timers.target.wants/dnf-automatic-install.timer", "")
+    for name, text in locks.items():
+        write(root, name, text)
+    assert at_night(root) is ok
+
+
+@pytest.mark.parametrize(
+    ("unit", "status", "expected"),
+    [("", 0, (True, "not installed")), ("usr/lib", 0, (True, "active")), ("etc", 3, (False, "not active"))],
+)
+def test_the_persistence_daemon(make, unit, status, expected):
+    root = make("h100-loaded")
+    program(root, "systemctl", f"exit {status}\n")
+    if unit:
+        write(root, f"{unit}/systemd/system/nvidia-persistenced.service", "")
+    (check,) = [check for check in doctor(root) if check["name"] == "persistence"]
+    assert (check["ok"], check["detail"]) == expected
+    (root / "run/systemd/system").rmdir()
+    assert observe(root)["host"]["persistence"] is None
+
+
+def test_the_doctor_reads_keys_that_the_probe_returns(make):
+    found = observe(make("h100-loaded"))
+    assert set(WELL) <= set(found) and set(WELL["host"]) <= set(found["host"])
+    for key in ("driver", "toolkit", "cdi"):
+        assert set(WELL[key]) <= set(found[key])
+
+
+@pytest.mark.parametrize("script", ["echo 'dpkg-query: error: parsing file: no space' >&2; exit 2\n", "kill -9 $$\n"])
+def test_a_package_manager_that_does_not_answer(make, script):
+    """An empty list would make a stranger of every driver."""
+    root = make("h100-loaded")
+    (root / "var/lib/dpkg/status").unlink()
+    program(root, "dpkg-query", script)
+    found = observe(root)
+    (problem,) = [problem for problem in found["problems"] if problem["name"] == "packages_unreadable"]
+    assert "status" in problem["detail"] and problem["severity"] == "error"
+    wishes = {"state": "managed", "source": "nvidia", "branch": "", "version": "", "flavour": "auto", "reboot": "never"}
+    made = nvidia_driver.plan(found, wishes)
+    assert made["action"] == "refuse" and "does not say what is installed" in made["reason"]
+    assert nvidia_toolkit.plan(found, {})["action"] == "refuse"
+
+
+def test_a_containerd_that_rests(make):
+    root = make("h100-loaded")
+    program(root, "containerd", "echo 'containerd github.com/containerd/containerd 1.7.24~ds1'\n")
+    (root / "run/containerd").mkdir(parents=True)
+
+    def answers():
+        (engine,) = [engine for engine in observe(root)["engines"] if engine["name"] == "containerd"]
+        assert engine["version"] == "1.7.24~ds1"
+        return engine["answers"]
+
+    assert answers() is False
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(root / "run/containerd/containerd.sock"))
+        assert answers() is False, "nobody listens"
+        server.listen()
+        assert answers() is True
 
 
 def test_a_hung_nvidia_smi_is_killed(make):

@@ -6,7 +6,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import tarfile
+import time
 
 import pytest
 import yaml
@@ -14,6 +18,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.aikit.fleet.plugins.filter.nvidia_toolkit import FilterModule
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._io import cdi_spec, container_probe
+from ansible_collections.aikit.fleet.tests.support import BIN, environment
 
 SPEC = (
     "---\ncdiVersion: 0.7.0\nkind: nvidia.com/gpu\ndevices:\n    - name: all\n      containerEdits:\n        deviceNodes:\n            - path: /dev/nvidia0\n"
@@ -166,6 +171,35 @@ def test_a_container_that_does_not(tmp_path, broken, errors, detail, hint):
     assert not found["ok"] and detail in found["detail"] and hint in found["hint"]
     # Nothing is left behind, whatever happened
     assert broken == "import" or engine.verbs()[-2:] == ["rm", "rmi"]
+
+
+def run_module(name, folder, programs, **arguments):
+    """A module through Ansible, with programs of these scripts first on PATH; its result, and how long it took."""
+    for program, script in programs.items():
+        (folder / program).write_text(f"#!/bin/sh\n{script}")
+        (folder / program).chmod(0o755)
+    started = time.monotonic()
+    done = subprocess.run(
+        [str(BIN / "ansible"), "localhost", "-m", f"aikit.fleet.{name}", "-a", json.dumps(arguments)],
+        env=environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1", PATH=f"{folder}:{os.environ['PATH']}"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"], time.monotonic() - started
+
+
+def test_an_nvidia_ctk_that_hangs_is_not_waited_for(tmp_path):
+    found, seconds = run_module("nvidia_cdi_spec", tmp_path, {"nvidia-ctk": "sleep 300\n"}, path=str(tmp_path / "nvidia.yaml"), service="", timeout_seconds=1)
+    assert found["failed"] and "nvidia-ctk cdi generate fails: no answer within 1 seconds" in found["msg"] and seconds < 60
+
+
+def test_a_node_that_hangs_is_not_waited_for(tmp_path):
+    script = f'echo "$1" >>{tmp_path}/said; [ "$1" != exec ] || sleep 300\n'
+    found, seconds = run_module("nvidia_container_check", tmp_path, {"docker": script}, nodes=["/dev/nvidia0"], timeout_seconds=1)
+    assert not found["ok"] and found["detail"] == "no answer within 1 seconds" and seconds < 60
+    assert (tmp_path / "said").read_text().split() == ["import", "run", "exec", "rm", "rmi"]
 
 
 FILTERS = FilterModule().filters()
