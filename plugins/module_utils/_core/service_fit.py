@@ -556,6 +556,9 @@ def _of_host(name: str, found: Fit, limit_mib: float, kept: bool) -> tuple[Fit, 
 
     :param limit_mib: of the service's container; 0 for none.
     """
+    if found.delegated:
+        # Only an estimate
+        return found, ""
     share = next((share for share in found.breakdown if share.index is None), Share(""))
     # Mapped weights are read again where there is no room for them
     firm = share.needed_mib - share.weights_mib
