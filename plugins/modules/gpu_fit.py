@@ -309,7 +309,7 @@ fits:
 """
 
 from ..module_utils._core.fit_options import fits
-from ..module_utils._core.fit_words import to_llama_env, to_localai
+from ..module_utils._core.fit_settings import to_llama_env, to_localai
 from ..module_utils._io.gguf_file import read_shape
 from ..module_utils._module import run_module
 

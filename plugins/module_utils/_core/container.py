@@ -22,7 +22,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from . import cdi
 from .errors import AikitError, Finding
-from .fit_words import to_llama_env, to_localai
+from .fit_settings import to_llama_env, to_localai
 from .localai import is_llama
 
 SERVICE_LABEL = "io.aikit.fleet.service"

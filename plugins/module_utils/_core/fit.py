@@ -16,9 +16,8 @@ from typing import Optional, Sequence
 from .fit_plan import plan_all
 from .fit_shape import ModelShape
 from .fit_types import Fit, Gpu, Host, Policy, Share, Wish
-from .fit_words import to_llama_env, to_localai
 
-__all__ = ["Fit", "Gpu", "Host", "ModelShape", "Policy", "Share", "Wish", "plan", "to_llama_env", "to_localai"]
+__all__ = ["Fit", "Gpu", "Host", "ModelShape", "Policy", "Share", "Wish", "plan"]
 
 
 def plan(

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # What AIKit's examples have, and people copy for models that it was not made for
 COPIED_LAYERS = 35
-# How short a context llama.cpp's own fit may make (its default)
-FIT_CONTEXT = 4096
 _ON, _OFF = ("on", "true", "enabled"), ("off", "false", "disabled")
 
 
@@ -222,53 +220,3 @@ def _too_busy(asked: _Asked, rooms: Sequence[Room], policy: Policy) -> str:
     has = " and ".join(f"{room.gpu.label} has {max(0, room.free + room.margin) // MIB} MiB for it" for room in busy)
     rest = ", ".join(str(room.gpu.index) for room in rooms if room not in busy)
     return f"{has}, too little: a server takes {least} MiB on every GPU that it sees, and the margin stays free. Give the service the others alone (gpus: [{rest}])."
-
-
-def to_localai(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a model in LocalAI's configuration that a plan decides. Options are merged by their first word."""
-    keys = ("gpu_layers", "context_size", "flash_attention", "cache_type_k", "cache_type_v", "no_kv_offloading")
-    # LocalAI cannot leave the context to llama.cpp's fit: without a number it takes its own
-    result: dict[str, Any] = {key: values[key] for key in keys if key in values and values[key] != "auto"}
-    if values.get("gpu_layers") == "auto":
-        # Any number but -1 switches llama.cpp's own fit off
-        result["gpu_layers"] = -1
-    result["parameters"] = {"batch": values["batch"]}
-    if values.get("tensor_split"):
-        result["tensor_split"] = values["tensor_split"]
-    options = [f"parallel:{values['parallel']}"]
-    if values.get("n_cpu_moe"):
-        options.append(f"n_cpu_moe:{values['n_cpu_moe']}")
-    result["options"] = options
-    return result
-
-
-def to_llama_env(values: Mapping[str, Any]) -> dict[str, str]:
-    """``LLAMA_ARG_*`` of llama.cpp's server."""
-    env = {
-        "LLAMA_ARG_N_GPU_LAYERS": str(values["gpu_layers"]),
-        "LLAMA_ARG_CTX_SIZE": str(values["context_size"]),
-        "LLAMA_ARG_UBATCH": str(values["batch"]),
-        "LLAMA_ARG_BATCH": str(max(2048, int(values["batch"]))),
-        "LLAMA_ARG_FLASH_ATTN": str(values["flash_attention"]),
-        "LLAMA_ARG_N_PARALLEL": str(values["parallel"]),
-    }
-    if values["context_size"] == "auto":
-        # 0 is what the model was trained for, and the least context is what allows the server to shorten it. The image sets a number
-        env.update(LLAMA_ARG_CTX_SIZE="0", LLAMA_ARG_FIT_CTX=str(FIT_CONTEXT))
-    if "auto" in (values["gpu_layers"], values["context_size"]):
-        env["LLAMA_ARG_FIT"] = "on"
-        return env
-    if int(values["parallel"]) > 1:
-        # The server divides the cache among slots whose number it is told, and a plan shares it
-        env["LLAMA_ARG_KV_UNIFIED"] = "0" if values.get("kv_unified") is False else "1"
-    env["LLAMA_ARG_FIT"] = "off"
-    for key, variable in (("cache_type_k", "LLAMA_ARG_CACHE_TYPE_K"), ("cache_type_v", "LLAMA_ARG_CACHE_TYPE_V")):
-        if key in values:
-            env[variable] = str(values[key])
-    if "no_kv_offloading" in values:
-        env["LLAMA_ARG_KV_OFFLOAD"] = "0" if values["no_kv_offloading"] else "1"
-    if values.get("n_cpu_moe"):
-        env["LLAMA_ARG_N_CPU_MOE"] = str(values["n_cpu_moe"])
-    if values.get("tensor_split"):
-        env["LLAMA_ARG_TENSOR_SPLIT"] = str(values["tensor_split"])
-    return env

@@ -45,7 +45,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
 
-from . import service_fit
+from . import fit_record
 from .container import SERVICE_LABEL, SPEC_LABEL, cache_volume
 from .engine import ContainerState, ImageState
 from .errors import AikitError
@@ -294,7 +294,7 @@ def committed(observed: Observed, record: Mapping[str, Any], keep_images: int) -
     kept = {record.get("id"), (previous or {}).get("id")}
     step = observed.state.get("step_down")
     inputs = ((record.get("release") or {}).get("fit") or {}).get("inputs") or {}
-    if step and (replanned or not service_fit.same_inputs(step.get("inputs") or {}, inputs)):
+    if step and (replanned or not fit_record.same_inputs(step.get("inputs") or {}, inputs)):
         # Learned on a model, GPU or driver that are not those of this release any more, or to be forgotten
         step = None
     unique = {image["id"]: image for image in reversed(retired) if image.get("id") and image["id"] not in kept}
@@ -403,7 +403,7 @@ def step_down(observed: Observed, spec: Mapping[str, Any], reason: str) -> tuple
     """
     _check_ours(observed)
     reason = (reason.strip().splitlines() or [""])[0]
-    entry = service_fit.step_down(observed.state, spec.get("fit") or {}, reason)
+    entry = fit_record.step_down(observed.state, spec.get("fit") or {}, reason)
     if not entry or entry == observed.state.get("step_down"):
         return ()
     detail = f"step {entry['count']} down: {reason}"

@@ -4,7 +4,7 @@
 
 """The services of a host and the plan of its GPU memory: what a plan is made from, when an earlier one stays, what it means for the proof.
 
-A plan that a release was proven with stays as long as it still fits and what it was made from (:data:`INPUTS`) is the same. So a
+A plan that a release was proven with stays as long as it still fits and what it was made from (:data:`.fit_record.INPUTS`) is the same. So a
 desktop that opens a window, or a driver that counts a few MiB differently, changes nothing; and memory that another program takes
 shrinks a plan only when there is no longer room for it. It grows again when it is asked to (``replan``), not by itself: a service
 should not be replaced because somebody's notebook ended. It stays too while its model or the GPUs cannot be looked at (a server
@@ -25,13 +25,9 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 from . import fit
 from .errors import AikitError, Finding
 from .fit import Fit, Gpu, Host, ModelShape, Policy, Share, Wish
+from .fit_record import MAX_STEPS, same_inputs, steps
 from .fit_types import MIB
 from .wish import PLAN_KEYS, files_of, image_key, key_of, uses_gpu
-
-# What a plan is made from. One that is not known yet (the server, before its image is there) is not compared
-INPUTS = ("model", "projector", "wish", "gpus", "driver", "server", "policy")
-# More out-of-memory errors than this, and something else is wrong
-MAX_STEPS = 8
 
 Planner = Callable[..., Sequence[Fit]]
 
@@ -180,31 +176,6 @@ def settings_of(service: Mapping[str, Any], found: Optional[Mapping[str, Any]]) 
     if found.get("verdict") and service.get("default_verdict"):
         result["expect"] = {**(service.get("expect") or {}), "verdict": list(found["verdict"])}
     return result
-
-
-def same_inputs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two plans were made from the same things, as far as both know them."""
-    return bool(one) and all(one[key] == other[key] for key in INPUTS if one.get(key) and other.get(key))
-
-
-def steps(memory: Mapping[str, Any], inputs: Mapping[str, Any]) -> int:
-    """How many steps down an earlier error of memory asks for."""
-    step = memory.get("step_down") or {}
-    return int(step.get("count") or 0) if same_inputs(step.get("inputs") or {}, inputs) else 0
-
-
-def step_down(state: Mapping[str, Any], planned_fit: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """The entry of the state file after a load ran out of memory with ``planned_fit``; empty when no further step makes sense."""
-    inputs = planned_fit.get("inputs") or {}
-    before = state.get("step_down") or {}
-    count = int(planned_fit.get("step_down") or 0) + 1
-    # The server's own fit takes no margin of ours: a step would lead to the same settings
-    if not inputs or count > MAX_STEPS or planned_fit.get("delegated"):
-        return {}
-    reasons = [str(entry) for entry in before.get("reasons") or ()] if same_inputs(before.get("inputs") or {}, inputs) else []
-    # The settings that ran out, as the plan had them: a step has to lead to others
-    tried = dict(planned_fit.get("settings") or {})
-    return {"count": count, "reason": reason, "reasons": [*reasons, reason][-MAX_STEPS:], "inputs": dict(inputs), "settings": tried}
 
 
 # --- one host ----------------------------------------------------------------------------------------------------

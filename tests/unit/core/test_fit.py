@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.aikit.fleet.plugins.module_utils._core import container, data_era, fit_memory
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
-from ansible_collections.aikit.fleet.plugins.module_utils._core.fit import Fit, Gpu, Host, ModelShape, Policy, Wish, plan, to_llama_env, to_localai
+from ansible_collections.aikit.fleet.plugins.module_utils._core.fit import Fit, Gpu, Host, ModelShape, Policy, Wish, plan
+from ansible_collections.aikit.fleet.plugins.module_utils._core.fit_settings import to_llama_env, to_localai
 from ansible_collections.aikit.fleet.tests.unit.shapes import SHAPES, shape
 
 LLAMA, TIED, MOE, WINDOW, HYBRID = "Llama 3.1 8B", "Llama 3.2 1B", "Qwen3 30B A3B", "Gemma 3 12B", "Falcon H1 7B"

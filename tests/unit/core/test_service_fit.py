@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from ansible_collections.aikit.fleet.plugins.module_utils._core import plan_report, service_fit, wish
+from ansible_collections.aikit.fleet.plugins.module_utils._core import fit_record, plan_report, service_fit, wish
 from ansible_collections.aikit.fleet.plugins.module_utils._core.fit import Policy
 
 Q4_0, F32, Q6_K = 2, 0, 14
@@ -201,7 +201,7 @@ def test_a_plan_does_not_grow_by_itself():
 def test_another_model_gpu_driver_server_wish_or_policy_makes_a_new_plan(change):
     before = {"services": [service()], "gpus": info(gpu()), "servers": {"localhost/aikit/llama:latest": "llama_cpp 0.7.0"}}
     first = one(**before)
-    step = service_fit.step_down({}, first.fit, "out of memory")
+    step = fit_record.step_down({}, first.fit, "out of memory")
     same = one(**before, remembered=memory(ran(first, step=None)))
     assert same.kept
     other = one(**{**before, **change}, remembered=memory(ran(first, step=step)))
@@ -238,7 +238,7 @@ def test_what_is_left_to_the_servers_own_fit_is_not_judged_by_an_estimate(free):
     (entry,) = found.services
     assert found.fits and not found.findings and entry.fits is None
     assert entry.verdict == ("partial", "proven") and entry.fit["delegated"]
-    assert service_fit.step_down({}, entry.fit, "out of memory") == {}
+    assert fit_record.step_down({}, entry.fit, "out of memory") == {}
     row = plan_report.rows({"h": {"services": {"llama": entry.as_dict()}}})[0]
     assert (row["fits"], row["layers"], row["context"], row["GPU memory MiB"]) == ("?", "?/33", "auto", None)
     assert [line.split(".")[0] for line in plan_report.lines({"llama": entry.as_dict()})][0] == "llama: planned, ?/33 layers, context auto"
@@ -264,7 +264,7 @@ def test_memory_that_somebody_measured_is_added():
 
 def test_one_step_down_after_an_error_of_memory():
     first = one([service()], info(gpu()))
-    step = service_fit.step_down({}, first.fit, "cudaMalloc failed: out of memory")
+    step = fit_record.step_down({}, first.fit, "cudaMalloc failed: out of memory")
     assert (step["count"], step["reason"]) == (1, "cudaMalloc failed: out of memory")
     smaller = one([service()], info(gpu()), memory({**ran(first, 0.0), "step_down": step}))
     assert smaller.settings["context_size"] < first.settings["context_size"] and not smaller.kept
@@ -279,22 +279,22 @@ def test_one_step_down_after_an_error_of_memory():
 
 def test_a_second_error_is_a_second_step_and_there_is_an_end():
     first = one([service()], info(gpu()))
-    step = service_fit.step_down({}, first.fit, "once")
+    step = fit_record.step_down({}, first.fit, "once")
     second = one([service()], info(gpu()), memory({**ran(first, 0.0), "step_down": step}))
     state = {"step_down": step}
-    further = service_fit.step_down(state, second.fit, "twice")
+    further = fit_record.step_down(state, second.fit, "twice")
     assert (further["count"], further["reasons"]) == (2, ["once", "twice"])
     third = one([service()], info(gpu()), memory({**ran(second, 0.0), "step_down": further}))
     assert third.settings["context_size"] < second.settings["context_size"]
-    assert service_fit.step_down(state, {**second.fit, "step_down": service_fit.MAX_STEPS}, "again") == {}
-    assert service_fit.step_down(state, {}, "never planned") == {}
+    assert fit_record.step_down(state, {**second.fit, "step_down": fit_record.MAX_STEPS}, "again") == {}
+    assert fit_record.step_down(state, {}, "never planned") == {}
 
 
 def test_a_step_leads_to_other_settings():
     """With the context fixed and room to spare, a larger margin alone would give the same plan again."""
     fixed = service(auto=("gpu_layers",), settings={"context_size": 4096})
     first = one([fixed], info(gpu()))
-    step = service_fit.step_down({}, first.fit, "out of memory")
+    step = fit_record.step_down({}, first.fit, "out of memory")
     smaller = one([fixed], info(gpu()), memory({**ran(first, 0.0), "step_down": step}))
     assert smaller.settings != first.settings and smaller.settings["gpu_layers"] < first.settings["gpu_layers"]
     assert one([fixed], info(gpu(free=100)), memory(ran(smaller, step=step))).kept
@@ -326,7 +326,7 @@ def test_a_service_that_is_left_to_llama_cpp_stays_as_it_is():
 def test_a_model_alone_is_planned_in_place_of_all_services():
     first = one([service()], info(gpu()))
     held = int(first.fit["breakdown"][0]["needed_mib"])
-    step = service_fit.step_down({}, first.fit, "out of memory")
+    step = fit_record.step_down({}, first.fit, "out of memory")
     running = memory({**ran(first, held, step), "name": "serves"}, {**ran(first, 100.0, step), "name": "llama"})
     models = [service("big", auto=("context_size",)), service("llama")]
     found = plan(models, info(gpu(free=11988 - held - 100)), running, alone=True)
@@ -432,7 +432,7 @@ def test_what_was_not_planned_like_this_is_not_kept_unseen(change):
     first = one([service()], info(gpu()), servers={"localhost/aikit/llama:latest": "llama_cpp 0.7.0"})
     arguments = {"services": [service()], "gpus": info(gpu()), "remembered": memory(ran(first)), "shapes": {}, **change}
     assert one(**arguments).state == "later"
-    step = service_fit.step_down({}, first.fit, "out of memory")
+    step = fit_record.step_down({}, first.fit, "out of memory")
     ran_out = {**arguments, "services": [service()], "gpus": info(gpu()), "remembered": memory(ran(first, step=step)), "replan": False}
     assert one(**ran_out).state == "later"
 
