@@ -355,7 +355,6 @@ class TestServices:
         assert facts(run)["reboot"] is False and self.started(host)["llama"].startswith("true")
         assert good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto")).changed == 0
 
-
     def test_a_removal_remembers_the_services_that_it_stopped(self, role, host):
         run = good(role(host, nvidia_driver_state="absent"))
         assert facts(run)["facts"]["action"] == "remove" and self.started(host)["llama"].startswith("false")

@@ -37,7 +37,8 @@ def builds(tmp_path, monkeypatch):
     script = f'#!/bin/sh\n[ "$1" != buildx ] || exec python3 {support.ROOT}/tests/fixtures/fake-docker/docker "$@"\nexec {shutil.which("docker")} "$@"\n'
     (folder / "docker").write_text(script)
     (folder / "docker").chmod(0o755)
-    lines = [line for line in (LOGS / "captured/cpu.log").read_text().splitlines() if "No devices found" in line or "print_info: n_" in line or "buffer size =" in line]
+    telling = ("No devices found", "print_info: n_", "buffer size =")
+    lines = [line for line in (LOGS / "captured/cpu.log").read_text().splitlines() if any(words in line for words in telling)]
     rootfs = stand_ins.localai_root(tmp_path / "rootfs", lines)
     told = {"rootfs": str(rootfs), "config": {"Entrypoint": ["local-ai"], "Cmd": ["--config-file=/config.yaml"], "Env": ENV}}
     (tmp_path / "settings.json").write_text(json.dumps(told))

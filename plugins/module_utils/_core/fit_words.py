@@ -219,4 +219,5 @@ def _too_busy(asked: _Asked, rooms: Sequence[Room], policy: Policy) -> str:
         return ""
     has = " and ".join(f"{room.gpu.label} has {max(0, room.free + room.margin) // MIB} MiB for it" for room in busy)
     rest = ", ".join(str(room.gpu.index) for room in rooms if room not in busy)
-    return f"{has}, too little: a server takes {least} MiB on every GPU that it sees, and the margin stays free. Give the service the others alone (gpus: [{rest}])."
+    why = f"{has}, too little: a server takes {least} MiB on every GPU that it sees, and the margin stays free"
+    return f"{why}. Give the service the others alone (gpus: [{rest}])."

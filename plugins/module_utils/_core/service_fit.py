@@ -312,7 +312,8 @@ class _Host:
         if settings.get("context_size") == -1:
             # LocalAI's word for all that the model was trained for
             settings["context_size"] = shape.context_length or "auto"
-        version = self.servers.get(service["image"]) or asked.get("server") or (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs", {}).get("server") or ""
+        remembered = (self.memory.get(service["name"], {}).get("fit") or {}).get("inputs") or {}
+        version = self.servers.get(service["image"]) or asked.get("server") or remembered.get("server") or ""
         gpus = tuple(service.get("gpus") or ("all",))
         extra = int(settings.pop("extra_mib", 0))
         return Wish(service["name"], shape, settings, self._chosen(gpus), projector, 0, version or str(service.get("server") or ""), extra)
@@ -407,9 +408,7 @@ class _Host:
             return visible[position] if position < len(visible) else None
         return int(part["index"])
 
-    def _outcome(
-        self, service: Mapping[str, Any], found: Fit, inputs: Mapping[str, Any], down: int, kept: Mapping[str, Any], fresh: Fit
-    ) -> Planned:
+    def _outcome(self, service: Mapping[str, Any], found: Fit, inputs: Mapping[str, Any], down: int, kept: Mapping[str, Any], fresh: Fit) -> Planned:
         name, asked = service["name"], service["wish"]
         memory = self.memory.get(name) or {}
         found, short = _of_host(name, found, _limit_mib(str(service.get("memory") or "")), bool(kept))
@@ -607,7 +606,8 @@ def _as_it_was(service: Mapping[str, Any], remembered: Mapping[str, Any], inputs
         return Planned(service["name"], "counted", reason, {}, None, old, True, note, (), before, True)
     shown = service.get("gpus") or service.get("runtime") == "applesilicon"
     found = Fit(service["name"], old["settings"], str(old.get("offload")), str(old.get("confidence")), reason, delegated=bool(old.get("delegated")))
-    return Planned(service["name"], "planned", reason, _settings(service, old), expected(found) if shown else None, old, True, note, (), before, None if found.delegated else True)
+    verdict, fits = expected(found) if shown else None, None if found.delegated else True
+    return Planned(service["name"], "planned", reason, _settings(service, old), verdict, old, True, note, (), before, fits)
 
 
 def _asked(service: Mapping[str, Any]) -> str:

@@ -129,7 +129,8 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     found = find_models(pinned, context, request.store, tokens, cache, check_mode, reach, request.require_sha256, revisions, request.lock_update)
     for model in aikitfile.models:
         if model.source.startswith(f"{model_source.OCI}://"):
-            signatures.skip(model.source, found.revisions.get(model.name, ""), "it is a model, and signatures are asked for on images; it is taken by its digest")
+            why = "it is a model, and signatures are asked for on images; it is taken by its digest"
+            signatures.skip(model.source, found.revisions.get(model.name, ""), why)
     findings = (*findings, *found.findings)
     fetched = (*maker.actions, *found.actions)
     if maker.absent or found.absent:
@@ -299,5 +300,3 @@ def _unknown(
         reason=reason,
         **_given(request),
     )
-
-

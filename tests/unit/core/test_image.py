@@ -395,7 +395,9 @@ def test_skopeo_reads_any_image_as_it_is(release):
             told = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
             config = json.loads(subprocess.run([*words, "--config"], capture_output=True, check=True).stdout)
             # Copied, all of it is read, and compared with its digests
-            subprocess.run([words[0], "--insecure-policy", "copy", "--quiet", "--all", f"oci:{folder}", f"dir:{folder / 'copy'}"], check=True, capture_output=True)
+            subprocess.run(
+                [words[0], "--insecure-policy", "copy", "--quiet", "--all", f"oci:{folder}", f"dir:{folder / 'copy'}"], check=True, capture_output=True
+            )
         assert told["Layers"] == [layer.digest for layer in made.layers] and told["Architecture"] == made.platform.split("/")[1]
         assert (told["Labels"] or {}) == dict(made.labels)
         assert config["config"]["Entrypoint"] == json.loads(made.config)["config"]["Entrypoint"]

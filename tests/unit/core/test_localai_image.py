@@ -39,18 +39,57 @@ def test_releases():
 @pytest.mark.parametrize(
     "runtime, architecture, release, expected",
     [
-        ("", "amd64", OLD, {"base": "ghcr.io/kaito-project/aikit/base:latest", "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.0.0-amd64",
-                            "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.0.0-cpu-llama-cpp"}),
-        ("", "arm64", MAIN, {"base": "ghcr.io/kaito-project/aikit/base:latest", "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.7.1-arm64",
-                             "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.7.1-cpu-llama-cpp"}),
-        ("cuda", "amd64", MAIN, {"base": "ghcr.io/kaito-project/aikit/base:latest", "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64",
-                                 "cuda12-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.7.1-gpu-nvidia-cuda-12-llama-cpp",
-                                 "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.7.1-cpu-llama-cpp"}),
-        ("cuda", "arm64", OLD, {"base": "ghcr.io/kaito-project/aikit/base:latest", "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.0.0-arm64",
-                                "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.0.0-cpu-llama-cpp"}),
-        ("applesilicon", "arm64", OLD, {"base": "ghcr.io/kaito-project/aikit/applesilicon/base:latest",
-                                        "local-ai": "ghcr.io/kaito-project/aikit/localai:v3.12.1-arm64",
-                                        "gpu-vulkan-llama-cpp": "quay.io/go-skynet/local-ai-backends:v3.12.1-gpu-vulkan-llama-cpp"}),
+        (
+            "",
+            "amd64",
+            OLD,
+            {
+                "base": "ghcr.io/kaito-project/aikit/base:latest",
+                "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.0.0-amd64",
+                "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.0.0-cpu-llama-cpp",
+            },
+        ),
+        (
+            "",
+            "arm64",
+            MAIN,
+            {
+                "base": "ghcr.io/kaito-project/aikit/base:latest",
+                "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.7.1-arm64",
+                "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.7.1-cpu-llama-cpp",
+            },
+        ),
+        (
+            "cuda",
+            "amd64",
+            MAIN,
+            {
+                "base": "ghcr.io/kaito-project/aikit/base:latest",
+                "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.7.1-amd64",
+                "cuda12-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.7.1-gpu-nvidia-cuda-12-llama-cpp",
+                "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.7.1-cpu-llama-cpp",
+            },
+        ),
+        (
+            "cuda",
+            "arm64",
+            OLD,
+            {
+                "base": "ghcr.io/kaito-project/aikit/base:latest",
+                "local-ai": "ghcr.io/kaito-project/aikit/localai:v4.0.0-arm64",
+                "cpu-llama-cpp": "quay.io/go-skynet/local-ai-backends:v4.0.0-cpu-llama-cpp",
+            },
+        ),
+        (
+            "applesilicon",
+            "arm64",
+            OLD,
+            {
+                "base": "ghcr.io/kaito-project/aikit/applesilicon/base:latest",
+                "local-ai": "ghcr.io/kaito-project/aikit/localai:v3.12.1-arm64",
+                "gpu-vulkan-llama-cpp": "quay.io/go-skynet/local-ai-backends:v3.12.1-gpu-vulkan-llama-cpp",
+            },
+        ),
     ],
 )
 def test_sources(runtime, architecture, release, expected):
@@ -171,8 +210,18 @@ def test_texts_of_both_releases():
 @pytest.mark.parametrize(
     "text, shown",
     [
-        ('a: "b"', '"'), ("cost: $x", "$"), ("a: `id`", "`"), ("a: $(id)", "$"), ("b: \\\\", "\\\\"), ("b: \\$x", "\\$"), ("b: x\\ny", "\\n"),
-        ("b: \\0123", "\\0"), ("end \\", "\\"), ("two\\\nlines", "a backslash at the end of the line"), ('x: \\\\"', "\\\\"), ("b: \\tx", "\\t"),
+        ('a: "b"', '"'),
+        ("cost: $x", "$"),
+        ("a: `id`", "`"),
+        ("a: $(id)", "$"),
+        ("b: \\\\", "\\\\"),
+        ("b: \\$x", "\\$"),
+        ("b: x\\ny", "\\n"),
+        ("b: \\0123", "\\0"),
+        ("end \\", "\\"),
+        ("two\\\nlines", "a backslash at the end of the line"),
+        ('x: \\\\"', "\\\\"),
+        ("b: \\tx", "\\t"),
     ],
 )
 def test_what_the_old_shell_would_change_is_refused(text, shown):
@@ -196,7 +245,7 @@ def test_positions_without_lines_and_names_of_templates():
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(st.sampled_from('ab1 \n\\"$`\'!{}()|<>&;#*?~-.%nt0cue@'), max_size=30))
+@given(st.text(st.sampled_from("ab1 \n\\\"$`'!{}()|<>&;#*?~-.%nt0cue@"), max_size=30))
 def test_what_passes_is_what_the_shell_writes(text):
     written, findings = localai_image.shell_text(text, "config", 1, "v0.21.0")
     if not findings:
@@ -211,7 +260,11 @@ def parts(tmp_path, backends=("cpu-llama-cpp",), folders=None, tag="v4.7.1-"):
     program.write_bytes(b"program")
     base = BaseLayer("/nowhere/base", "sha256:" + "b" * 64, "sha256:" + "d" * 64, 1000, "application/vnd.oci.image.layer.v1.tar+gzip", "r.example/base")
     tars = tuple((f"backends/{name}", FileRef(str(program), 7)) for name in backends)
-    digests = {"base": f"r.example/base:1@{DIGEST}", "local-ai": f"r.example/localai:1@{DIGEST}", **{name: f"r.example/b:{tag}{name}@{DIGEST}" for name in backends}}
+    digests = {
+        "base": f"r.example/base:1@{DIGEST}",
+        "local-ai": f"r.example/localai:1@{DIGEST}",
+        **{name: f"r.example/b:{tag}{name}@{DIGEST}" for name in backends},
+    }
     return Parts((base,), folders or {}, FileRef(str(program), 7), tars, digests)
 
 
@@ -228,13 +281,19 @@ def test_the_recipe(tmp_path):
     made_of = parts(tmp_path, ("cuda12-llama-cpp", "cpu-llama-cpp"))
     found = localai_image.recipe("x:1", wanted, "main", MAIN, "amd64", made_of, [model], localai_image.texts(wanted, MAIN))
     assert [(layer.role, layer.title) for layer in found.layers] == [
-        ("base", "base"), ("server", "local-ai"), ("backend", "backends/cuda12-llama-cpp"), ("backend", "backends/cpu-llama-cpp"),
-        ("model", "m"), ("config", "config.yaml and templates"),
+        ("base", "base"),
+        ("server", "local-ai"),
+        ("backend", "backends/cuda12-llama-cpp"),
+        ("backend", "backends/cpu-llama-cpp"),
+        ("model", "m"),
+        ("config", "config.yaml and templates"),
     ]
     assert listing(found.layers[1].parts) == [("usr", "0o755", 0, 0, None), ("usr/bin", "0o755", 0, 0, None), ("usr/bin/local-ai", "0o755", 0, 0, b"program")]
     assert listing(found.layers[4].parts) == [("models", "0o755", 0, 0, None), ("models/m.gguf", "0o444", 0, 0, b"gguf")]
     assert listing(found.layers[5].parts) == [
-        ("config.yaml", "0o644", 0, 0, b"- name: m\n"), ("configuration", "0o755", 0, 0, None), ("models/chat.tmpl", "0o644", 0, 0, b"{{.Input}}"),
+        ("config.yaml", "0o644", 0, 0, b"- name: m\n"),
+        ("configuration", "0o755", 0, 0, None),
+        ("models/chat.tmpl", "0o644", 0, 0, b"{{.Input}}"),
     ]
     made = image.finish(found, ["sha256:" + str(number) * 64 for number in range(6)])
     config, manifest = json.loads(made.config), json.loads(made.manifest)

@@ -226,11 +226,10 @@ READY = "srv  llama_server: model loaded\nsrv  update_slots: all slots are idle\
 # What llama-server logs of '{"messages":"CUDA error: foo"' and of a grammar that it rejects
 BAD_JSON = (
     'srv    operator(): got exception: {"error":{"code":500,"message":"[json.exception.parse_error.101] parse error: '
-    "last read: '{\\\"messages\\\":\\\"CUDA error: foo\\\"'\",\"type\":\"server_error\"}}\n"
+    'last read: \'{\\"messages\\":\\"CUDA error: foo\\"\'","type":"server_error"}}\n'
 )
 BAD_GRAMMAR = (
-    "parse: error parsing grammar: unknown escape\n\n"
-    "load_tensors: offloaded 33/33 layers to GPU\nload_tensors: CUDA0 model buffer size = 5000.00 MiB\n"
+    "parse: error parsing grammar: unknown escape\n\n" "load_tensors: offloaded 33/33 layers to GPU\nload_tensors: CUDA0 model buffer size = 5000.00 MiB\n"
 )
 
 
@@ -427,7 +426,8 @@ def test_a_recovered_error_is_no_failure():
         "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 137438953504\n"
         "llama_kv_cache_init: failed to allocate buffer for kv cache\n",
         "ggml_gallocr_reserve_n: failed to allocate CPU buffer of size 139183763104\n",
-        "alloc_tensor_range: failed to allocate CUDA_Host buffer of size 68719476736\nllama_model_load: error loading model: unable to allocate CUDA_Host buffer\n",
+        "alloc_tensor_range: failed to allocate CUDA_Host buffer of size 68719476736\n"
+        "llama_model_load: error loading model: unable to allocate CUDA_Host buffer\n",
         "llama_model_load: error loading model: unable to allocate CPU_REPACK buffer\n",
         "ggml_aligned_malloc: insufficient memory (attempted to allocate 65536.00 MB)\n",
     ],

@@ -475,7 +475,8 @@ def test_host_memory_that_services_of_ours_hold_is_theirs():
     free = info(gpu(free=11988 - int(ran(first)["held"][0]["mib"])))
     again = plan([asked], free, host(2500, 65536, held))
     assert again.services[0].kept and again.findings == () and again.services[0].fit == first.fit
-    assert next(share for share in plan([asked], free, host(2500, 65536, held), replan=True).services[0].fit["breakdown"] if share["index"] is None)["available_mib"] == 7000
+    shares = plan([asked], free, host(2500, 65536, held), replan=True).services[0].fit["breakdown"]
+    assert next(share for share in shares if share["index"] is None)["available_mib"] == 7000
     # A service on the CPU keeps what it has, one that goes does not
     cpu, gone = service("other", gpus=[], runtime="", base_variant="cpu"), {**service("other"), "state": "absent"}
     for other, errors in ((cpu, 1), (gone, 0)):

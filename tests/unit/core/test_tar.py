@@ -57,9 +57,7 @@ def test_gnu_tar_reads_it_back(tmp_path):
 
 def test_bytes_do_not_depend_on_the_python_version():
     # A change of this digest changes the digest of every image: it needs a major version and a word in the changelog
-    assert hashlib.sha256(joined(tar.segments(ENTRIES))).hexdigest() == (
-        "01efbd20b1184cda21553cfd2b13700693dfe8cda666612f1235f058fc277318"
-    )
+    assert hashlib.sha256(joined(tar.segments(ENTRIES))).hexdigest() == ("01efbd20b1184cda21553cfd2b13700693dfe8cda666612f1235f058fc277318")
 
 
 def test_a_file_above_8_gib_gets_a_pax_size():
@@ -132,7 +130,9 @@ def test_python_reads_any_tree_back(entries):
 def test_gnu_tar_unpacks_any_tree(entries):
     with tempfile.TemporaryDirectory() as folder:
         raw = joined(tar.segments(entries))
-        done = subprocess.run(["tar", "--extract", "--preserve-permissions", "--no-same-owner", "-f", "-", "-C", folder], input=raw, capture_output=True, check=True)
+        done = subprocess.run(
+            ["tar", "--extract", "--preserve-permissions", "--no-same-owner", "-f", "-", "-C", folder], input=raw, capture_output=True, check=True
+        )
         assert done.stderr == b""
         found = {}
         for where, folders, names in os.walk(folder):

@@ -686,7 +686,10 @@ def remote(engine):
 
 def test_an_image_of_somebody_else_is_pulled_by_its_name(engine, run, remote):
     remote[f"{PREMADE}:1"] = "sha256:one"
-    logins = [{"registry": "other.example", "username": "bob", "password": "other-pw"}, {"registry": "registry.example:5000", "username": "anna", "password": "s3cret"}]
+    logins = [
+        {"registry": "other.example", "username": "bob", "password": "other-pw"},
+        {"registry": "registry.example:5000", "username": "anna", "password": "s3cret"},
+    ]
     options = {"name": f"{PREMADE}:1", "registry_logins": logins}
     told = run(aikit_image_load, check_mode=True, **options)
     assert (told["changed"], told["actions"], told["present"]) == (True, [f"pull {PREMADE}:1 (docker)"], False) and not engine.pulled

@@ -681,7 +681,9 @@ def test_an_input_that_is_not_what_the_lock_says(folder, run):
 
 def oci_model(server, tag, files):
     """An artifact as oras pushes it."""
-    titled = [{"mediaType": LAYER, **server.put_blob("models/tiny", data), "annotations": {"org.opencontainers.image.title": name}} for name, data in files.items()]
+    titled = [
+        {"mediaType": LAYER, **server.put_blob("models/tiny", data), "annotations": {"org.opencontainers.image.title": name}} for name, data in files.items()
+    ]
     config = {"mediaType": "application/vnd.oci.empty.v1+json", **server.put_blob("models/tiny", b"{}")}
     return server.put_manifest("models/tiny", tag, {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": titled})["digest"]
 

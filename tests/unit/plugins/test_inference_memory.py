@@ -20,7 +20,11 @@ class FakeEngine:
     name = "docker"
 
     def container(self, name):
-        return ContainerState(name=name, id="c1", image_id="i", status="running", running=True, started_at="t1", labels={"io.aikit.fleet.spec": "s1"}) if name == "llama" else None
+        return (
+            ContainerState(name=name, id="c1", image_id="i", status="running", running=True, started_at="t1", labels={"io.aikit.fleet.spec": "s1"})
+            if name == "llama"
+            else None
+        )
 
     def processes(self, name):
         return [42]

@@ -730,7 +730,9 @@ def test_a_registry_that_is_known_to_take_no_chunks(server, make, small_chunks, 
 
 
 def test_a_chunk_that_is_refused_after_a_cut_is_no_reason_to_send_the_blob_whole(server, make, small_chunks):
-    second = lambda handler: handler.command == "PATCH" and "state=1048576" in handler.path  # noqa: E731
+    def second(handler):
+        return handler.command == "PATCH" and "state=1048576" in handler.path
+
     server.faults.append(once(second, lambda handler: handler.cut()))
     server.faults.append(once(second, lambda handler: server.uploads.clear() or handler.refuse(404, "BLOB_UPLOAD_UNKNOWN")))
     assert push(make(), server).how == "uploaded"
