@@ -43,7 +43,7 @@ CHECKED = {"llama_cpp_base", "docker_daemon_config", "nvidia_cdi_spec", "nvidia_
 # What an example takes from tasks before it
 VARIABLES = {
     "aikit_image": {"vault_sign_password": "s3cret-word"},
-    "aikit_image_load": {"build": {"image": {"id": f"sha256:{'0' * 64}", "layers": [{"digest": f"sha256:{'1' * 64}"}]}}},
+    "aikit_image_load": {"registry_password": "s3cret-word", "build": {"image": {"id": f"sha256:{'0' * 64}", "layers": [{"digest": f"sha256:{'1' * 64}"}]}}},
     "gguf_info": {"model_token": "t0ken"},
     "model_file": {"model_token": "t0ken"},
     "unknown_variables": {"role_path": str(ROOT / "roles/container_engine"), "container_engine_name": "docker"},
