@@ -500,6 +500,8 @@ def test_gpus_that_this_host_cannot_give(own):
     own.services = [{"name": NAME, "image": "localhost/aikit-e2e/cannot:1", "gpus": ["all"], "port": own.services[0]["port"]}]
     own.write()
     run = own.run()
+    # The model's header was read from the image, without a container that stays
+    assert docker("ps", "--all", "--quiet", "--filter=status=created", "--filter=ancestor=localhost/aikit-e2e/cannot:1") == ""
     docker("rmi", "localhost/aikit-e2e/cannot:1")
     assert run.code != 0 and NAME in run.messages() and "can give none" in run.messages() and "Container Toolkit" in run.messages(), run.messages()
     after = support.inspect(NAME)

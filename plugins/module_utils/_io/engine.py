@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import json
 import os
@@ -15,12 +16,11 @@ import subprocess
 import tarfile
 import tempfile
 import traceback
-from typing import Any, Callable, Iterable, Mapping, Optional, Protocol
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Protocol
 
 from .._core.engine import ContainerState, ImageState, Room, docker_roots, find_image, parse_container, parse_image, podman_roots, uses_containerd_store
 from .._core.errors import AikitError
-from .._core.reference import split_tag
-from .._core.reference import is_loopback
+from .._core.reference import is_loopback, split_tag
 
 DOCKER_IMPORT_ERROR = None
 try:
@@ -33,6 +33,7 @@ SERVICE_LABEL = "io.aikit.fleet.service"
 # The daemon answers a load only when it has unpacked everything; 40 GB on a slow disk take a while.
 LOAD_TIMEOUT_SECONDS = 4 * 3600
 CALL_TIMEOUT_SECONDS = 120
+ARCHIVE_BYTES = 64 * 1024
 # A file of an image that is read into memory and into a module's result
 FILE_MAX_BYTES = 1024 * 1024
 _PULL_HINT = "The host itself must reach the registry, trust its certificate, and have a login where it wants one."
@@ -158,25 +159,27 @@ class DockerEngine:
 
     def image_file(self, ref: str, path: str) -> Optional[bytes]:
         """A small file of an image, read from a container that never starts; None when it is not there."""
-        created = self._call(f"create a container of {ref}", self._client.create_container, ref, command=["true"])
-        try:
-            chunks, _stat = self._client.get_archive(created["Id"], path)
-            return _only_file(_Chunks(chunks), path, ref)
-        except NotFound:
-            return None
-        except (DockerException, OSError) as exc:
-            raise AikitError(f"Docker could not read {path} of {ref}: {_reason(exc)}") from exc
-        finally:
-            self.remove(created["Id"])
+        with self._archive(ref, path) as archive:
+            return None if archive is None else _only_file(archive, path, ref)
 
     def image_head(self, ref: str, path: str, read: Head) -> Any:
         """What ``read`` makes of a file of an image, from a container that never starts; None when it is not there."""
+        with self._archive(ref, path) as archive:
+            return None if archive is None else _head(archive, path, ref, read)
+
+    @contextlib.contextmanager
+    def _archive(self, ref: str, path: str) -> Iterator[Optional[_Chunks]]:
+        """A file of an image as a tar archive, which need not be read to its end; None when it is not there."""
         created = self._call(f"create a container of {ref}", self._client.create_container, ref, command=["true"])
         try:
-            chunks, _stat = self._client.get_archive(created["Id"], path)
-            return _head(_Chunks(chunks), path, ref, read)
-        except NotFound:
-            return None
+            # The SDK's get_archive cannot be ended: the daemon waits for somebody to read the rest, and the removal waits for the daemon
+            url = f"{self._client.base_url}/v{self._client.api_version}/containers/{created['Id']}/archive"
+            with contextlib.closing(self._client.get(url, params={"path": path}, stream=True, timeout=CALL_TIMEOUT_SECONDS)) as answer:
+                if answer.status_code == 404:
+                    yield None
+                else:
+                    answer.raise_for_status()
+                    yield _Chunks(answer.iter_content(ARCHIVE_BYTES))
         except (DockerException, OSError) as exc:
             raise AikitError(f"Docker could not read {path} of {ref}: {_reason(exc)}") from exc
         finally:

@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import Room
@@ -21,8 +21,11 @@ from ansible_collections.aikit.fleet.plugins.module_utils._io import engine as e
 class Client:
     """Docker's SDK, as far as it is used here."""
 
-    def __init__(self, info: dict[str, Any], archive: bytes = b"") -> None:
+    base_url, api_version = "http+docker://localhost", "1.41"
+
+    def __init__(self, info: dict[str, Any], archive: Optional[bytes] = b"") -> None:
         self._info = info
+        self.removed = False
         self.archive = archive
         self.read = 0
 
@@ -32,19 +35,37 @@ class Client:
     def create_container(self, *_words: Any, **_more: Any) -> dict[str, str]:
         return {"Id": "c1"}
 
-    def get_archive(self, _container: str, _path: str) -> tuple[Iterator[bytes], dict[str, Any]]:
-        def chunks() -> Iterator[bytes]:
-            for start in range(0, len(self.archive), 10240):
-                self.read += 1
-                yield self.archive[start : start + 10240]
-
-        return chunks(), {}
+    def get(self, url: str, **_more: Any) -> "Answer":
+        assert url == "http+docker://localhost/v1.41/containers/c1/archive"
+        self.answer = Answer(self)
+        return self.answer
 
     def inspect_container(self, _name: str) -> dict[str, Any]:
         return {"Id": "c1"}
 
     def remove_container(self, _name: str, **_more: Any) -> None:
-        pass
+        # The daemon would wait for somebody to read the rest
+        assert self.answer.closed
+        self.removed = True
+
+
+class Answer:
+    """A tar archive that comes in pieces."""
+
+    def __init__(self, client: Client) -> None:
+        self._client, self.closed = client, False
+        self.status_code = 404 if client.archive is None else 200
+
+    def raise_for_status(self) -> None:
+        assert self.status_code == 200
+
+    def iter_content(self, _size: int) -> Iterator[bytes]:
+        for start in range(0, len(self._client.archive or b""), 10240):
+            self._client.read += 1
+            yield self._client.archive[start : start + 10240]
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def docker(client: Client, url: str = "unix:///var/run/docker.sock") -> engines.DockerEngine:
@@ -103,6 +124,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 def test_a_file_of_an_image() -> None:
     assert docker(Client({}, archive(member("config.yaml"), content=b"- name: a\n"))).image_file("i", "/config.yaml") == b"- name: a\n"
     assert docker(Client({}, b"")).image_file("i", "/config.yaml") is None
+    assert docker(Client({}, None)).image_file("i", "/config.yaml") is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +140,13 @@ def test_what_is_no_small_file_is_refused_before_it_is_read(data: bytes, words: 
     client = Client({}, data)
     with pytest.raises(AikitError, match=words):
         docker(client).image_file("i", "/x")
-    assert client.read <= 2
+    assert client.read <= 2 and client.removed
+
+
+def test_the_head_of_a_large_file_leaves_the_rest_unread() -> None:
+    client = Client({}, archive(member("m.gguf"), content=b"GGUF" + bytes(1 << 20)))
+    assert docker(client).image_head("i", "/m.gguf", lambda read, size: (read(4), size)) == (b"GGUF", 4 + (1 << 20))
+    assert client.read <= 2 and client.removed
 
 
 REF = "registry.example:5000/a@sha256:" + "1" * 64
