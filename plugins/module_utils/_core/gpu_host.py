@@ -195,7 +195,8 @@ def _locks(line: str, name: str, version: str) -> bool:
     """A line of versionlock: name-version, name-epoch:version-release.architecture, with wildcards; dnf 5 writes the name alone."""
     bare = version.partition(":")[2] or version
     epoch = version.partition(":")[0] if ":" in version else "0"
-    return any(fnmatch.fnmatchcase(text, line) for text in (name, f"{name}-{bare}", f"{name}-{bare}.arch", f"{name}-{epoch}:{bare}", f"{name}-{epoch}:{bare}.arch"))
+    texts = (name, f"{name}-{bare}", f"{name}-{bare}.arch", f"{name}-{epoch}:{bare}", f"{name}-{epoch}:{bare}.arch")
+    return any(fnmatch.fnmatchcase(text, line) for text in texts)
 
 
 def persistence(raw: Raw) -> Optional[dict[str, bool]]:

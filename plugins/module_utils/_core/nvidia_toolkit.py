@@ -503,7 +503,9 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         versionlock=list(data.PACKAGES) if ours and manager == "dnf" else [],
         remove_files=[*files, data.RECORDS],
         docker={"settings": {}, "restart": False, "service": "docker.service" if systemd else "", "keys": keys if docker else []},
-        containerd={"service": data.CONTAINERD_SERVICE if systemd and containerd else "", "config": data.CONTAINERD_CONFIG} if "containerd" in wishes.owned else {},
+        containerd={"service": data.CONTAINERD_SERVICE if systemd and containerd else "", "config": data.CONTAINERD_CONFIG}
+        if "containerd" in wishes.owned
+        else {},
     )
 
 

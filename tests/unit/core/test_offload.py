@@ -229,7 +229,9 @@ BAD_JSON = (
     'last read: \'{\\"messages\\":\\"CUDA error: foo\\"\'","type":"server_error"}}\n'
 )
 BAD_GRAMMAR = (
-    "parse: error parsing grammar: unknown escape\n\n" "load_tensors: offloaded 33/33 layers to GPU\nload_tensors: CUDA0 model buffer size = 5000.00 MiB\n"
+    "parse: error parsing grammar: unknown escape\n\n"
+    "load_tensors: offloaded 33/33 layers to GPU\n"
+    "load_tensors: CUDA0 model buffer size = 5000.00 MiB\n"
 )
 
 
