@@ -54,7 +54,7 @@ class Chunkless:
 CHUNKLESS = (
     Chunkless(
         r"(?:[a-z0-9-]+\.)?ghcr\.io",
-        "oras-project/rust-oci-client, issue 35: a chunk above 4 MiB is answered with 416, 'exceeds the maximum permissible limit of 4.00MiB'. Read 2026-11.",
+        "oras-project/rust-oci-client on GitHub: a chunk above 4 MiB is answered with 416, 'exceeds the maximum permissible limit of 4.00MiB'. Read 2026-11.",
     ),
     Chunkless(
         r"(?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z0-9-]+\.)?gcr\.io)",
@@ -62,6 +62,6 @@ CHUNKLESS = (
     ),
     Chunkless(
         r"(?:[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.[a-z0-9-]+\.(?:amazonaws\.com(?:\.cn)?|on\.aws)|public\.ecr\.aws)",
-        "aws/containers-roadmap, issue 2831: the Range of an upload stays at its first chunk, so that nothing tells how far it is. Read 2026-11.",
+        "aws/containers-roadmap on GitHub: the Range of an upload stays at its first chunk, so that nothing tells how far it is. Read 2026-11.",
     ),
 )
