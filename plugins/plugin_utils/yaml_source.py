@@ -26,7 +26,6 @@ from ..module_utils._core.yaml_text import render
 # Anchors can turn a small file into a huge document
 MAX_NODES = 100_000
 MAX_BYTES = 8 * 1024 * 1024
-_STR = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "value")}
 

@@ -17,6 +17,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import stand_ins
 import support
 import yaml
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import STRING, U32, Value, gguf_bytes
@@ -25,7 +26,6 @@ from support import docker, inspect
 NAME = "aikit-e2e-plan"
 TIGHT = "localhost/aikit-e2e/tight:1"
 FAKE = support.ROOT / "tests/fixtures/fake-llama-server/llama-server"
-LOCALAI = support.ROOT / "tests/fixtures/fake-localai"
 AUTO = {"gpu_layers": "auto", "context_size": "auto"}
 
 
@@ -243,18 +243,11 @@ def local_ai(own, tmp_path):
     name = "localhost/aikit-e2e/planned-localai:1"
     docker("rm", "--force", "--volumes", NAME, check=False)
     shutil.rmtree(own.state, ignore_errors=True)
-    root = tmp_path / "root"
-    for part in ("bin", "usr/bin", "models", "tmp"):
-        (root / part).mkdir(parents=True)
-    (root / "tmp").chmod(0o1777)
-    shutil.copy("/bin/busybox", root / "bin/busybox")
-    (root / "bin/sh").symlink_to("busybox")
-    shutil.copy(LOCALAI / "local-ai", root / "usr/bin/local-ai")
-    shutil.copy(LOCALAI / "config.yaml", root / "config.yaml")
+    lines = (support.ROOT / "tests/fixtures/logs/made/localai-xlog-json-cuda.log").read_text().splitlines()
+    root = stand_ins.localai_root(tmp_path / "root", [json.loads(line)["line"] for line in lines])
+    (root / "models").mkdir()
     wide_model(root / "models/fake-model.gguf")
     (root / "cuda").touch()
-    lines = (support.ROOT / "tests/fixtures/logs/made/localai-xlog-json-cuda.log").read_text().splitlines()
-    (root / "backend.log").write_text("".join(f"{json.loads(line)['line']}\n" for line in lines))
     with tarfile.open(tmp_path / "image.tar", "w") as writer:
         writer.add(root, ".")
     changes = ['ENTRYPOINT ["local-ai"]', "ENV CONFIG_FILE=/config.yaml", "ENV PATH=/usr/bin:/bin"]

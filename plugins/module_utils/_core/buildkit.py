@@ -445,6 +445,11 @@ def targets(push: bool, load: Sequence[str], archive: Optional[str], oci_layout:
     return tuple(found)
 
 
+def described_target(wanted: Sequence[Target]) -> Target:
+    """The one of several places whose image is described: hosts pull what the registry has, and files tell more than engines."""
+    return min(wanted, key=lambda target: ("push", "oci_layout", "archive", "docker", "podman").index(target.kind))
+
+
 def check_targets(wanted: Sequence[Target], platforms: Sequence[str], containerd_store: bool) -> None:
     """What cannot hold an image for several platforms."""
     if not wanted:

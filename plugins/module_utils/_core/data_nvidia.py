@@ -42,6 +42,3 @@ PODMAN_GPUS = "5.0"
 # containerd reads CDI devices since 1.7 where enable_cdi is set, and without that since 2.0.
 CONTAINERD_CDI = "1.7"
 CONTAINERD_CDI_DEFAULT = "2.0"
-
-# nvidia-ctk writes specifications of 0.7.0 since this version, unless it is told to leave additional groups out.
-TOOLKIT_WRITES_0_7 = "1.19.1"

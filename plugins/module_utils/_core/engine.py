@@ -204,7 +204,7 @@ def _words(value: Any) -> tuple[str, ...]:
 
 
 def identities(described: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Id and digest of an image, and diff id and digest of its layers, from what :func:`result` made and users passed on."""
+    """Id and digest of an image, and diff id and digest of its layers, from what :func:`.image.result` made and users passed on."""
     hint = "Give the image that aikit.fleet.aikit_image returned."
     ids: list[str] = [described.get(key) or "" for key in ("id", "digest")]
     if not any(ids):

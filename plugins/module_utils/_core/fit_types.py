@@ -14,9 +14,6 @@ from .fit_shape import ModelShape
 
 MIB = 1024 * 1024
 
-CONFIDENCES = ("estimated", "known", "exact")
-OFFLOADS = ("none", "partial", "full")
-
 
 @dataclass(frozen=True)
 class Gpu:

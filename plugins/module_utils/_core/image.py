@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Mapping, Optional, Sequence, Union
 
@@ -45,8 +44,6 @@ ANNOTATIONS = frozenset(("io.aikit.fleet.aikitfile.sha256", "io.aikit.fleet.base
 PLATFORM_ANNOTATIONS = ("org.opencontainers.image.base.", "io.aikit.fleet.base.packages", "io.aikit.fleet.inputs")
 # Directories that a base has; a directory entry of ours would reset their mode
 BASE_DIRECTORIES = frozenset(("", "etc", "usr", "usr/share", "var", "opt", "tmp", "run", "cache"))
-
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True)

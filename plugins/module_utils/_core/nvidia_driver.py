@@ -23,8 +23,6 @@ from .version import at_least, numbers, upstream
 
 SCHEMA = 1
 CHANGES = ("install", "upgrade", "switch", "rollback", "remove")
-# What a user can take on with nvidia_driver_allow
-ALLOWABLE = ("below_floor", "branch_ended", "held", "secure_boot", "unknown_branch")
 
 
 def plan(

@@ -45,8 +45,6 @@ START_SECONDS = 600.0
 CONTEXT_REMARK_BYTES = 1024 * 1024 * 1024
 # What the user's shell says to buildx does not decide here; nor does the state of a Git repository around the context
 ENVIRONMENT = {"LC_ALL": "C", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "BUILDX_GIT_INFO": "false", "BUILDX_METADATA_PROVENANCE": "disabled", "NO_COLOR": "1"}
-# Of the places that an image goes to, the one that is described: hosts pull what the registry has, files tell more than engines
-TELLING = ("push", "oci_layout", "archive", "docker", "podman")
 IGNORED = ("BUILDX_BUILDER", "BUILDKIT_PROGRESS", "BUILDX_EXPERIMENTAL", "BUILDKIT_SYNTAX", "SOURCE_DATE_EPOCH")
 
 
@@ -513,7 +511,7 @@ class _Run:
         ``there`` identifies what is in each place that has it, ``built`` has the digests that were recorded.
         A build from scratch need not give the same digest again, so places may have images of one fingerprint that differ.
         """
-        target = min(wanted, key=lambda entry: TELLING.index(entry.kind))
+        target = core.described_target(wanted)
         digest = there.get(target.key, "")
         if not digest:
             return {}

@@ -77,7 +77,7 @@ def _described(sources: list[ImageSource], asked: str, config_path: str) -> tupl
 
 
 def image_file(source: ImageSource, path: str) -> Optional[bytes]:
-    """A small file of an image; None where it is not there. Large layers are read only where no small one has it."""
+    """A small file of an image; None where it is not there. Every layer above the one that has it is read, too."""
     wanted = posixpath.normpath(path).lstrip("/")
     # From the top, whatever their sizes: a higher layer has the last word
     for layer in reversed(source.manifest.layers):

@@ -49,14 +49,11 @@ def load_archive(
             raise AikitError(f"archive: there is no file {archive} on this host.", "Copy it there first; module aikit.fleet.aikit_image writes it.")
         files.require_spaces(load_needs(engine, name, os.path.getsize(archive)))
         actions.append(Action("load", name, engine.name))
-    elif found is None and remote is not None:
-        size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
-        files.require_spaces(load_needs(engine, name, size))
-        actions.append(Action("pull", remote.text, engine.name))
     elif found is None:
-        # Asked before anything travels
+        # Also where it is only asked, before anything travels
         size = sum(int(layer.get("size_bytes") or 0) for layer in image.get("layers") or () if layer["digest"] in missing)
         files.require_spaces(load_needs(engine, name, size))
+        actions += [Action("pull", remote.text, engine.name)] if remote is not None else []
     elif named is None or named.id != found.id:
         actions.append(Action("tag", name, engine.name))
     if not check_mode:

@@ -413,6 +413,12 @@ SHAPE = "oci-mediatypes=true,compression=uncompressed,force-compression=true,ann
 def test_targets():
     assert buildkit.targets(True, ["docker", "podman", "docker"], "/o/a.tar", "/o/l") == ALL
     assert [target.action("n:1").describe() for target in ALL] == ["push n:1", "load n:1 (docker)", "load n:1 (podman)", "write /o/a.tar", "write /o/l"]
+    described = []
+    left = list(ALL)
+    while left:
+        described.append(buildkit.described_target(left).kind)
+        left = [target for target in left if target.kind != described[-1]]
+    assert described == ["push", "oci_layout", "archive", "docker", "podman"]
     with pytest.raises(AikitError, match="nowhere to put the image"):
         buildkit.check_targets((), (), True)
 
