@@ -95,7 +95,7 @@ options:
     type: raw
   localai:
     description:
-      - What to take in place of the parts that O(aikit_version) stands for. Only for server V(localai).
+      - What to take in place of the parts that O(aikit_version) stands for. Only for server V(localai), and not for O(builder=buildkit).
     type: dict
     suboptions:
       version:
@@ -274,12 +274,13 @@ options:
     type: dict
   hub_url:
     description:
-      - The hub that C(huggingface://) sources are read from, see M(aikit.fleet.model_file).
+      - The hub that C(huggingface://) sources are read from, see M(aikit.fleet.model_file). With O(builder=buildkit) AIKit's frontend asks its own.
     type: str
     default: https://huggingface.co
   require_sha256:
     description:
       - Refuse models of C(https) and C(http) sources for which the aikitfile names no C(sha256), and no hub tells it.
+      - With O(builder=buildkit) no hub is asked, because AIKit's frontend downloads what comes.
       - With V(false), whatever comes is taken.
     type: bool
     default: true

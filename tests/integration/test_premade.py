@@ -210,9 +210,13 @@ def test_a_tag_that_moved(own, pushed):
     own.services = [{"name": NAME, "image": name, "port": support.free_port(), "expect": {"verdict": ["cpu", "proven"]}}]
     own.write()
     assert own.run().code == 0 and verdict_of(own) == "cpu"
+    checked = own.run("deploy.yml", "--check", "-e", "inference_pull=always")
+    assert (checked.code, checked.changed) == (0, 0), checked.output[-3000:]
     _name, second = pushed("cuda")
     docker("tag", inspect(NAME)["Image"], name)
     assert first != second
+    checked = own.run("deploy.yml", "--check", "-e", "inference_pull=always")
+    assert checked.code == 0 and f"pull {name}" in checked.output, checked.output[-3000:]
     same = own.run()
     assert (same.code, same.changed) == (0, 0), same.output[-3000:]
     moved = own.run("deploy.yml", "-e", "inference_pull=always")

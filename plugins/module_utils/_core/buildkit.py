@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from . import aikitfile as aikitfiles
-from . import data_aikit, data_buildkit, localai, model_source, reference, version
+from . import data_aikit, data_buildkit, hub, localai, model_source, reference, version
 from .aikitfile import Aikitfile
 from .data_aikit import Version
 from .errors import AikitError, Finding
@@ -123,6 +123,22 @@ def refused(aikitfile: Aikitfile, source: Mapping[str, Any], release: Version) -
         elif not colon and any(character in model.source for character in "*?["):
             message = f"AIKit's frontend copies files and folders by their names, and {model.source} is a pattern"
             error(path, aikitfile.line(path), message, "list every file under models; builder direct takes patterns")
+    return tuple(findings)
+
+
+def source_findings(aikitfile: Aikitfile, require_sha256: bool, hub_url: str) -> tuple[Finding, ...]:
+    """What holds for models that AIKit's frontend downloads: it asks nobody what they should be, and knows one hub alone."""
+    findings = []
+    for number, model in enumerate(aikitfile.models):
+        path = f"models[{number}].source"
+        scheme = model.source.partition("://")[0].lower()
+        if scheme in (model_source.HTTPS, model_source.HTTP) and require_sha256 and not model.sha256:
+            message = f"no sha256 is given for {model_source.parse(model.source).shown}, and AIKit's frontend takes whatever comes"
+            hint = "give its sha256 (`sha256sum FILE` prints it), or set require_sha256 to false to trust what comes"
+            findings.append(Finding("error", path, aikitfile.line(path), message, hint))
+        elif scheme == model_source.HUGGINGFACE and hub_url.rstrip("/") != hub.DEFAULT_URL:
+            message = f"AIKit's frontend downloads this from {hub.DEFAULT_URL}, whatever hub_url says"
+            findings.append(Finding("warning", path, aikitfile.line(path), message, "put the file into context, or build with builder direct"))
     return tuple(findings)
 
 

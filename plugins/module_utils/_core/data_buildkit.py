@@ -118,6 +118,7 @@ HINTS: tuple[tuple[str, str], ...] = (
 # Options of the direct builder, and why BuildKit has no use for them
 DIRECT_OPTIONS: dict[str, str] = {
     "base": "AIKit's frontend chooses the base itself",
+    "localai": "AIKit's frontend takes the parts of its own release",
     "archive_omit": "BuildKit writes whole archives",
     "token": "AIKit's frontend downloads models without a login; put the file into context instead",
     "tokens": "AIKit's frontend downloads models without a login; put the files into context instead",

@@ -144,6 +144,9 @@ class _Run:
         self.hidden = core.masks(self._secret_values())
         hidden = core.masks([*self.hidden, *(value for key, value in self.build_args.items() if core.is_secret(key, value, self.hidden))])
         raise_for_errors(core.refused(self.aikitfile, self.source, self.release), self.request.parsed["name"])
+        sources = core.source_findings(self.aikitfile, self.request.require_sha256, self.request.hub_url)
+        raise_for_errors(sources, self.request.parsed["name"])
+        self.findings += sources
         frontend, origin = core.frontend(self.request.frontend, str(self.request.parsed.get("text") or ""), self.release)
         self.findings += core.build_arg_findings(self.build_args, frontend, self.hidden)
         self.findings += core.release_findings(frontend, origin, self.release)

@@ -62,6 +62,8 @@ class Engine(Protocol):
 
     def load(self, chunks: Iterable[bytes]) -> None: ...
 
+    def remote_digest(self, ref: str, login: Optional[tuple[str, str]] = None) -> str: ...
+
     def pull(self, ref: str, login: Optional[tuple[str, str]] = None) -> None: ...
 
     def tag(self, image_id: str, ref: str) -> None: ...
@@ -197,6 +199,14 @@ class DockerEngine:
             raise AikitError(f"Docker could not load the image: {_reason(exc)}") from exc
         finally:
             client.close()
+
+    def remote_digest(self, ref: str, login: Optional[tuple[str, str]] = None) -> str:
+        """The digest that a registry has under a name now, as the daemon sees it; empty where it does not tell."""
+        auth = {"username": login[0], "password": login[1]} if login else None
+        try:
+            return str(self._client.inspect_distribution(ref, auth_config=auth)["Descriptor"]["digest"])
+        except (DockerException, OSError, KeyError, TypeError):
+            return ""
 
     def pull(self, ref: str, login: Optional[tuple[str, str]] = None) -> None:
         """Pull an image by its digest or its tag. A login goes to the daemon in a header and is kept nowhere."""
@@ -365,6 +375,10 @@ class PodmanEngine:
                 errors.seek(0)
                 text = errors.read().decode("utf-8", "replace").strip()
                 raise AikitError(f"podman load failed with exit status {code}: {text}")
+
+    def remote_digest(self, ref: str, login: Optional[tuple[str, str]] = None) -> str:
+        """Always empty: Podman has no command that asks a registry for a digest alone."""
+        return ""
 
     def pull(self, ref: str, login: Optional[tuple[str, str]] = None) -> None:
         """Pull an image by its digest or its tag. A login stands in a file for the time of the pull."""

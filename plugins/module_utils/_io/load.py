@@ -87,20 +87,26 @@ def pull_image(
     wanted, remote = rules.parse_name(name), rules.parse_name(pull or name, "pull" if pull else "name")
     # A tag beside a digest says nothing, and engines do not take both
     origin = remote.at(remote.digest).text if remote.digest else remote.text
-    login = rules.given_logins(logins).get(remote.host)
+    given = rules.given_logins(logins).get(remote.host)
+    login = (given.user, given.password) if given else None
     engine = open_engine(engine_name)
     before = engine.image(wanted.text)
     found = engine.image(origin)
     action = None
     # What a digest names is never another image
-    if found is None or (always and not remote.digest):
+    ask = always and not remote.digest
+    if ask and check_mode and found is not None:
+        # A pull finds this out by itself
+        digest = engine.remote_digest(origin, login)
+        ask = not digest or not any(entry.endswith(f"@{digest}") for entry in found.digests)
+    if found is None or ask:
         action = Action("pull", origin, engine.name)
     elif not wanted.digest and (before is None or before.id != found.id):
         action = Action("tag", wanted.text, engine.name)
     if action is not None and not check_mode:
         if action.verb == "pull":
             with progress.stage(f"pull {name} into {engine.name}"):
-                engine.pull(origin, (login.user, login.password) if login else None)
+                engine.pull(origin, login)
             found = engine.image(origin)
         if found is None:
             raise AikitError(f"{origin} was pulled, but {engine.name} does not list it.", "Run again; the engine's own list shows what is there.")

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from ansible_collections.aikit.fleet.plugins.module_utils._core import buildkit, data_buildkit
+from ansible_collections.aikit.fleet.plugins.module_utils._core import buildkit, data_buildkit, hub
 from ansible_collections.aikit.fleet.plugins.module_utils._core.aikitfile import Aikitfile, Model, PromptTemplate
 from ansible_collections.aikit.fleet.plugins.module_utils._core.buildkit import Build, Instance, Observed, Secret, Target, Versions
 from ansible_collections.aikit.fleet.plugins.module_utils._core.data_aikit import MAIN
@@ -92,6 +92,22 @@ def test_sources_that_go_to_a_shell_or_are_patterns(release):
     assert "weights/*.gguf is a pattern" in finding.message
     for fine in ("oci://registry.example:5000/a/b@sha256:00", "weights/a.gguf", "https://a.example/b?c=d&e=f", "huggingface://a/b/c.gguf"):
         assert buildkit.refused(checked(model_source=fine), {}, release) == ()
+
+
+def test_a_download_that_nothing_checks_is_refused():
+    (finding,) = buildkit.source_findings(checked(), True, hub.DEFAULT_URL)
+    assert (finding.level, finding.path, finding.line) == ("error", "models[0].source", 4)
+    assert finding.message == "no sha256 is given for https://a.example/b.gguf, and AIKit's frontend takes whatever comes"
+    assert buildkit.source_findings(checked(), False, hub.DEFAULT_URL) == ()
+    pinned = Aikitfile(models=(Model("a", "https://a.example/b.gguf", "1" * 64),))
+    assert buildkit.source_findings(pinned, True, hub.DEFAULT_URL) == ()
+    for other in ("oci://registry.example:5000/a/b:1", "weights/a.gguf", "huggingface://a/b/c.gguf"):
+        assert buildkit.source_findings(checked(model_source=other), True, f"{hub.DEFAULT_URL}/") == ()
+
+
+def test_another_hub_is_not_what_the_frontend_asks():
+    (finding,) = buildkit.source_findings(checked(model_source="huggingface://a/b/c.gguf"), True, "https://hub.example")
+    assert finding.level == "warning" and "from https://huggingface.co, whatever hub_url says" in finding.message
 
 
 # --- build arguments

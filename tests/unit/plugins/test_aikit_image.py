@@ -12,6 +12,7 @@ import json
 import os
 import tarfile
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -672,7 +673,11 @@ HASH = "sha256:" + "e" * 64
 @pytest.fixture
 def remote(engine):
     """What a registry has, by name: pulling puts it into the engine."""
-    engine.pulled, there = [], {}
+    engine.pulled, engine.asked, engine.told, there = [], [], "", {}
+
+    def remote_digest(ref, login=None):
+        engine.asked.append((ref, login))
+        return engine.told
 
     def pull(ref, login=None):
         engine.pulled.append((ref, login))
@@ -680,7 +685,7 @@ def remote(engine):
             raise AikitError(f"Docker could not pull {ref}: manifest unknown")
         engine.stored[ref] = ImageState(there[ref])
 
-    engine.pull = pull
+    engine.pull, engine.remote_digest = pull, remote_digest
     return there
 
 
@@ -701,6 +706,12 @@ def test_an_image_of_somebody_else_is_pulled_by_its_name(engine, run, remote):
     # The same under the tag, then another
     asked = run(aikit_image_load, always=True, **options)
     assert (asked["changed"], asked["actions"], len(engine.pulled)) == (False, [], 2)
+    # Check mode asks for the digest alone, and pulls nothing
+    engine.stored[f"{PREMADE}:1"] = replace(engine.stored[f"{PREMADE}:1"], digests=(f"{PREMADE}@{HASH}",))
+    for digest, actions in ((HASH, []), ("sha256:" + "9" * 64, told["actions"]), ("", told["actions"])):
+        engine.told = digest
+        check = run(aikit_image_load, check_mode=True, always=True, **options)
+        assert (check["actions"], len(engine.pulled), engine.asked[-1]) == (actions, 2, (f"{PREMADE}:1", ("anna", "s3cret")))
     remote[f"{PREMADE}:1"] = "sha256:two"
     assert not run(aikit_image_load, **options)["changed"]
     moved = run(aikit_image_load, always=True, **options)

@@ -181,6 +181,25 @@ def test_docker_pulls_with_a_login_in_a_header(monkeypatch: pytest.MonkeyPatch, 
         docker(Client({})).pull(REF, login)
 
 
+@pytest.mark.parametrize(
+    "answer, told",
+    [({"Descriptor": {"digest": "sha256:" + "2" * 64}}, "sha256:" + "2" * 64), ({}, ""), ({"Descriptor": None}, ""), (engines.DockerException("no"), "")],
+)
+def test_docker_tells_what_a_registry_has(answer: Any, told: str) -> None:
+    calls = []
+
+    class Distribution(Client):
+        def inspect_distribution(self, *words: Any, **more: Any) -> Any:
+            calls.append((words, more))
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    made = docker(Distribution({}))
+    assert made.remote_digest("registry.example:5000/a:1", ("anna", "s3cret")) == told and made.remote_digest("a:1") == told
+    assert calls == [(("registry.example:5000/a:1",), {"auth_config": {"username": "anna", "password": "s3cret"}}), (("a:1",), {"auth_config": None})]
+
+
 def test_podman_pulls_with_a_login_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[tuple[str, ...], Any]] = []
     made = engines.PodmanEngine.__new__(engines.PodmanEngine)
@@ -191,6 +210,7 @@ def test_podman_pulls_with_a_login_in_a_file(monkeypatch: pytest.MonkeyPatch) ->
         return ""
 
     monkeypatch.setattr(made, "_run", run)
+    assert made.remote_digest("registry.example:5000/a:1", ("anna", "s3cret")) == "" and not calls
     made.pull(REF)
     made.pull("127.0.0.1:5000/a@sha256:" + "1" * 64)
     made.pull(REF, ("anna", "s3cret"))
