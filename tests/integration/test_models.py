@@ -100,7 +100,6 @@ def test_artifacts_of_a_real_registry(registry, tmp_path):
         "raw": [(WEIGHT + "raw", MODEL, {PATH: "m.gguf"}), ("application/vnd.cncf.model.doc.v1.raw", b"# x", {PATH: "README.md"})],
         "tar": [(WEIGHT + "tar", archive.getvalue(), {})],
         "gzip": [(WEIGHT + "tar+gzip", gzip.compress(archive.getvalue()), {})],
-        "oras": [("application/octet-stream", MODEL, {"org.opencontainers.image.title": "m.gguf"})],
     }
     for tag, layers in cases.items():
         digest = push(registry.host, "models/tiny", tag, layers)
@@ -109,6 +108,22 @@ def test_artifacts_of_a_real_registry(registry, tmp_path):
         assert Path(found["path"]).read_bytes() == MODEL
     pruned = done(task("model_file", state="pruned", keep=[], store=store))
     assert pruned["removed"] and not list((tmp_path / "store/sha256").iterdir())
+
+
+def test_what_oras_pushed(registry, tmp_path, monkeypatch):
+    """By the ORAS project's own client: a file, and a folder that is unpacked."""
+    import oras.client
+
+    (tmp_path / "in/q").mkdir(parents=True)
+    for name in ("m.gguf", "q/m.gguf"):
+        (tmp_path / "in" / name).write_bytes(MODEL)
+    monkeypatch.chdir(tmp_path / "in")
+    client = oras.client.OrasClient(insecure=True)
+    for tag, files in {"file": ["m.gguf:application/octet-stream"], "folder": ["q"]}.items():
+        answer = client.push(files=files, target=f"{registry.host}/models/oras:{tag}", quiet=True)
+        found = done(task("model_file", source=f"oci://{registry.host}/models/oras:{tag}", store=str(tmp_path / "store")))
+        assert (found["sha256"], found["revision"]) == (DIGEST, answer.headers["Docker-Content-Digest"]), tag
+        assert Path(found["path"]).read_bytes() == MODEL
 
 
 def test_the_hub_of_the_tests_is_one_to_its_own_client(hub, tmp_path, monkeypatch):

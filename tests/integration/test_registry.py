@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Images in real registries: pushed, pulled by three tools, run; and through a network that cuts, damages and delays."""
+"""Images in real registries: pushed, pulled by four tools, run; and through a network that cuts, damages and delays."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import oras.client
+import oras.schemas
 import pytest
 import registries
 import support
@@ -28,6 +30,11 @@ def run(*words: str, env: Any = None, check: bool = True) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
     return done.stdout.strip() if done.returncode == 0 else done.stderr
+
+
+def sha256(path: "Path | str") -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def options(registry: Registry, name: str, **more: Any) -> dict[str, Any]:
@@ -83,7 +90,7 @@ def test_logins_and_certificates(locked):
     assert done["changed"] and registries.PASSWORD not in json.dumps(done)
 
 
-def test_three_tools_pull_it_and_it_runs(open_registry, tmp_path):
+def test_four_tools_pull_it_and_it_runs(open_registry, tmp_path):
     name = f"{open_registry.host}/e2e/gemma:1"
     done = task("aikit_image", **options(open_registry, name))
     digest = done["image"]["digest"]
@@ -92,8 +99,13 @@ def test_three_tools_pull_it_and_it_runs(open_registry, tmp_path):
     assert f"sha256:{hashlib.sha256((tmp_path / 'copy/manifest.json').read_bytes()).hexdigest()}" == digest
     for layer in done["image"]["layers"]:
         hexadecimal = layer["digest"].partition(":")[2]
-        with open(tmp_path / "copy" / hexadecimal, "rb") as handle:
-            assert hashlib.file_digest(handle, "sha256").hexdigest() == hexadecimal
+        assert sha256(tmp_path / "copy" / hexadecimal) == hexadecimal
+    # The ORAS project's client names what it pulls by digest, and checks none
+    client = oras.client.OrasClient(insecure=True)
+    manifest = client.get_manifest(reference, validation_schema=oras.schemas.manifest)
+    assert [layer["digest"] for layer in manifest["layers"]] == [layer["digest"] for layer in done["image"]["layers"]]
+    pulled = client.pull(reference, outdir=str(tmp_path / "oras"))
+    assert len(pulled) == len(manifest["layers"]) and all(f"sha256:{sha256(path)}" == Path(path).name for path in pulled)
     # A store of its own; Podman wants its path short
     with tempfile.TemporaryDirectory() as runroot:
         podman = ["podman", "--root", str(tmp_path / "root"), "--runroot", runroot, "--storage-driver=vfs"]
@@ -199,8 +211,7 @@ def stored(registry: Registry, done: dict[str, Any]) -> None:
     """Every blob of an image is in the registry's storage, with its own bytes."""
     for digest in [layer["digest"] for layer in done["image"]["layers"]] + [done["image"]["id"], done["image"]["digest"]]:
         value = digest.partition(":")[2]
-        with open(registry.folder / f"data/docker/registry/v2/blobs/sha256/{value[:2]}/{value}/data", "rb") as handle:
-            assert hashlib.file_digest(handle, "sha256").hexdigest() == value
+        assert sha256(registry.folder / f"data/docker/registry/v2/blobs/sha256/{value[:2]}/{value}/data") == value
 
 
 @pytest.mark.parametrize(
