@@ -28,7 +28,7 @@ NAME = "GPU in a container of docker of alice"
 class Rootless(Toolkit):
     def alice(self, *words, check=True):
         """A command in a session of the user."""
-        line = "export XDG_RUNTIME_DIR=/run/user/$(id -u) DOCKER_HOST=unix:///run/user/$(id -u)/docker.sock; exec " + " ".join(words)
+        line = "export XDG_RUNTIME_DIR=/run/user/$(id -u) DOCKER_HOST=unix:///run/user/$(id -u)/docker.sock; " + " ".join(words)
         return self.host.run("su", "--login", "alice", "--command", line, check=check)
 
     def pid(self):
@@ -38,16 +38,23 @@ class Rootless(Toolkit):
         return json.loads(self.host.run("cat", CONFIG))
 
 
+def wanted(role):
+    folders = ["/var/lib/aikit-fleet-cdi", "/etc/cdi", "/var/run/cdi", "/home/alice/.config/cdi", f"/run/user/{role.host.run('id', '-u', 'alice')}/cdi"]
+    return {**MINE, "features": {"cdi": True}, "cdi-spec-dirs": folders}
+
+
 @pytest.fixture(scope="module")
 def role(gpu_host, tmp_path_factory):
     host = gpu_host("rootless", "trixie", driver="580.159.03", packages=PACKAGES)
     host.sh("useradd --create-home --shell /bin/bash alice")
     # A /proc with mounts in it is one that a user namespace may not mount: the fake boot id goes
     host.sh("umount /proc/sys/kernel/random/boot_id; loginctl enable-linger alice; sleep 2; ls -d /run/user/$(id -u alice)")
+    # For slirp4netns, which a machine has and its containers have not; and where Docker's tool looks for the client, Debian's has it elsewhere
+    host.sh("mkdir -p /dev/net; mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun; ln -s /usr/bin/docker /usr/share/docker.io/contrib/docker")
     host.write(CONFIG, json.dumps(MINE))
     host.sh("chown -R alice: /home/alice/.config; tar -C / -c bin/busybox usr/bin/busybox >/tmp/busybox.tar; chmod 644 /tmp/busybox.tar")
     made = Rootless(host, tmp_path_factory.mktemp("rootless"))
-    made.alice("PATH=/usr/share/docker.io/contrib:/usr/sbin:/sbin:$PATH", "/usr/share/docker.io/contrib/dockerd-rootless-setuptool.sh", "install")
+    made.alice("PATH=/usr/share/docker.io/contrib:/usr/sbin:/sbin:$PATH", "/usr/share/docker.io/contrib/dockerd-rootless-setuptool.sh", "install", "--skip-iptables")
     made.alice("docker", "import", "-", "busybox", "</tmp/busybox.tar")
     return made
 
@@ -63,7 +70,7 @@ def test_a_users_docker_hands_out_the_gpu_and_keeps_its_settings(role):
     pid = role.pid()
     run = role(**USERS)
     assert run.failed == 0, f"{run.messages()}\n{run.output[-3000:]}"
-    assert role.settings() == {**MINE, "features": {"cdi": True}} and role.pid() != pid
+    assert role.settings() == wanted(role) and role.pid() != pid
     assert role.host.run("stat", "--format=%U", CONFIG) == "alice"
     checks = {check["name"]: check["ok"] for check in role.facts(run)["checks"]}
     assert checks[NAME] and checks["GPU in a container of docker"]
@@ -79,6 +86,13 @@ def test_a_second_run_changes_nothing(role):
     assert role.pid() == pid
 
 
+def test_a_refresh_reaches_a_users_docker(role):
+    role.host.sh("sed -i s/580.159.03/570.1/ /var/run/cdi/nvidia.yaml; rm /var/lib/aikit-fleet-cdi/nvidia.yaml; systemctl restart nvidia-cdi-refresh")
+    assert role.host.run("cat", "/var/lib/aikit-fleet-cdi/nvidia.yaml") == role.host.run("cat", "/var/run/cdi/nvidia.yaml")
+    assert "580.159.03" in role.host.run("cat", "/var/lib/aikit-fleet-cdi/nvidia.yaml")
+    role.alice("docker", "run", "--rm", "--network=none", "--device=nvidia.com/gpu=all", "busybox", "/usr/bin/busybox", "true")
+
+
 def test_a_docker_with_containers_is_not_restarted(role):
     role.host.write(CONFIG, json.dumps(MINE))
     role.alice("systemctl", "--user", "restart", "docker")
@@ -86,7 +100,7 @@ def test_a_docker_with_containers_is_not_restarted(role):
     pid = role.pid()
     run = role(**USERS)
     assert role.pid() == pid and "Docker of alice hands out no GPU before it is restarted" in run.output, run.messages()
-    assert role.settings() == {**MINE, "features": {"cdi": True}}
+    assert role.settings() == wanted(role)
     assert run.failed == 1 and role.bad(run) == [NAME]
     role.alice("docker", "rm", "--force", "precious")
     role.alice("systemctl", "--user", "restart", "docker")

@@ -89,6 +89,12 @@ SPEC_PATH = "/var/run/cdi/nvidia.yaml"
 # Where instructions before 1.18 had it written by hand; nothing refreshes it.
 OLD_SPEC_PATH = "/etc/cdi/nvidia.yaml"
 
+# Docker of a user runs behind rootlesskit, which shows it links in place of /etc/cdi and /run/cdi: it does not follow them (moby/moby#47676; Docker's
+# own script mends that for folders that are there when it starts, in versions of 2025). So it reads a copy elsewhere, which every refresh renews.
+ROOTLESS_SPEC_DIR = "/var/lib/aikit-fleet-cdi"
+ROOTLESS_SPEC_PATH = f"{ROOTLESS_SPEC_DIR}/nvidia.yaml"
+ROOTLESS_DROP_IN = "/etc/systemd/system/nvidia-cdi-refresh.service.d/aikit-fleet-rootless.conf"
+
 # Without additional groups, specifications are written as 0.5.0: nvidia-ctk takes the lowest version that has what it writes.
 NO_GIDS_FLAG = "no-additional-gids-for-device-nodes"
 FLAGS_VARIABLE = "NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS"

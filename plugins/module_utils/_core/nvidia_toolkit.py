@@ -10,6 +10,7 @@ tasks carry out: they decide nothing themselves.
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
@@ -321,6 +322,9 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
             # Until there is a new one, the old one is all that engines have
             "stale_files": [path for path in found["cdi"]["files"] if path == data.OLD_SPEC_PATH] if refresh and not result.waits_for else [],
             "readable": {engine["name"]: engine["cdi_spec_max"] for engine in engines if engine["cdi_spec_max"]},
+            # For Docker of a user, where there is one
+            "users_copy": data.ROOTLESS_SPEC_PATH,
+            "users_copy_files": [_written(data.ROOTLESS_DROP_IN, _copying())] if refresh else [],
         },
         "docker": _docker(result, engines, systemd),
         "podman": {"remove": hooks},
@@ -361,6 +365,11 @@ def _refresh_drop_in(limited: Sequence[Mapping[str, Any]]) -> str:
         return ""
     names = " and ".join(f"{engine['name']} {engine['version']} reads CDI specifications up to {engine['cdi_spec_max']}" for engine in limited)
     return f'{_BY}\n# {names}; with additional groups nvidia-ctk writes 0.7.0.\n[Service]\nEnvironment="{data.FLAGS_VARIABLE}={data.NO_GIDS_FLAG}"\n'
+
+
+def _copying() -> str:
+    copy = f"/usr/bin/install -D --mode=0644 {data.SPEC_PATH} {data.ROOTLESS_SPEC_PATH}"
+    return f"{_BY}\n# Docker of a user does not see {posixpath.dirname(data.SPEC_PATH)}.\n[Service]\nExecStartPost=-{copy}\n"
 
 
 def _forgets_cdi(version: str) -> bool:
@@ -464,11 +473,14 @@ def _rootless_docker(planned: Mapping[str, Any], one: Mapping[str, Any], home: s
             " toolkit's own configuration, which takes the GPUs from Docker's containers of root.",
             f"Upgrade Docker, or take {one['user']} out of nvidia_container_toolkit_rootless_users.",
         )
-    socket = f"unix://{one['environment']['XDG_RUNTIME_DIR']}/docker.sock"
+    runtime = one["environment"]["XDG_RUNTIME_DIR"]
+    socket = f"unix://{runtime}/docker.sock"
+    # The copy first: what is found later in the list wins. Behind it are Docker's own defaults, without root and with it
+    folders = [data.ROOTLESS_SPEC_DIR, "/etc/cdi", "/var/run/cdi", f"{home}/.config/cdi", f"{runtime}/cdi"]
     return {
         **one,
         "daemon_json": f"{home}/.config/docker/daemon.json",
-        "settings": settings,
+        "settings": {**settings, "cdi-spec-dirs": folders},
         "socket": socket,
         "environment": {**one["environment"], "DOCKER_HOST": socket},
     }
@@ -491,7 +503,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         result.reason = f"version {version} was not installed by this role, and is left alone" if version else "nothing of this role is on the host"
         return _document(result)
     result.action, result.reason = "remove", "state absent"
-    files = [data.REFRESH_DROP_IN, data.DOCKER_DROP_IN, data.STARTER_PATH, data_gpu.REMEMBERED_PATH]
+    files = [data.REFRESH_DROP_IN, data.DOCKER_DROP_IN, data.STARTER_PATH, data.ROOTLESS_DROP_IN, data.ROOTLESS_SPEC_DIR, data_gpu.REMEMBERED_PATH]
     if ours:
         files += [data.KEY_DOWNLOAD, data.SPEC_PATH]
         files += [data.PIN_PATH, data.KEY_PATHS["apt"]] if manager == "apt" else [data.KEY_PATHS["dnf"]]
@@ -538,7 +550,18 @@ def _document(result: _Result, **more: Any) -> dict[str, Any]:
         "records": data.RECORDS,
         "remove_files": [],
         "configure": False,
-        "cdi": {"generate": False, "flags": "", "environment": {}, "service": "", "drop_in": {}, "path": "", "stale_files": [], "readable": {}},
+        "cdi": {
+            "generate": False,
+            "flags": "",
+            "environment": {},
+            "service": "",
+            "drop_in": {},
+            "path": "",
+            "stale_files": [],
+            "readable": {},
+            "users_copy": "",
+            "users_copy_files": [],
+        },
         "docker": {"settings": {}, "restart": False, "service": "", "keys": []},
         "podman": {"remove": []},
         "containerd": {},

@@ -408,12 +408,26 @@ def test_rootless_engines_of_users():
     assert [(one["user"], one["engine"]) for one in made] == [("alice", "podman"), ("bob", "podman"), ("bob", "docker")]
     assert made[0]["environment"] == {"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/alice"} and made[0]["settings"] == {}
     docker = made[2]
-    assert docker["daemon_json"] == "/home/bob/.config/docker/daemon.json" and docker["settings"] == {"features": {"cdi": True}}
+    # What is later in the list wins: the copy is for engines that see nothing else
+    folders = ["/var/lib/aikit-fleet-cdi", "/etc/cdi", "/var/run/cdi", "/home/bob/.config/cdi", "/run/user/1001/cdi"]
+    assert docker["daemon_json"] == "/home/bob/.config/docker/daemon.json"
+    assert docker["settings"] == {"features": {"cdi": True}, "cdi-spec-dirs": folders}
     assert docker["environment"]["DOCKER_HOST"] == docker["socket"] == "unix:///run/user/1001/docker.sock"
-    # CDI is on by default: nothing to set, and it is proven all the same
-    assert nvidia_toolkit.rootless(plan(host(engines=[DOCKER_28])), ["bob"], PASSWD, {"bob": True})[0]["settings"] == {}
+    # CDI is on by default
+    assert nvidia_toolkit.rootless(plan(host(engines=[DOCKER_28])), ["bob"], PASSWD, {"bob": True})[0]["settings"] == {"cdi-spec-dirs": folders}
     # No engine, nothing to do
     assert nvidia_toolkit.rootless(plan(host(engines=[CONTAINERD])), ["alice"], PASSWD, {}) == []
+
+
+def test_every_refresh_is_copied_for_docker_of_users():
+    (written,) = plan(host(engines=[DOCKER_26]))["cdi"]["users_copy_files"]
+    assert written["path"] == "/etc/systemd/system/nvidia-cdi-refresh.service.d/aikit-fleet-rootless.conf"
+    assert written["content"].splitlines()[-2:] == [
+        "[Service]",
+        "ExecStartPost=-/usr/bin/install -D --mode=0644 /var/run/cdi/nvidia.yaml /var/lib/aikit-fleet-cdi/nvidia.yaml",
+    ]
+    gone = plan(host(engines=[DOCKER_26]), state="absent", owned=["packages"])["remove_files"]
+    assert {written["path"], "/var/lib/aikit-fleet-cdi"} <= set(gone)
 
 
 def test_rootless_engines_that_cannot_be():
