@@ -163,13 +163,19 @@ def test_containers_see_the_gpu_also_after_a_reload_of_systemd(new):
             new.host.sh("docker save busybox | podman load --quiet >/dev/null")
         line = [engine, "run", "--rm", *words, "--network=none", "--device=nvidia.com/gpu=all", "busybox", "/usr/bin/busybox", "ls", "/dev"]
         assert {"nvidia0", "nvidiactl"} <= set(new.host.run(*line).split())
-        # Every version that nvidia-ctk writes; what only a newer one may hold is not in it
-        for version in ("0.5.0", "0.6.0", "0.7.0"):
-            new.host.sh(f"sed -i 's/^cdiVersion: .*/cdiVersion: {version}/' {SPEC}")
-            assert new.host.module("aikit.fleet.gpu_info", root=new.host.root)["cdi"]["spec_version"] == version
-            assert {"nvidia0", "nvidiactl"} <= set(new.host.run(*line).split()), (engine, version)
     # Nothing is left behind
     assert "gpu-check" not in new.host.sh("docker ps --all; docker images; podman ps --all; podman images")
+
+
+@pytest.mark.parametrize("version", ["0.5.0", "0.6.0", "0.7.0"])
+def test_engines_read_every_version_of_a_specification(new, version):
+    new.host.control("cdi-version", version)
+    new.host.sh("systemctl reset-failed nvidia-cdi-refresh; systemctl restart nvidia-cdi-refresh")
+    new.host.control("cdi-version", None)
+    assert new.host.module("aikit.fleet.gpu_info", root=new.host.root)["cdi"]["spec_version"] == new.spec_version() == version
+    for engine in (["docker", "run"], ["podman", "run", "--cgroups=disabled"]):
+        line = [*engine, "--rm", "--network=none", "--device=nvidia.com/gpu=all", "busybox", "/usr/bin/busybox", "ls", "/dev"]
+        assert {"nvidia0", "nvidiactl"} <= set(new.host.run(*line).split()), engine
 
 
 def test_containers_see_the_gpu_after_a_restart_of_the_host(new):

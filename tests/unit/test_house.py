@@ -48,6 +48,17 @@ def test_core_is_pure(path):
     assert not {"open", "print", "eval", "exec", "input"} & set(calls)
 
 
+CORE_TESTS = sorted((ROOT / "tests/unit/core").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CORE_TESTS, ids=ids(CORE_TESTS))
+def test_what_tests_core_needs_no_ansible(path):
+    """It runs on every Python that a host may have."""
+    for _level, module in imports(path):
+        assert module.partition(".")[0] != "ansible" and not (module.startswith(PREFIX) and not module.startswith(f"{PREFIX}module_utils.")), module
+        assert module != PREFIX.rstrip("."), "import from what is in it"
+
+
 @pytest.mark.parametrize("path", EFFECTS, ids=ids(EFFECTS))
 def test_effects_import_only_downwards(path):
     for level, module in imports(path):
