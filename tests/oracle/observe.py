@@ -5,7 +5,7 @@
 """Load every model of ``tests/fixtures/fit/shapes.json`` with real llama.cpp builds and write down their buffers.
 
     make test-oracle                      compare a few models with Debian's server, in minutes
-    make test-oracle ARGS="--record"      all models, all settings, all builds, into tests/fixtures/oracle (an hour, root, the network)
+    make test-oracle ARGS="--record"      all models, all settings, all builds, into tests/fixtures/oracle (half an hour, root, the network)
 
 Nothing of a GPU is needed: see servers.py. Models are holes in files; the memory of the GPUs is address space.
 """
@@ -73,7 +73,9 @@ def observe(engine: Union[Debian, Npm], server: str, names: Iterable[str], all_c
                 observations.setdefault(name, []).append([config.short(), seen.buffers])
         path.unlink()
         print(f"{server}: {name}: {len(observations.get(name, ()))} loads", flush=True)
-    return {"server": server, "version": engine.version, "observations": observations, "refused": refused}
+    # What an old build does not know at all says nothing about settings
+    unknown = {name: refused.pop(name)[0][1] for name in list(refused) if name not in observations}
+    return {"server": server, "version": engine.version, "unknown": unknown, "refused": refused, "observations": observations}
 
 
 def main() -> int:
@@ -96,7 +98,7 @@ def main() -> int:
     for pair, ours, real in off:
         print(f"{pair.model} {pair.config} {pair.device}: {ours:.0f} MiB planned in all, {real:.0f} MiB real")
     print(f"{recorded['version']}: {sum(map(len, recorded['observations'].values()))} loads, {len(wrong)} wrong buffers, {len(off)} totals that are off")
-    return 1 if wrong or off or recorded["refused"] else 0
+    return 1 if wrong or off or recorded["refused"] or recorded["unknown"] else 0
 
 
 def write(path: Path, recorded: dict[str, Any]) -> None:
@@ -105,7 +107,7 @@ def write(path: Path, recorded: dict[str, Any]) -> None:
     models = []
     for name, rows in recorded["observations"].items():
         models.append(f"  {json.dumps(name)}: [\n" + ",\n".join(f"   {json.dumps(row)}" for row in rows) + "\n  ]")
-    head = "".join(f' {json.dumps(key)}: {json.dumps(recorded[key])},\n' for key in ("server", "version", "refused"))
+    head = "".join(f' {json.dumps(key)}: {json.dumps(recorded[key])},\n' for key in ("server", "version", "unknown", "refused"))
     path.write_text("{\n" + head + ' "observations": {\n' + ",\n".join(models) + "\n }\n}\n", encoding="utf-8")
 
 

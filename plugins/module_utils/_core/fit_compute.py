@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # With several GPUs the scheduler keeps this many copies of what goes into a graph
 COPIES = 4
+# Tokens that a delta net of many operations takes together
+_CHUNK = 64
 _F16, _F32 = 2, 4
 
 
@@ -123,7 +125,9 @@ def _blocks(graph: _Graph, blocks: Sequence[int], pipeline: bool, first: bool, s
     if any(layer.attends or not shape.caches for layer in layers):
         moments.append(cache + max(_attention(graph, layer) for layer in layers if layer.attends or not shape.caches))
     if any(layer.recurrent for layer in layers):
-        moments.append(_recurrent(graph) + weights)
+        # What a delta net of many operations leaves is large enough for weights that come over
+        apart = shape.architecture in data_arch.DELTA_NET and not graph.era.fused_delta
+        moments.append(max(_recurrent(graph), weights) if apart else _recurrent(graph) + weights)
     # Where both read the same input, their largest moments can be one
     peak = masks + steady + (sum(moments) if shape.architecture in data_arch.PARALLEL and graph.load.flash else max(moments))
     if not graph.era.mask_f16 and graph.load.flash and not pipeline:
@@ -226,14 +230,16 @@ def _recurrent(graph: _Graph) -> int:
 def _delta_net(graph: _Graph) -> int:
     """A gated delta net: keys and values are repeated for all heads and taken apart, in f32."""
     shape = graph.shape
+    heads, channels = next(iter(shape.per_layer("attention.head_count")), 0), shape.number("kda.head_dim")
     if not graph.era.fused_delta or graph.load.padding != "cuda":
+        if channels:
+            # Each channel has a decay of its own: two of those square matrices for every channel
+            return graph.of(heads * channels) * (2 * _CHUNK + 8)
         # Chunks of tokens with the square matrices between them, for each sequence on its own (measured on three sizes)
         return 49 * graph.rows * shape.embedding * (1 if graph.load.unified else max(1, graph.load.parallel))
     inner, state, groups = shape.number("ssm.inner_size"), shape.number("ssm.state_size"), shape.number("ssm.group_count")
     if not inner:
-        heads = next(iter(shape.per_layer("attention.head_count")), 0)
-        inner = heads * shape.number("kda.head_dim")
-        groups, state = heads, shape.number("kda.head_dim")
+        inner, groups, state = heads * channels, heads, channels
     mixed = inner + 2 * groups * state
     return 3 * graph.of(mixed) + 3 * graph.of(inner)
 
@@ -241,13 +247,17 @@ def _delta_net(graph: _Graph) -> int:
 def _logits(graph: _Graph, pipeline: bool) -> int:
     every = range(graph.shape.block_count)
     rows = graph.rows if graph.load.all_outputs or not graph.era.outputs_per_slot else min(graph.rows, graph.load.parallel)
-    size = _F32 * rows * graph.shape.rows + graph.width
+    logits = _F32 * rows * graph.shape.rows
+    size = logits + graph.width
     if pipeline:
         size += graph.width * 4 + _masks(graph, every, COPIES)
+        if graph.shape.is_mixture and graph.shape.number("ssm.inner_size") and graph.shape.architecture not in data_arch.DELTA_NET and not graph.era.mask_f16:
+            # Seen with Granite 4 H; what lies there is not understood
+            size += logits * 9 // 4
     elif graph.era.keeps_inputs:
         size += 3 * _masks(graph, every)
     elif not graph.era.mask_f16:
-        size += 2 * _masks(graph, every) + 2 * graph.width
+        size += 2 * graph.width
     return size
 
 

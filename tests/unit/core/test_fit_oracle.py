@@ -25,7 +25,9 @@ PAIRS = {name: tuple(compare.pairs(recorded)) for name, recorded in RECORDINGS.i
 def test_there_is_enough_to_compare() -> None:
     assert set(RECORDINGS) == {"llama_cpp-0.5.0", NEWEST, "llama_cpp-b8179"}
     assert len({pair.architecture for pair in PAIRS[NEWEST]}) >= 40
-    assert sum(map(len, RECORDINGS[NEWEST]["observations"].values())) >= 400
+    assert sum(map(len, RECORDINGS[NEWEST]["observations"].values())) >= 900
+    # An old build knows neither every architecture nor every way to write one
+    assert {name: len(recorded["unknown"]) for name, recorded in RECORDINGS.items()} == {"llama_cpp-0.5.0": 0, NEWEST: 0, "llama_cpp-b8179": 6}
 
 
 @pytest.mark.parametrize("name", sorted(RECORDINGS))
@@ -42,12 +44,15 @@ def test_weights_cache_and_states(name: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize(("name", "part"), [("llama_cpp-0.5.0", 0.93), (NEWEST, 0.95), ("llama_cpp-b8179", 0.89)])
+@pytest.mark.parametrize(("name", "part"), [("llama_cpp-0.5.0", 0.91), (NEWEST, 0.92), ("llama_cpp-b8179", 0.95)])
 def test_totals(name: str, part: float) -> None:
     """All buffers of a GPU together: within 5 %, and never so far below that the margin would be gone."""
     totals = list(compare.totals(iter(PAIRS[name])))
     near = [abs(ours / real - 1) <= 0.05 for _pair, ours, real in totals]
     assert sum(near) >= part * len(near)
+    # With few or no layers on the GPU a total is little more than the compute buffer
+    near = [abs(ours / real - 1) <= 0.05 for pair, ours, real in totals if "gpu_layers" not in pair.config]
+    assert sum(near) >= 0.97 * len(near)
     under = [f"{pair.model} {pair.config} {pair.device}: {ours:.0f} {real:.0f}" for pair, ours, real in totals if real - ours > Policy().margin_mib / 2]
     assert under == []
 
