@@ -72,6 +72,7 @@ def start(folder, registry, tag):
         "context": None,
         "server": "llama_cpp",
         "base": str(folder / "base.tar"),
+        "localai": None,
         "platforms": [],
         "aikit_version": "0.21.0",
         "load": [],
