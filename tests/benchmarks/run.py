@@ -132,6 +132,8 @@ def build(runs: int, size: int) -> None:
         for _run in range(runs):
             for image in ("direct:1", "docker:1"):
                 docker("rmi", "--force", f"localhost/aikit-benchmark/{image}", check=False)
+            # What lost its name to a changed configuration still holds the layer of the model
+            docker("image", "prune", "--force", "--filter=label=io.aikit.fleet.aikitfile.sha256")
             shutil.rmtree(folder / "digests", ignore_errors=True)
             shutil.rmtree(folder / "store", ignore_errors=True)
             rows["direct"].append(measured(direct_argv))
