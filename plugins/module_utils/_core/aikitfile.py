@@ -26,6 +26,8 @@ __all__ = [
     "Model",
     "PromptTemplate",
     "image_file",
+    "is_repository",
+    "repository_file",
     "load",
     "meant",
     "normalised",
@@ -144,6 +146,10 @@ def normalised(aikitfile: Aikitfile) -> dict[str, Any]:
     return document
 
 
+# Files of a repository that are no part of its model (.gitattributes, the third, is never listed)
+_LEFT_OUT = ("README.md", "LICENSE")
+
+
 def image_file(model: Model) -> str:
     """Where a model's file lies below /models of an AIKit image; empty where only the download tells (a glob, a repository)."""
     scheme, rest = _split(model.source)
@@ -162,6 +168,23 @@ def image_file(model: Model) -> str:
     if scheme or _is_glob(model.source):
         return ""
     return posixpath.basename(model.source)
+
+
+def is_repository(source: str) -> bool:
+    """Whether a source is a whole repository of the hub."""
+    scheme, rest = _split(source)
+    return scheme == "huggingface" and rest.count("/") == 1
+
+
+def repository_file(model: Model, path: str) -> Optional[str]:
+    """Where a file of a source with several lies below /models of an AIKit image; None for one that AIKit leaves out.
+
+    A whole repository of the hub has a folder of its own there (pkg/aikit2llb/inference/download.go).
+    """
+    if not is_repository(model.source):
+        return path
+    namespace, _slash, repository = _split(model.source)[1].partition("/")
+    return None if path in _LEFT_OUT else f"{namespace}/{re.split('[@:]', repository)[0]}/{path}"
 
 
 def shard(file_name: str) -> tuple[int, int]:

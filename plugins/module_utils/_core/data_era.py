@@ -28,7 +28,7 @@ class Era:
     ``mask_f16``: the mask of attention is made in f16 at once, not made in f32 and converted.
     ``keeps_inputs``: inputs stay in the compute buffer to the end. ``dequantises``: flash attention on a quantised cache counts there.
     ``inputs``: activations of the model's width that live beside the largest tensors, on one GPU, on the first and the other ones of
-    several, and in host memory.
+    several, and in host memory. ``cpu_moe``: whether the server reads ``n_cpu_moe``.
     """
 
     name: str
@@ -55,8 +55,10 @@ class Era:
 
 # The first build of each era (llama.cpp's number of commits)
 BUILDS: tuple[tuple[int, Era], ...] = (
-    (0, Era("2024", False, False, False, False, True, False, 4, 8, 8, windows=False, inputs_first_block=False)),
-    (5427, Era("2025", False, False, False, False, True, False, 4, 8, 8, inputs_first_block=False)),
+    (0, Era("2024", False, False, False, False, True, False, 4, 8, 8, cpu_moe=False, windows=False, inputs_first_block=False)),
+    (5427, Era("2025", False, False, False, False, True, False, 4, 8, 8, cpu_moe=False, inputs_first_block=False)),
+    # Option n_cpu_moe (pull request 15077, August 2025)
+    (6089, Era("2025", False, False, False, False, True, False, 4, 8, 8, inputs_first_block=False)),
     (7500, Era("2026-01", True, False, False, False, False, False, 4, 7, 7, inputs_first_block=False)),
     (7850, Era("2026-02", True, False, True, False, False, False, 4, 7, 7, inputs_first_block=False)),
     (9450, Era("2026-06", True, True, True, True, False, True, 3, 7, 7)),
@@ -75,8 +77,9 @@ FIRST_RELEASE = 9450
 LOCALAI: Mapping[str, int] = {"v3.0.0": 5427, "v3.12.1": 8120, "v4.7.1": 10000}
 # Images that do not say which LocalAI they hold. Older ones are of AIKit's releases before August 2025
 UNKNOWN_LOCALAI = "v3.0.0"
-# Since its version 4 LocalAI shares one KV cache between slots
-_LOCALAI_UNIFIED = 4
+# From which release on LocalAI shares one KV cache between slots, and reads n_cpu_moe (backend/cpp/llama-cpp/grpc-server.cpp at each tag)
+_LOCALAI_UNIFIED = [4, 3]
+_LOCALAI_CPU_MOE = [4, 5, 1]
 
 
 def era(server_version: str) -> Era:
@@ -91,8 +94,7 @@ def era(server_version: str) -> Era:
         number = _numbers(known.group() if known else UNKNOWN_LOCALAI)
         # The newest release that is not newer than this one: older builds take more, so a plan errs on the safe side
         older = [build for release, build in LOCALAI.items() if _numbers(release) <= number]
-        unified = number[0] >= _LOCALAI_UNIFIED
-        return replace(of_build(max(older, default=0)), unified=unified, cpu_moe=unified)
+        return replace(of_build(max(older, default=0)), unified=number >= _LOCALAI_UNIFIED, cpu_moe=number >= _LOCALAI_CPU_MOE)
     release = re.search(r"\d+\.\d+\.\d+", text)
     if release:
         number = _numbers(release.group())

@@ -163,6 +163,18 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
                 "Leave it out, and the plan switches it off.",
             )
         )
+    moved = read.number("n_cpu_moe", 0)
+    if moved and not found.cpu_moe:
+        findings.append(
+            Finding(
+                "warning",
+                f"{wish.service}.settings.n_cpu_moe",
+                0,
+                "the server of this image is too old for n_cpu_moe and ignores it: all experts go where their layers go",
+                "Take an image with llama.cpp b6089 or LocalAI v4.5.1, or newer, or set gpu_layers.",
+            )
+        )
+        moved = 0
     split = read.split("tensor_split")
     parallel = read.number("parallel") or 1
     low_vram = settings.get("low_vram") is True
@@ -173,7 +185,7 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
         layers=read.layers("gpu_layers", shape.block_count + 1),
         context=read.number("context_size"),
         batch=read.number("batch"),
-        cpu_moe=read.number("n_cpu_moe", 0),
+        cpu_moe=moved,
         parallel=parallel,
         unified=bool(settings.get("kv_unified", found.unified)),
         flash=works if flash is None else flash,
@@ -203,7 +215,8 @@ def _chosen(wish: Wish, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         if not found:
             known = ", ".join(str(gpu.index) for gpu in gpus) or "none"
             raise AikitError(f"{wish.service}: there is no GPU {name} here (there are: {known}).", "Give an index or a UUID as gpu_info returns them, or all.")
-        chosen.extend(found)
+        # An index and a UUID can be the same GPU
+        chosen.extend(gpu for gpu in found if gpu not in chosen)
     return tuple(chosen)
 
 
@@ -355,8 +368,10 @@ def _search(asked: _Asked, rooms: Sequence[Room], policy: Policy, grow: bool) ->
         return search.need(replace(variants[0], gpu_layers=0, counts=()))
     full = asked.total if asked.layers is None else asked.layers
     found = _full(search, variants, goal, full)
+    if found is None and full == asked.total:
+        found = _experts(search, variants, goal)
     if found is None and asked.layers is None:
-        found = _experts(search, variants, goal) or _partial(search, variants, goal)
+        found = _partial(search, variants, goal)
     if found is not None:
         return search.need(found)
     return search.need(_last_resort(asked, rooms, variants[0], full))

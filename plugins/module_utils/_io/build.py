@@ -231,6 +231,9 @@ def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> tuple[aikitfiles
             locked = lock.model(model.name, model.source)
             if not model.sha256 or model.sha256 == locked:
                 revisions[model.name] = lock.revision(model.name, model.source)
+            if aikitfiles.is_repository(model.source):
+                # Its commit says it all; an image has not every file of it
+                locked = ""
             model = replace(model, sha256=model.sha256 or locked or None)
         pinned.append(model)
     return replace(aikitfile, models=tuple(pinned)), revisions

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from .._core import gguf
-from .._core.aikitfile import Aikitfile, Model, image_file, is_projector
+from .._core.aikitfile import Aikitfile, Model, image_file, is_projector, repository_file
 from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
 from .._core.errors import AikitError, Finding
@@ -164,7 +164,9 @@ def find_models(
                     found.absent = True
                     continue
                 # Where AIKit's build would put it: a file of a repository or an artifact stands under its path there
-                file = image_file(model) or stored.name
+                file = image_file(model) or repository_file(model, stored.name)
+                if file is None:
+                    continue
                 found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file))
                 if len(acquired.files) > 1 and not file.lower().endswith(".gguf"):
                     found.companions.add(f"/{found.models[-1].image_path}")

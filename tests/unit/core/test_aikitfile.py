@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import aikitfile, data_aikit, localai
-from ansible_collections.aikit.fleet.plugins.module_utils._core.aikitfile import Model, image_file
+from ansible_collections.aikit.fleet.plugins.module_utils._core.aikitfile import Model, image_file, repository_file
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -413,6 +413,23 @@ def test_normalised_has_every_key() -> None:
 )
 def test_image_file(name: str, origin: str, file: str) -> None:
     assert image_file(Model(name, origin)) == file
+
+
+@pytest.mark.parametrize(
+    ("origin", "path", "file"),
+    [
+        ("huggingface://n/r", "m.gguf", "n/r/m.gguf"),
+        ("huggingface://n/r@v2", "sub/m.gguf", "n/r/sub/m.gguf"),
+        ("huggingface://n/r:v2", "README.txt", "n/r/README.txt"),
+        ("huggingface://n/r", "README.md", None),
+        ("huggingface://n/r", "LICENSE", None),
+        ("huggingface://n/r", "sub/README.md", "n/r/sub/README.md"),
+        ("oci://registry.example/a:1", "README.md", "README.md"),
+        ("models/*.gguf", "", ""),
+    ],
+)
+def test_files_of_a_repository(origin: str, path: str, file: Optional[str]) -> None:
+    assert repository_file(Model("a", origin), path) == file
 
 
 @pytest.mark.parametrize(

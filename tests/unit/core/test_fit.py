@@ -387,6 +387,22 @@ def test_the_gpu_of_a_mac_has_a_part_of_the_memory_and_the_cpu_the_rest() -> Non
     assert found.breakdown[0].needed_mib <= 9216 * 0.66 - 2048 and sum(share.needed_mib for share in found.breakdown) <= 9000 - 2048
 
 
+def test_experts_stay_with_their_layers_where_the_server_cannot_move_them() -> None:
+    old, new = (one(MOE, 12288, {}, version=version) for version in ("localai v4.0.0", "localai v4.5.1"))
+    assert new.settings["n_cpu_moe"] > 0 and new.settings["gpu_layers"] == 49
+    assert old.settings["n_cpu_moe"] == 0 and 0 < old.settings["gpu_layers"] < 49 and old.fits
+    # One that is written down is not counted on, and that is said
+    written = one(MOE, 12288, {"n_cpu_moe": 48, "gpu_layers": "all", "context_size": 8192}, version="localai v4.0.0")
+    assert not written.fits and any("too old for n_cpu_moe" in finding.message for finding in written.findings)
+    assert one(MOE, 12288, {"n_cpu_moe": 48, "gpu_layers": "all", "context_size": 8192}, version="localai v4.7.1").fits
+
+
+def test_experts_move_also_where_all_layers_are_asked_for() -> None:
+    found = one(MOE, 12288, {"gpu_layers": "all"})
+    assert found.fits and found.settings["gpu_layers"] == 49 and found.settings["n_cpu_moe"] > 0
+    assert not one(MOE, 12288, {"gpu_layers": "all", "n_cpu_moe": 0}).fits
+
+
 # Servers
 
 
@@ -396,12 +412,16 @@ def test_eras() -> None:
     assert data_era.era("localai v4.7.1").outputs_per_slot and not data_era.era("localai v3.12.1").outputs_per_slot
     assert data_era.era("localai v3.12.1").output_first and not data_era.era("localai v3.12.1").unified
     assert data_era.era("") == data_era.era("llama_cpp 99.0") == data_era.NEWEST
-    between = data_era.era("localai v4.2.0")
-    assert between.unified and between.cpu_moe and not between.outputs_per_slot
+    # One cache for all slots since 4.3.0, n_cpu_moe since 4.5.1
+    told = {version: data_era.era(f"localai {version}") for version in ("v4.0.0", "v4.2.6", "v4.3.0", "v4.5.0", "v4.5.1", "v4.7.1")}
+    assert [found.unified for found in told.values()] == [False, False, True, True, True, True]
+    assert [found.cpu_moe for found in told.values()] == [False, False, False, False, True, True]
+    assert not told["v4.2.6"].outputs_per_slot
+    assert [data_era.era(f"llama_cpp {build}").cpu_moe for build in ("b4896", "b6088", "b6089", "b8179")] == [False, False, True, True]
     # An image that does not say its version may be an old one
     for unknown in ("localai", "localai sha-1a0d06f", "localai main"):
         assert data_era.era(unknown) == data_era.era("localai v3.4.0") and not data_era.era(unknown).outputs_per_slot and not data_era.era(unknown).unified
-    assert data_era.era("localai v4.0.0").name == "2026-02" and data_era.era("localai v4.0.0").unified and data_era.era("localai v2.0.0").name == "2024"
+    assert data_era.era("localai v4.0.0").name == "2026-02" and data_era.era("localai v2.0.0").name == "2024"
     assert data_era.era("llama_cpp 6401").name == data_era.era("llama_cpp b6401").name == "2025"
     assert data_era.era("llama_cpp 1:0.7.0+dfsg-2") == data_era.era("0.7.0") == data_era.era("llama_cpp 0.9.1") == data_era.NEWEST
     assert data_era.era("llama_cpp 0.6.0").name == data_era.era("llama_cpp v0.5.0").name == "2026-09" and data_era.era("llama_cpp 0.1.0").name == "2026-06"

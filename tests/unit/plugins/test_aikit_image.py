@@ -469,9 +469,10 @@ def test_models_of_a_hub(engine, run, folder, hub_server):
     whole = run(parsed=parsed, archive=str(folder / "all.tar"), **common)
     assert told["changed"] and told["image"]["digest"] == ""
     found = {name: data for name, data in contents(folder / "all.tar").items() if name.startswith("models/") and data}
-    assert found == {"models/README.md": b"# Tiny", "models/m.gguf": model_bytes(1), "models/sub/n.gguf": model_bytes(2)}
+    # A folder of its own, and no README, as AIKit has it
+    assert found == {"models/ns/tiny/m.gguf": model_bytes(1), "models/ns/tiny/sub/n.gguf": model_bytes(2)}
     presets = contents(folder / "all.tar")["aikit/presets.ini"].decode()
-    assert "[one]\nmodel = /models/m.gguf" in presets and "/models/sub/n.gguf" in presets and "README" not in presets
+    assert "[one]\nmodel = /models/ns/tiny/m.gguf" in presets and "/models/ns/tiny/sub/n.gguf" in presets and "README" not in presets
     assert not [finding for finding in whole["findings"] if "README" in finding["message"]]
     assert run(parsed=parsed, archive=str(folder / "all.tar"), **common)["changed"] is False
 
