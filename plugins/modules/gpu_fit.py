@@ -290,8 +290,8 @@ fits:
       sample: 0
     breakdown:
       description:
-        - What lies where, for each GPU and the CPU. C(available_mib) is what other services leave, C(margin_mib) stays free of it, and
-          C(needed_mib) is the sum of the others.
+        - What lies where, for each GPU and the CPU. C(available_mib) is what other services leave (of the host's memory, without their
+          mapped weights), C(margin_mib) stays free of it, and C(needed_mib) is the sum of the others.
       returned: always
       type: list
       elements: dict

@@ -124,9 +124,10 @@ def plan_all(
         earlier = [(asked[other], needs[other]) for other in range(len(asked)) if other != number]
         taken = _taken([found for _entry, found in earlier], [other for other, _found in earlier])
         rooms = tuple(_room(gpu, entry, policy, taken, host, [found for _entry, found in earlier]) for gpu in entry.gpus)
-        cpu_before = sum(found.cpu.total for _entry, found in earlier[:number] if found is not None)
+        before = [(other, found) for other, found in earlier[:number] if found is not None]
+        taken_of_host = (sum(found.cpu.total for _other, found in before), sum(_firm(other, found) for other, found in before))
         if need is not None:
-            fits.append(_report(entry, need, rooms, policy, host, cpu_before))
+            fits.append(_report(entry, need, rooms, policy, host, taken_of_host))
     return tuple(fits)
 
 
@@ -507,7 +508,12 @@ def _last_resort(asked: _Asked, rooms: Sequence[Room], load: memory.Load, layers
     return replace(load, gpu_layers=layers, counts=counts)
 
 
-def _report(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, host: Optional[Host], cpu_before: int) -> Fit:
+def _firm(asked: _Asked, need: Need) -> int:
+    """Bytes of host memory that cannot be read again from a file, as mapped weights can."""
+    return need.cpu.total - (0 if asked.wish.settings.get("mmap") is False else need.cpu.weights)
+
+
+def _report(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, host: Optional[Host], taken_of_host: tuple[int, int]) -> Fit:
     shape, load, wish = asked.shape, need.load, asked.wish
     offloaded, total = need.offloaded, asked.total
     hosted = bool(load.cpu_moe and shape.is_mixture) or (load.kv_on_host and need.cpu.kv > 0)
@@ -515,7 +521,9 @@ def _report(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, ho
     holds = _holds(need, rooms)
     delegated = bool(asked.gpus) and shape.has_indexer and not wish.extra_mib or (not shape.known and policy.unknown == "server" and bool(asked.gpus))
     findings = list(asked.findings)
-    memory_finding, host_holds = _host_memory(asked, need, rooms, policy, host, cpu_before)
+    memory_finding, host_holds = _host_memory(asked, need, rooms, policy, host, taken_of_host)
+    shared = need.left_for_cpu(rooms)
+    left = (host.available_mib * MIB - taken_of_host[1] if host else 0) if shared is None else shared
     if memory_finding and not delegated:
         findings.append(memory_finding)
     breakdown = [_share(room, need, number, policy) for number, room in enumerate(rooms)]
@@ -526,7 +534,7 @@ def _report(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, ho
             kv_mib=need.cpu.kv / MIB,
             state_mib=need.cpu.state / MIB,
             compute_mib=need.cpu.compute / MIB,
-            available_mib=float(host.available_mib) if host else 0.0,
+            available_mib=max(0, left) / MIB,
             layers=need.cpu.layers,
         )
     )
@@ -565,21 +573,23 @@ def _share(room: Room, need: Need, number: int, policy: Policy) -> Share:
     )
 
 
-def _host_memory(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, host: Optional[Host], before: int) -> tuple[Optional[Finding], bool]:
-    """Whether the host holds its part."""
+def _host_memory(
+    asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, host: Optional[Host], taken: tuple[int, int]
+) -> tuple[Optional[Finding], bool]:
+    """Whether the host holds its part. ``taken`` is what services before have of it, with and without mapped weights."""
     left = need.left_for_cpu(rooms)
     if left is not None:
-        room = left
+        room = firm_room = left
     elif host is None or not host.available_mib:
         return None, True
     else:
-        room = host.available_mib * MIB - policy.host_reserve_mib * MIB - before
+        whole = (host.available_mib - policy.host_reserve_mib) * MIB
+        room, firm_room = whole - taken[0], whole - taken[1]
     if need.cpu.total <= room:
         return None, True
     # Weights are mapped from their file: without room for them they are read again and again, which is slow and no failure
-    firm = need.cpu.total - need.cpu.weights
     wanted, there = need.cpu.total // MIB, max(0, room) // MIB
     text = f"{wanted} MiB of the model stay in host memory, which has {there} MiB for it"
-    if firm <= room and asked.wish.settings.get("mmap") is not False:
+    if _firm(asked, need) <= firm_room and asked.wish.settings.get("mmap") is not False:
         return Finding("warning", asked.wish.service, 0, f"{text}; it will be read from disk again and again", "Take a smaller model or quantisation."), True
     return Finding("error", asked.wish.service, 0, text, "Take a smaller model, a shorter context, or a host with more memory."), False

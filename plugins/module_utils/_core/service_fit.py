@@ -532,17 +532,18 @@ def _of_host(name: str, found: Fit, limit_mib: float, kept: bool) -> tuple[Fit, 
     share = next((share for share in found.breakdown if share.index is None), Share(""))
     # Mapped weights are read again where there is no room for them
     firm = share.needed_mib - share.weights_mib
-    short = ""
+    short, softened = "", False
     findings: list[Finding] = []
     for finding in found.findings:
         about_host = finding.level == "error" and finding.path == name
         if about_host and firm > share.available_mib and not kept:
             short = finding.message
         else:
+            softened = softened or about_host
             findings.append(replace(finding, level="warning") if about_host else finding)
     if limit_mib and firm > limit_mib and not kept:
         short = f"{firm:.0f} MiB besides the weights stay in host memory, and the container may have {limit_mib:.0f} (memory)"
-    fits = not short and (found.fits or (len(findings) == len(found.findings) and _with_margins(found)))
+    fits = not short and (found.fits or (softened and _with_margins(found)))
     return replace(found, findings=tuple(findings), fits=fits), short
 
 

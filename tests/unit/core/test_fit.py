@@ -403,6 +403,15 @@ def test_experts_move_also_where_all_layers_are_asked_for() -> None:
     assert not one(MOE, 12288, {"gpu_layers": "all", "n_cpu_moe": 0}).fits
 
 
+def test_mapped_weights_of_one_service_are_no_ones_loss() -> None:
+    big = Wish("big", shape(MOE), {"gpu_layers": 0, "context_size": 2048})
+    small = Wish("small", shape(LLAMA), {"gpu_layers": 33, "context_size": 4096})
+    found = plan([big, small], [gpu(24564)], server_version=NEW, host=Host(20000, 18000))
+    assert [fit.fits for fit in found] == [True, True] and not [finding for fit in found for finding in fit.findings if finding.level == "error"]
+    pinned = replace(big, settings={**big.settings, "mmap": False})
+    assert not plan([pinned], [gpu(24564)], server_version=NEW, host=Host(20000, 18000))[0].fits
+
+
 # Servers
 
 

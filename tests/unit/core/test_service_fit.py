@@ -455,6 +455,30 @@ def test_what_the_host_cannot_hold_is_told_before_anything_travels():
     assert plan([asked], info(gpu()), {"services": []}).findings == plan([asked], info(gpu()), host(0)).findings == ()
 
 
+def test_memory_of_the_host_is_given_once():
+    pair = [service(name, auto=("gpu_layers",), settings=IN_RAM) for name in ("llama", "other")]
+    cards = info(gpu(), gpu(index=1, uuid="GPU-2"))
+    for number, entry in enumerate(pair):
+        entry["gpus"] = [str(number)]
+    first = one([pair[0]], cards, host(32000)).fit["breakdown"][-1]
+    firm = first["needed_mib"] - first["weights_mib"]
+    both = plan(pair, cards, host(int(2 * firm) + 4096))
+    assert both.fits, both.findings
+    short = plan(pair, cards, host(int(1.5 * firm)))
+    assert not short.fits and [planned.fits for planned in short.services] == [True, False]
+    left = short.services[1].fit["breakdown"][-1]["available_mib"]
+    assert left == pytest.approx(int(1.5 * firm) - firm, abs=1)
+
+
+def test_unified_memory_that_is_not_there_is_not_given():
+    asked = service(auto=("context_size",), settings={"gpu_layers": 20})
+    card = {"unified_memory": True, "name": "NVIDIA GB10"}
+    enough, scarce = (plan([asked], info(gpu(24576, free, **card)), host(free, 24576)) for free in (20000, 5000))
+    assert enough.fits and not scarce.fits
+    row = plan_report.rows({"h": {"services": {"llama": scarce.services[0].as_dict()}}})[0]
+    assert row["fits"] == "NO" and "share one memory" in scarce.services[0].reason
+
+
 def test_what_the_policy_keeps_free_of_the_host_is_worth_a_warning():
     asked = service(auto=("gpu_layers",), settings=IN_RAM)
     needed = next(share for share in one([asked], info(gpu()), host(32000)).fit["breakdown"] if share["index"] is None)["needed_mib"]
