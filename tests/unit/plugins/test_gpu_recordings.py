@@ -40,7 +40,7 @@ SYSTEMS = {
 }
 RPM = [name for name in SYSTEMS if not name.startswith(("ubuntu", "debian"))]
 UBUNTU = [name for name in SYSTEMS if name.startswith("ubuntu")]
-VERSIONS = {"580": "580.159.03", "595": "595.91.07"}
+VERSIONS = {"580": "580.159.03", "595": "595.91.07", "535": "535.309.01", "620": "620.32.03"}
 
 
 def gpu_info(system, driver="", nvswitch=False, selinux="", toolkit="", engines=(), packages=None, gpu=("NVIDIA H100 80GB HBM3", "2330", "hopper")):
@@ -99,7 +99,7 @@ def files(done):
 # --- the driver ------------------------------------------------------------------------------------------------------
 
 
-def offers(plan, apt, system, versions=("580.159.03", "595.91.07")):
+def offers(plan, apt, system, versions=tuple(VERSIONS.values())):
     tail = {"ubuntu": "-1ubuntu1", "debian": "-1"}.get(system.partition("-")[0], f"-1.el{system.rpartition('-')[2]}")
     names = plan["query"]
     if apt:
@@ -220,6 +220,19 @@ def test_ubuntu_follows_nvidias_guide(system):
     assert [headers] in [arguments["name"] for arguments in only(done, "package")]
     (download,) = [argv for argv in argvs(done) if "--download-only" in argv]
     assert headers in download and f"{names[0]}={VERSIONS[branch]}-1ubuntu1" in download
+
+
+@pytest.mark.parametrize("system", ["almalinux-9", "almalinux-10", *UBUNTU, "debian-12"])
+def test_a_driver_of_the_distribution(system):
+    done = driver(system, {"source": "distribution"})
+    compare(f"nvidia_driver/{system}-distribution", done)
+    # Nothing of NVIDIA's own repository
+    assert "nvidia.com" not in json.dumps(done) and "cuda-keyring" not in json.dumps(done)
+    names = [name for module in ("apt", "dnf", "package") for arguments in only(done, module) for name in arguments.get("name") or ()]
+    wanted = {"almalinux": "nvidia-open-kmod", "ubuntu": "nvidia-headless-no-dkms", "debian": "nvidia-open-kernel-dkms"}[system.partition("-")[0]]
+    assert any(name.startswith(wanted) for name in names), names
+    assert ("almalinux-release-nvidia-driver" in json.dumps(done)) is system.startswith("almalinux")
+    assert any("download" in json.dumps(entry["arguments"]) for entry in done)
 
 
 @pytest.mark.parametrize("system", ["rocky-9", "rhel-10", "ubuntu-24.04"])
