@@ -565,7 +565,9 @@ bytes_written:
   type: int
   sample: 0
 bytes_sent:
-  description: Bytes of layers and configs sent to engines and to the registry, also those that were sent in vain because a connection was cut.
+  description:
+    - Bytes of layers and configs sent to engines and to the registry, also those that were sent in vain because a connection was cut.
+    - With builder V(buildkit) always 0, because BuildKit sends them itself and does not tell; nor does C(reused) of a layer say anything then.
   returned: always
   type: int
   sample: 321207296

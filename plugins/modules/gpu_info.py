@@ -175,6 +175,13 @@ gpus:
               gpu_instance_id: 1
               compute_instance_id: 0
               memory_total_mib: 19968
+    virtualization:
+      description:
+        - How a virtual machine has it, as the driver says - V(none), V(pass-through), V(vgpu) for a part of one in a guest, V(host vgpu) and
+          V(host vsga) on a host that hands parts out. Empty without a driver, and where it does not say.
+      returned: always
+      type: str
+      sample: none
     unified_memory:
       description: Whether its memory is the system's.
       returned: always

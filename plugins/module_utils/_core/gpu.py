@@ -61,6 +61,7 @@ class Gpu:
             "compute_capability": self.compute_capability,
             "architecture": self.architecture,
             "mig": None if self.mig is None else dict(self.mig),
+            "virtualization": self.smi.virtualisation.lower() if self.smi else "",
             "unified_memory": self.unified_memory,
             "gfx": self.gfx,
             "open_modules": self.open_modules,

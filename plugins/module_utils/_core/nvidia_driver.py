@@ -1266,7 +1266,9 @@ def _maintained(branch: int) -> bool:
 
 
 def _is_vgpu(gpus: Sequence[Mapping[str, Any]], packages: Iterable[str]) -> bool:
-    return any(re.search(data.VGPU_NAME, str(gpu.get("name") or "")) for gpu in gpus) or any(re.match(data.VGPU_PACKAGE, name) for name in packages)
+    """Known from the driver or its packages. Without either, a part of a GPU looks like the whole one: it has the same device id."""
+    named = any(gpu.get("virtualization") == "vgpu" or re.search(data.VGPU_NAME, str(gpu.get("name") or "")) for gpu in gpus)
+    return named or any(re.match(data.VGPU_PACKAGE, name) for name in packages)
 
 
 def _is_driver(name: str) -> bool:

@@ -238,7 +238,12 @@ class Preparation:
                 self.registry.fetch_blob(manifest.repository, layer, blobs[-1], current.reach)
 
         with progress.stage(f"look into {short_name(ref)}", sum(layer.size for layer in manifest.layers)) as current:
-            plan = tar_rewrite.plan(_readers(current, manifest, blobs, ref), ref)
+            try:
+                plan = tar_rewrite.plan(_readers(current, manifest, blobs, ref), ref)
+            except AikitError:
+                # What is refused is not asked for again
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         part = f"{path}.part"
         digest, size = hashlib.sha256(), 0
         try:
