@@ -35,6 +35,7 @@ options:
   name:
     description:
       - Name or id of the image. Without it, all images built by aikit.fleet are returned, or all that are in O(oci_layout).
+      - In an engine, those are images with labels or a comment of aikit.fleet, and those with a name below C(localhost/aikit/).
     type: str
   registry:
     description:
@@ -76,7 +77,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 images:
-  description: The images; empty when there is none of that name.
+  description:
+    - The images; empty when there is none of that name.
+    - C(annotations) are those of the manifest. Engines do not keep them, and show those that an image has in its comment too. Images with
+      LocalAI that O(aikit.fleet.aikit_image#module:builder=direct) made have them, and no labels.
   returned: always
   type: list
   elements: dict
@@ -148,7 +152,7 @@ def in_engine(engine, name, path):
         state = engine.image(name)
         states = [] if state is None else [state]
     else:
-        states = [state for state in engine.images() if "io.aikit.fleet.server" in state.labels or built_here(state)]
+        states = [state for state in engine.images() if built_here(state)]
     raw = engine.image_file(name, path) if states and path else None
     return [{**info(state, name), "index_digest": ""} for state in states], (raw or b"").decode("utf-8", "replace")
 

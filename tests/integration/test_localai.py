@@ -173,6 +173,23 @@ def test_a_named_backend_of_the_old_release_has_another_base(host, context, buil
     assert exported("docker", IMAGE) == oracle(host, context, tmp_path / "oracle", "", "0.21.0", "hub/library/ubuntu:22.04")
 
 
+def engine_tells(engine: str, found: dict[str, Any]) -> None:
+    """What an engine says of an image under its name and in its list, against what was built; it has no labels to say it in."""
+    name = "registry.example/gemma:1"
+    subprocess.run([engine, "tag", IMAGE, name], check=True)
+    subprocess.run([engine, "rmi", IMAGE], check=True, capture_output=True)
+    try:
+        listed = task("aikit_image_info", engine=engine)["images"]
+        told = task("aikit_image_info", engine=engine, name=name)["images"]
+        assert [entry for entry in listed if entry["id"] == found["image"]["id"]] == told
+        keys = ("id", "server", "runtime", "models", "base", "labels", "annotations")
+        assert {key: told[0][key] for key in keys} == {key: found["image"][key] for key in keys}
+        assert [model["name"] for model in told[0]["models"]] == ["fake-model", "other"] and len(told[0]["aikitfile_sha256"]) == 64
+    finally:
+        subprocess.run([engine, "tag", name, IMAGE], check=False)
+        subprocess.run([engine, "rmi", name], check=False, capture_output=True)
+
+
 def test_podman_has_the_same_files(build, tmp_path):
     archive = tmp_path / "image.tar"
     found = build(runtime="cuda", load=["docker"], archive=str(archive))
@@ -186,6 +203,8 @@ def test_podman_has_the_same_files(build, tmp_path):
         assert len(same) > 50 and [docker_has[path] for path in same] == [podman_has[path] for path in same]
         identity = subprocess.run(["podman", "inspect", "--format={{.Id}} {{.Digest}}", IMAGE], capture_output=True, text=True, check=True).stdout.split()
         assert f"sha256:{identity[0]}" == found["image"]["id"]
+        for engine in ("docker", "podman"):
+            engine_tells(engine, found)
     finally:
         subprocess.run(["podman", "rmi", "--force", IMAGE], capture_output=True, check=False)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional
 
 from .errors import AikitError
+from .oci import config_facts
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
@@ -23,7 +24,8 @@ class ImageState:
     """An image in an engine's store.
 
     ``id`` is the config digest on Docker's graph drivers and Podman, the manifest digest with
-    Docker's containerd image store; always with ``sha256:``. ``layers`` are diff ids, base first.
+    Docker's containerd image store; always with ``sha256:``. ``layers`` are diff ids, base first. ``facts`` is what an image
+    without labels says of itself in its comment.
     """
 
     id: str
@@ -36,6 +38,7 @@ class ImageState:
     layers: tuple[str, ...] = ()
     architecture: str = ""
     os: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ def parse_image(document: Mapping[str, Any]) -> ImageState:
         layers=tuple(_sha256(layer) for layer in (document.get("RootFS") or {}).get("Layers") or ()),
         architecture=document.get("Architecture") or "",
         os=document.get("Os") or "",
+        # Podman calls the comment of the first step the image's, and lists all steps
+        facts=config_facts({"comment": document.get("Comment"), "history": document.get("History")}),
     )
 
 

@@ -22,7 +22,7 @@ from .base import Base
 from .engine import ImageState
 from .errors import AikitError
 from .image_base import ImageBase
-from .oci import MEDIA_CONFIG, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Descriptor, canonical, platform_dict, sha256
+from .oci import MEDIA_CONFIG, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Descriptor, canonical, comment_of, platform_dict, sha256
 from .plan import Action
 from .tar import Entry, FileRef, Segment, segments, total_size
 
@@ -107,7 +107,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class ImageRecipe:
-    """Everything an image is made of, before any byte of a model was read."""
+    """Everything an image is made of, before any byte of a model was read.
+
+    With ``commented`` the annotations are the comment of the config as well: of an image without labels engines know nothing else.
+    """
 
     name: str
     architecture: str
@@ -115,6 +118,7 @@ class ImageRecipe:
     config: Mapping[str, Any]
     annotations: Mapping[str, str]
     variant: str = ""
+    commented: bool = False
 
 
 @dataclass(frozen=True)
@@ -347,15 +351,18 @@ def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
         Layer(layer.role, layer.title, layer.parts, digest, layer.size_bytes, layer.media_type, layer.diff_id, layer.source)
         for layer, digest in zip(plan.layers, digests)
     )
+    history = [{"created": CREATED, "created_by": f"aikit.fleet {layer.role}", "comment": layer.title} for layer in layers]
+    comment = comment_of(plan.annotations) if plan.commented else ""
+    if comment:
+        # Docker's graph drivers show the comment of the config, its containerd store that of the last step; Podman lists all steps
+        history[-1]["comment"] = comment
     config = canonical(
         {
             "architecture": plan.architecture,
+            **({"comment": comment} if comment else {}),
             "config": plan.config,
             "created": CREATED,
-            "history": [
-                {"created": CREATED, "created_by": f"aikit.fleet {layer.role}", "comment": layer.title}
-                for layer in layers
-            ],
+            "history": history,
             "os": "linux",
             "rootfs": {"type": "layers", "diff_ids": [layer.unpacked for layer in layers]},
             **({"variant": plan.variant} if plan.variant else {}),
@@ -507,9 +514,11 @@ def info(state: ImageState, asked: str = "", annotations: Optional[Mapping[str, 
     """What an image says of itself, whoever built it; fields that it does not say are empty.
 
     ``asked`` is the name under which it was found, of which it may have several. ``annotations`` are those of its manifest, which
-    registries and layouts have and engines do not: images with LocalAI speak there alone, because AIKit's have no labels.
+    registries and layouts have and engines do not. Images with LocalAI have no labels, because AIKit's have none: they speak in
+    annotations, and in a comment that says the same.
     """
-    labels = {**(annotations or {}), **state.labels}
+    annotations = annotations or state.facts
+    labels = {**state.facts, **annotations, **state.labels}
     server = labels.get("io.aikit.fleet.server", "")
     if not server and any(posixpath.basename(word) == "local-ai" for word in state.entrypoint):
         server = "localai"
@@ -528,7 +537,7 @@ def info(state: ImageState, asked: str = "", annotations: Optional[Mapping[str, 
         "aikitfile_sha256": labels.get("io.aikit.fleet.aikitfile.sha256", ""),
         "base": _base_of(labels),
         "labels": dict(state.labels),
-        "annotations": dict(annotations or {}),
+        "annotations": dict(annotations),
         "env": dict(state.env),
         "entrypoint": list(state.entrypoint),
         "command": list(state.cmd),
@@ -538,8 +547,11 @@ def info(state: ImageState, asked: str = "", annotations: Optional[Mapping[str, 
 
 
 def built_here(state: ImageState) -> bool:
-    """Whether an image has a name that only images get which are built for a service; those with LocalAI have no label that says so."""
-    return any(tag.startswith(BUILT_HERE) for tag in state.tags)
+    """Whether aikit.fleet built an image: by its labels, by its comment, or by a name that only images for services get.
+
+    What BuildKit makes with AIKit's frontend has neither labels nor a comment of ours.
+    """
+    return any("io.aikit.fleet.server" in told for told in (state.labels, state.facts)) or any(tag.startswith(BUILT_HERE) for tag in state.tags)
 
 
 def _asked_for(tags: Sequence[str], asked: str) -> str:

@@ -318,7 +318,8 @@ def recipe(
         architecture=architecture_,
         layers=tuple(layers),
         config=container_config(aikitfile, found, architecture_),
-        # AIKit's images have no labels: what ours say of themselves stands in the manifest
+        # AIKit's images have no labels: what ours say of themselves stands in the manifest, and for engines in a comment
+        commented=True,
         annotations={
             "io.aikit.fleet.aikit.version": aikit_version,
             "io.aikit.fleet.aikitfile.sha256": aikitfile.sha256,

@@ -34,6 +34,8 @@ OCI_LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{MEDIA_LAYER}+gzip",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
 }
+# How a comment begins that says what an image is made of
+COMMENT_PREFIX = "io.aikit.fleet:"
 # Registries refuse larger ones (distribution specification, "Pushing Manifests")
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 
@@ -103,6 +105,28 @@ def sha256(data: bytes) -> str:
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys and no spaces, as UTF-8: the exact bytes that are hashed and stored."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def comment_of(facts: Mapping[str, str]) -> str:
+    """What an image says of itself as the comment of its config, which engines keep; they drop the annotations of manifests."""
+    return COMMENT_PREFIX + canonical(dict(facts)).decode("utf-8")
+
+
+def facts_in(comment: Any) -> dict[str, str]:
+    """What :func:`comment_of` wrote; nothing for any other comment."""
+    if not isinstance(comment, str) or not comment.startswith(COMMENT_PREFIX):
+        return {}
+    try:
+        return _texts(json.loads(comment[len(COMMENT_PREFIX) :]))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def config_facts(config: Mapping[str, Any]) -> dict[str, str]:
+    """The same of a config: its own comment, or that of its last step where a tool kept no other."""
+    history = config.get("history")
+    last = history[-1] if isinstance(history, list) and history else None
+    return facts_in(config.get("comment")) or facts_in(last.get("comment") if isinstance(last, dict) else None)
 
 
 def is_digest(text: str) -> bool:

@@ -212,7 +212,7 @@ def server_versions(builds: Mapping[str, Mapping[str, Any]], read: Mapping[str, 
     found = {}
     for name, entry in [*builds.items(), *read.items()]:
         image = entry.get("image") or {}
-        # AIKit's images have no labels, and only a registry tells the annotations of an image
+        # AIKit's images have no labels; ours say in annotations what is in them, those of AIKit's frontend nowhere
         told = {**(image.get("annotations") or {}), **(image.get("labels") or {})}
         server = str(image.get("server") or told.get("io.aikit.fleet.server") or "")
         version = str(told.get("io.aikit.fleet.server.version") or "")

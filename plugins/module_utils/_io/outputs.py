@@ -22,7 +22,7 @@ from .._core import registry as rules
 from .._core.engine import ImageState, parse_env
 from .._core.errors import AikitError, Finding
 from .._core.image import Image, Layer, Release
-from .._core.oci import Descriptor
+from .._core.oci import Descriptor, config_facts
 from .._core.plan import Action, Plan
 from . import files, progress
 from .blob_store import BlobStore
@@ -295,4 +295,5 @@ def state_of(config: dict[str, Any], ref: str, by_digest: str, config_digest: st
         layers=tuple(str(layer) for layer in layers or ()),
         architecture=str(config.get("architecture") or ""),
         os=str(config.get("os") or ""),
+        facts=config_facts(config),
     )

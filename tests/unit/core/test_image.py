@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -325,6 +326,25 @@ def test_a_description_of_an_image():
     described = {"id": "", "digest": DIGESTS[1], "layers": [{"digest": DIGESTS[0], "role": "base"}, {"digest": DIGESTS[1], "diff_id": DIGESTS[2]}]}
     assert engine.identities(described) == (["", DIGESTS[1]], [(DIGESTS[0], DIGESTS[0]), (DIGESTS[2], DIGESTS[1])])
     assert engine.identities({"id": DIGESTS[0], "layers": None}) == ([DIGESTS[0], ""], [])
+
+
+def test_images_with_labels_have_no_comment():
+    config = json.loads(make_image().config)
+    assert "comment" not in config and config["history"][-1]["comment"] == "aikitfile and settings"
+
+
+def test_labels_and_annotations_win_over_a_comment():
+    told = ImageState("sha256:1", facts={"io.aikit.fleet.server": "localai", "io.aikit.fleet.runtime": "a", "io.aikit.fleet.aikitfile.sha256": "1"})
+    assert image.info(told)["annotations"] == told.facts
+    found = image.info(replace(told, labels={"io.aikit.fleet.runtime": "b"}), "", {"io.aikit.fleet.runtime": "c", "io.aikit.fleet.aikitfile.sha256": "2"})
+    assert (found["server"], found["runtime"], found["aikitfile_sha256"]) == ("localai", "b", "2")
+
+
+def test_images_that_were_built_here():
+    label = {"io.aikit.fleet.server": "llama_cpp"}
+    assert image.built_here(ImageState("sha256:1", labels=label)) and image.built_here(ImageState("sha256:1", facts=label))
+    assert image.built_here(ImageState("sha256:1", ("localhost/aikit/a:latest",)))
+    assert not image.built_here(ImageState("sha256:1", ("localhost/gemma:1",), entrypoint=("local-ai",), facts={"other": "x"}))
 
 
 def test_info_of_an_aikit_image():

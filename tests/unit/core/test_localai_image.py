@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import data_aikit_release, image, localai_image
 from ansible_collections.aikit.fleet.plugins.module_utils._core.aikitfile import Aikitfile, Model, PromptTemplate
 from ansible_collections.aikit.fleet.plugins.module_utils._core.data_aikit_release import CPU, CUDA, VULKAN
+from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import parse_image
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.image import ModelFile
 from ansible_collections.aikit.fleet.plugins.module_utils._core.localai_image import BaseLayer, Overrides, Parts
@@ -304,6 +305,52 @@ def test_the_recipe(tmp_path):
     assert told["labels"] == {} and told["server"] == "localai" and told["base"] == {"ref": "r.example/base:1", "digest": DIGEST}
     assert json.loads(manifest["annotations"]["io.aikit.fleet.inputs"])["cpu-llama-cpp"] == f"r.example/b:v4.7.1-cpu-llama-cpp@{DIGEST}"
     assert told["annotations"]["io.aikit.fleet.server.version"] == "v4.7.1"
+
+
+def made(tmp_path, runtime="", architecture="amd64", backends=("cpu-llama-cpp",), tag="v4.7.1-"):
+    wanted, model = replace(FILE, runtime=runtime), ModelFile("m", "/m.gguf", "5" * 64, 4)
+    written = localai_image.texts(wanted, MAIN)
+    plan = localai_image.recipe("x:1", wanted, "main", MAIN, architecture, parts(tmp_path, backends, tag=tag), [model], written)
+    return image.finish(plan, ["sha256:" + str(number) * 64 for number in range(len(plan.layers))])
+
+
+def test_golden_digest(tmp_path):
+    # A change of these changes the digest of every image that users have: a major version and a word in the changelog
+    built = made(tmp_path)
+    assert (built.id, built.digest) == (
+        "sha256:07a30b51cc984bfe29c5a884066c515f25dc1bda7e83fa5d941e91a4b888d98d",
+        "sha256:c2cb92bf2ecb5b5e61af92fd0ed68e840784cd89823d57e2c46baf6a58d5eec4",
+    )
+
+
+# As Docker 20.10 and Podman 4.3 were seen to do it; Docker's containerd store, as its source does
+SHOWN = {
+    "docker": lambda config: {"Comment": config["comment"]},
+    "containerd": lambda config: {"Comment": config["history"][-1]["comment"]},
+    "podman": lambda config: {"Comment": config["history"][0]["comment"], "History": config["history"]},
+}
+
+
+@pytest.mark.parametrize("shown", SHOWN.values(), ids=SHOWN)
+def test_an_engine_tells_what_a_registry_tells(tmp_path, shown):
+    built = made(tmp_path, "applesilicon", "arm64", ("gpu-vulkan-llama-cpp",), "v3.12.1-")
+    config = json.loads(built.config)
+    document = {"Id": built.id, "RepoTags": ["localhost/gemma:1"], "Config": config["config"], "Architecture": "arm64", "Os": "linux"}
+    state = parse_image({**document, "RootFS": {"Layers": config["rootfs"]["diff_ids"]}, **shown(config)})
+    told = image.info(state)
+    assert state.facts == built.annotations == json.loads(built.manifest)["annotations"] and state.labels == {}
+    assert (told["server"], told["runtime"], told["aikitfile_sha256"]) == ("localai", "applesilicon", "0" * 64)
+    assert told["models"] == [{"name": "m", "sha256": "5" * 64, "size_bytes": 4}]
+    assert told["base"] == {"ref": "r.example/base:1", "digest": DIGEST}
+    assert told == image.info(replace(state, facts={}), "", built.annotations)
+    # Whatever it is called
+    assert image.built_here(state) and not image.built_here(replace(state, facts={}))
+
+
+def test_steps_keep_their_comments_but_the_last(tmp_path):
+    config = json.loads(made(tmp_path).config)
+    assert [entry["comment"].partition(":")[0] for entry in config["history"]] == ["base", "local-ai", "backends/cpu-llama-cpp", "m", "io.aikit.fleet"]
+    assert set(config["config"]) == {"Cmd", "Entrypoint", "Env", "WorkingDir"}
 
 
 def test_a_backend_of_another_source_has_no_version(tmp_path):

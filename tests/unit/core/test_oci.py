@@ -18,6 +18,27 @@ from hypothesis import strategies as st
 DIGEST = "sha256:" + "1" * 64
 
 
+@pytest.mark.parametrize(
+    "comment",
+    [None, 5, "", "buildkit.dockerfile.v0", 'x io.aikit.fleet:{"a":"b"}', "io.aikit.fleet:", "io.aikit.fleet:[1]", "io.aikit.fleet:" + "[" * 5000],
+)
+def test_comments_of_others_say_nothing(comment):
+    assert oci.facts_in(comment) == oci.config_facts({"comment": comment, "history": [{"comment": comment}]}) == {}
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_a_comment_says_what_was_written(facts):
+    assert oci.facts_in(oci.comment_of(facts)) == facts
+
+
+def test_where_a_config_keeps_it():
+    comment = oci.comment_of({"a": "b"})
+    for config in ({"comment": comment}, {"history": [{}, {"comment": comment}]}, {"comment": "x", "history": [{"comment": comment}]}):
+        assert oci.config_facts(config) == {"a": "b"}
+    # Somebody built on top of it
+    assert [oci.config_facts(config) for config in ({}, {"history": "x"}, {"history": [3]}, {"history": [{"comment": comment}, {}]})] == [{}, {}, {}, {}]
+
+
 def index(*platforms):
     return oci.Index(
         oci.MEDIA_INDEX, {}, tuple(Descriptor(oci.MEDIA_MANIFEST, f"sha256:{number:064d}", 1, {}, platform) for number, platform in enumerate(platforms)), {}

@@ -352,7 +352,10 @@ def test_info(engine, run):
     assert run(aikit_image_info, name="localhost/tiny:1", config_path="/config.yaml")["config"] == "- name: tiny\n"
     nothing = run(aikit_image_info, name="localhost/nothing:1", config_path="/x")
     assert (nothing["images"], nothing["config"], engine.containers_made) == ([], "", 2)
-    assert [image["ref"] for image in run(aikit_image_info)["images"]] == ["localhost/tiny:1"]
+    # One without labels, by its comment; another is somebody else's
+    engine.stored["r.example/gemma:1"] = ImageState("sha256:" + "1" * 64, ("r.example/gemma:1",), facts={"io.aikit.fleet.server": "localai"})
+    engine.stored["r.example/other:1"] = ImageState("sha256:" + "2" * 64, ("r.example/other:1",), entrypoint=("local-ai",))
+    assert [image["ref"] for image in run(aikit_image_info)["images"]] == ["localhost/tiny:1", "r.example/gemma:1"]
 
 
 # ---- models

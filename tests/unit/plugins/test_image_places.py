@@ -18,6 +18,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.aikit.fleet.plugins.module_utils._core import image_base, tar
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState
 from ansible_collections.aikit.fleet.plugins.module_utils._core.lock import Lock
+from ansible_collections.aikit.fleet.plugins.module_utils._core.oci import comment_of
 from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
 from ansible_collections.aikit.fleet.plugins.module_utils._io import oci_layout as layouts
 from ansible_collections.aikit.fleet.plugins.module_utils._io import localai_image, outputs, progress, registry
@@ -74,6 +75,12 @@ def tar_of(files):
 
 def packed(data):
     return gzip.compress(data, mtime=0)
+
+
+def test_a_comment_tells_where_annotations_were_lost():
+    # Tools that make an image of Docker's kind of it write no annotations
+    config = {"comment": comment_of({"io.aikit.fleet.server": "localai"})}
+    assert outputs.state_of(config, "r.example/a:1", "", "sha256:1").facts == {"io.aikit.fleet.server": "localai"}
 
 
 CONFIG = {
