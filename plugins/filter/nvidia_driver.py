@@ -28,6 +28,7 @@ class FilterModule:
         return {
             "gpu_holders": drain.other_holders,
             "gpu_services": drain.gpu_services,
+            "gpu_services_left": drain.left,
             "nvidia_driver_outcome": nvidia_driver.outcome,
             "nvidia_driver_plan": nvidia_driver_plan,
             "nvidia_driver_state": nvidia_driver.state_text,

@@ -365,6 +365,13 @@ class TestServices:
         assert facts(run)["facts"]["state"] == "loaded" and self.started(host)["llama"].startswith("true")
         assert "drained" not in json.loads(host.run("cat", STATE))
 
+    def test_a_service_that_was_removed_while_it_waited_is_forgotten(self, role, host):
+        state = json.loads(host.run("cat", STATE))
+        host.write(STATE, json.dumps({**state, "drained": ["llama", "removed"]}))
+        host.run("docker", "stop", "llama")
+        good(role(host, nvidia_driver_state="managed", nvidia_driver_source="auto"))
+        assert self.started(host)["llama"].startswith("true") and "drained" not in json.loads(host.run("cat", STATE))
+
 
 def test_a_host_without_a_gpu(role, gpu_host):
     host = gpu_host("driver-none", gpus=())

@@ -17,6 +17,14 @@ def gpu_services(containers: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted(str(container["Name"]).lstrip("/") for container in containers if _ours(container) and _running(container) and _has_gpu(container))
 
 
+def left(looked: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Which of the services that wait are still there; of the results of docker_container_info, one for each name.
+
+    A service may be removed while it waits. One that could not be looked at is kept: nothing says that it is gone.
+    """
+    return [str(result["item"]) for result in looked if result.get("exists") is not False]
+
+
 def other_holders(holders: Iterable[Mapping[str, Any]], containers: Iterable[Mapping[str, Any]]) -> list[str]:
     """What would hold the driver still when our services are stopped, in words. ``holders`` are those of gpu_info."""
     found = list(containers)

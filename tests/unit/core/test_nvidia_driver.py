@@ -988,6 +988,11 @@ def test_services_that_hold_gpus():
     assert drain.gpu_services(found) == ["cdi", "node"]
 
 
+def test_services_that_were_removed_while_they_waited_are_forgotten():
+    looked = [{"item": "here", "exists": True}, {"item": "gone", "exists": False}, {"item": "unseen", "failed": True}]
+    assert drain.left(looked) == ["here", "unseen"]
+
+
 def test_who_else_holds_the_gpus():
     ours = {"io.aikit.fleet.service": "x"}
     gpu_wanted = {"DeviceRequests": [{"Driver": "cdi"}]}

@@ -330,6 +330,33 @@ def test_what_else_holds_the_driver_leaves_our_services_alone():
         assert at == sorted(at)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_service_that_was_removed_while_it_waited_is_forgotten(there):
+    found = gpu_info("debian-13", "580.159.03")
+    remembered = nvidia_driver.state_text({"schema": 1}, ["llama"])
+    answers = {
+        "Ask which driver there is now": found,
+        "Look at those that wait": {"exists": there},
+        "Read what this role remembers now": {"content": base64.b64encode(remembered.encode()).decode()},
+    }
+    for name in ("pending.yml", "drain.yml"):
+        plan = nvidia_driver.plan(found, {"state": "managed"}, remembered)
+        assert plan["drained"] == ["llama"]
+        variables = {
+            "__nvidia_driver_gpu": found,
+            "__nvidia_driver_plan": plan,
+            "__nvidia_driver_outcome": nvidia_driver.outcome(found, plan),
+            "__nvidia_driver_inspected": {"results": []},
+        }
+        recorder = Recorder(ROOT / "roles/nvidia_driver", variables, answers)
+        done = recorder.run(name)
+        assert [arguments["name"] for arguments in only(done, "docker_container")] == (["llama"] if there else [])
+        # What is started, or is not there, is forgotten; what is stopped is written down
+        left = ["llama"] if there and name == "drain.yml" else []
+        assert recorder.variables["__nvidia_driver_plan"]["drained"] == left
+        assert [json.loads(text).get("drained", []) for text in files(done).values()] == ([] if name == "drain.yml" and not there else [left])
+
+
 # --- files that modules of others write ----------------------------------------------------------------------------------
 
 
