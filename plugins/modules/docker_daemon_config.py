@@ -61,6 +61,13 @@ options:
       - Keep a copy of the file beside it when it is changed.
     type: bool
     default: true
+  restart_for:
+    description:
+      - What else Docker has to be restarted for, for example a program that was installed and that it looks for at its start only. It is among
+        RV(restart_keys), also of later runs, until the daemon was restarted.
+    type: list
+    elements: str
+    default: []
 notes:
   - Role P(aikit.fleet.container_engine#role) uses it, and restarts Docker as needed.
 seealso:
@@ -111,6 +118,7 @@ validated:
 restart_needed:
   description:
     - Whether something was written that only a restart of Docker applies, by this run, or by an earlier one if the daemon has not been restarted since.
+      O(restart_for) counts as well.
   returned: success
   type: bool
   sample: true
@@ -147,6 +155,7 @@ ARGUMENT_SPEC = {
     "path": {"type": "path", "default": "/etc/docker/daemon.json"},
     "dockerd": {"type": "str", "default": "dockerd"},
     "backup": {"type": "bool", "default": True},
+    "restart_for": {"type": "list", "elements": "str", "default": []},
 }
 
 

@@ -106,6 +106,9 @@ CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_SERVICE = "containerd.service"
 SELINUX_BOOLEAN = "container_use_devices"
 
+# What Docker before 25 looks for when it starts
+HOOK = "nvidia-container-runtime-hook"
+
 # Docker that does not bring containers with CDI devices back: it starts them before it learns of CDI (moby/moby#49989, fixed in 28.2)
 DOCKER_FORGETS_CDI = ("25.0", "28.2")
 STARTER_PATH = "/usr/local/lib/aikit-fleet/start-gpu-containers"

@@ -387,19 +387,20 @@ def _ordering(forgets: bool) -> str:
 
 def _docker(result: _Result, engines: Sequence[Mapping[str, Any]], systemd: bool) -> dict[str, Any]:
     engine = next((one for one in engines if one["name"] == "docker" and one.get("answers", True)), None)
-    nothing: dict[str, Any] = {"settings": {}, "restart": False, "service": "", "keys": []}
+    nothing: dict[str, Any] = {"settings": {}, "restart_for": [], "service": "", "keys": []}
     if engine is None or not numbers(engine["version"]):
         return nothing
     service = "docker.service" if systemd else ""
     if at_least(engine["version"], nvidia.DOCKER_CDI_DEFAULT):
         return {**nothing, "service": service}
     if at_least(engine["version"], nvidia.DOCKER_CDI):
-        return {"settings": {"features": {"cdi": True}}, "restart": False, "service": service, "keys": ["features.cdi"]}
-    # Docker looks for the hook behind --gpus when it starts, and never again
+        return {"settings": {"features": {"cdi": True}}, "restart_for": [], "service": service, "keys": ["features.cdi"]}
+    # Docker looks for the hook behind --gpus when it starts, and never again. An upgrade may bring the package that it is in
+    new = result.action == "install" or (result.action == "upgrade" and not engine["gpus_flag"])
     runtime = {"path": "nvidia-container-runtime", "args": []}
     return {
         "settings": {"runtimes": {"nvidia": runtime}},
-        "restart": result.action == "install",
+        "restart_for": [data.HOOK] if new else [],
         "service": service,
         "keys": ["runtimes.nvidia"],
     }
@@ -514,7 +515,7 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         repository={"name": "nvidia-container-toolkit"} if ours else {},
         versionlock=list(data.PACKAGES) if ours and manager == "dnf" else [],
         remove_files=[*files, data.RECORDS],
-        docker={"settings": {}, "restart": False, "service": "docker.service" if systemd else "", "keys": keys if docker else []},
+        docker={"settings": {}, "restart_for": [], "service": "docker.service" if systemd else "", "keys": keys if docker else []},
         containerd={"service": data.CONTAINERD_SERVICE if systemd and containerd else "", "config": data.CONTAINERD_CONFIG}
         if "containerd" in wishes.owned
         else {},
@@ -562,7 +563,7 @@ def _document(result: _Result, **more: Any) -> dict[str, Any]:
             "users_copy": "",
             "users_copy_files": [],
         },
-        "docker": {"settings": {}, "restart": False, "service": "", "keys": []},
+        "docker": {"settings": {}, "restart_for": [], "service": "", "keys": []},
         "podman": {"remove": []},
         "containerd": {},
         "ordering": {},

@@ -37,6 +37,8 @@ class Request:
     path: str
     dockerd: str
     backup: bool
+    # What else than a setting Docker sees only at its start
+    restart_for: Sequence[str] = ()
 
 
 def ensure(request: Request, run: Run, check_mode: bool, root: str = "/") -> dict[str, Any]:
@@ -55,8 +57,9 @@ def ensure(request: Request, run: Run, check_mode: bool, root: str = "/") -> dic
         if not check_mode:
             backup_file = _keep(path) if request.backup and text is not None else ""
             _replace(path, change.text)
-            _remember(path, processes, (*pending, *change.restart_keys), root)
-    restart_keys = sorted({*pending, *change.restart_keys})
+    restart_keys = sorted({*pending, *change.restart_keys, *request.restart_for})
+    if not check_mode and set(restart_keys) != set(pending):
+        _remember(path, processes, restart_keys, root)
     return report(
         change.plan,
         path=path,

@@ -14,6 +14,7 @@ from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import Ai
 VERSION = data_nvidia_toolkit.VERSION
 FULL = f"{VERSION}-{data_nvidia_toolkit.BUILD}"
 NAMES = data_nvidia_toolkit.PACKAGES
+HOOK = "nvidia-container-runtime-hook"
 
 GPU = {"vendor": "nvidia", "driver_in_use": "nvidia"}
 DEBIAN = {"id": "debian", "version_id": "13", "pretty_name": "Debian GNU/Linux 13 (trixie)", "id_like": [], "arch": "x86_64"}
@@ -233,22 +234,28 @@ def test_where_the_specification_lies(found, service, path, stale):
 
 
 @pytest.mark.parametrize(
-    ("engine", "settings", "keys", "restart", "arguments"),
+    ("engine", "settings", "keys", "restart_for", "arguments"),
     [
-        (DOCKER_20, {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}, ["runtimes.nvidia"], True, ["--gpus", "all"]),
-        (DOCKER_25, {"features": {"cdi": True}}, ["features.cdi"], False, ["--device", "nvidia.com/gpu=all"]),
-        (DOCKER_26, {"features": {"cdi": True}}, ["features.cdi"], False, ["--device", "nvidia.com/gpu=all"]),
-        (DOCKER_28, {}, [], False, ["--device", "nvidia.com/gpu=all"]),
-        (DOCKER_29, {}, [], False, ["--device", "nvidia.com/gpu=all"]),
+        (DOCKER_20, {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}, ["runtimes.nvidia"], [HOOK], ["--gpus", "all"]),
+        (DOCKER_25, {"features": {"cdi": True}}, ["features.cdi"], [], ["--device", "nvidia.com/gpu=all"]),
+        (DOCKER_26, {"features": {"cdi": True}}, ["features.cdi"], [], ["--device", "nvidia.com/gpu=all"]),
+        (DOCKER_28, {}, [], [], ["--device", "nvidia.com/gpu=all"]),
+        (DOCKER_29, {}, [], [], ["--device", "nvidia.com/gpu=all"]),
     ],
 )
-def test_docker(engine, settings, keys, restart, arguments):
+def test_docker(engine, settings, keys, restart_for, arguments):
     made = plan(host(engines=[engine]))
-    assert made["docker"] == {"settings": settings, "restart": restart, "service": "docker.service", "keys": keys}
+    assert made["docker"] == {"settings": settings, "restart_for": restart_for, "service": "docker.service", "keys": keys}
     assert made["engines"] == [{"name": "docker", "arguments": arguments}]
     assert "default-runtime" not in json.dumps(made)
     # What is there already needs no restart; what a setting needs, the module says
-    assert not plan(host(engines=[engine], toolkit=at("1.20.0")))["docker"]["restart"]
+    assert plan(host(engines=[engine], toolkit=at("1.20.0")))["docker"]["restart_for"] == []
+
+
+@pytest.mark.parametrize(("hook", "restart_for"), [(True, []), (False, ["nvidia-container-runtime-hook"])])
+def test_an_upgrade_that_brings_the_hook_restarts_docker(hook, restart_for):
+    made = plan(host(engines=[{**DOCKER_20, "gpus_flag": hook}], toolkit=at("1.18.0")), state="managed")
+    assert made["action"] == "upgrade" and made["docker"]["restart_for"] == restart_for
 
 
 def test_docker_that_does_not_answer_is_left_alone():
@@ -293,7 +300,7 @@ def test_an_engine_that_rests_is_not_woken():
     assert gone["containerd"]["config"] and gone["containerd"]["service"] == ""
     for docker in (DOCKER_20, DOCKER_26):
         made = plan(host(engines=[{**docker, "answers": False}, PODMAN_54]))
-        assert made["docker"] == {"settings": {}, "restart": False, "service": "", "keys": []}
+        assert made["docker"] == {"settings": {}, "restart_for": [], "service": "", "keys": []}
         assert [engine["name"] for engine in made["engines"]] == ["podman"] and "Docker does not answer" in made["notes"][0]
 
 

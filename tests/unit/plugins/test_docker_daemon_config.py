@@ -52,8 +52,8 @@ class Host:
                     self.validated.append(handle.read())
         return next((self.answers[word] for word in argv if word in self.answers), (0, "", ""))
 
-    def call(self, settings=None, check=False, absent=(), backup=True):
-        request = Request(settings or {}, absent, str(self.file), "dockerd", backup)
+    def call(self, settings=None, check=False, absent=(), backup=True, restart_for=()):
+        request = Request(settings or {}, absent, str(self.file), "dockerd", backup, restart_for)
         return daemon_json.ensure(request, self.run, check, str(self.root))
 
     def write(self, text, mode=0o644):
@@ -130,6 +130,18 @@ def test_a_restart_that_an_earlier_run_did_not_come_to(host, monkeypatch):
     (host.root / "proc/7/stat").write_text("7 (dockerd) S " + " ".join(str(number) for number in range(1, 19)) + " 200 0 0\n")
     assert host.call(CDI)["restart_keys"] == []
     assert host.call({"debug": False})["reload_enough"]
+
+
+def test_a_restart_for_something_else_is_remembered_until_it_happened(host, monkeypatch):
+    monkeypatch.setattr(daemon_json.daemon_json.data, "CONFIG_FILE", str(host.file))
+    host.write(json.dumps(CDI))
+    host.process(7, "dockerd")
+    assert host.call(CDI, check=True, restart_for=["hook"])["restart_needed"] and not host.call(CDI)["restart_needed"]
+    for result in (host.call(CDI, restart_for=["hook"]), host.call(CDI)):
+        assert (result["changed"], result["restart_needed"], result["restart_keys"], result["reload_enough"]) == (False, True, ["hook"], False)
+    # The same number, another process
+    (host.root / "proc/7/stat").write_text("7 (dockerd) S " + " ".join(str(number) for number in range(1, 19)) + " 200 0 0\n")
+    assert not host.call(CDI)["restart_needed"]
 
 
 def test_a_link_stays_a_link(host):

@@ -443,6 +443,12 @@ def test_a_first_toolkit(system):
         assert repository["uris"] == ["https://nvidia.github.io/libnvidia-container/stable/deb/amd64"] and repository["suites"] == ["/"]
 
 
+def test_a_docker_that_looks_for_the_hook_at_its_start_is_restarted_for_it():
+    old = {**DOCKER, "version": "20.10.24", "cdi": False, "cdi_spec_max": ""}
+    wished = [arguments["restart_for"] for arguments in only(toolkit("debian-12", engines=[old]), "docker_daemon_config")]
+    assert wished == [["nvidia-container-runtime-hook"]]
+
+
 @pytest.mark.parametrize("system", RPM)
 def test_selinux_is_left_to_those_who_want_it_so(system):
     assert only(toolkit(system, {"selinux": "none"}, selinux="enforcing"), "seboolean") == []
