@@ -36,5 +36,6 @@ class FilterModule:
             "nvidia_toolkit_key_problem": nvidia_toolkit.key_problem,
             "nvidia_toolkit_rootless": nvidia_toolkit.rootless,
             "nvidia_toolkit_plan": nvidia_toolkit.plan,
+            "nvidia_toolkit_stale_locks": nvidia_toolkit.stale_locks,
         }
         return {name: _told(function, name) for name, function in found.items()}

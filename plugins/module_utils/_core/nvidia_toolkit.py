@@ -11,6 +11,7 @@ tasks carry out: they decide nothing themselves.
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
@@ -571,6 +572,12 @@ def _document(result: _Result, **more: Any) -> dict[str, Any]:
         "engines": [],
     }
     return {**document, **more}
+
+
+def stale_locks(listed: Iterable[str], wanted: Sequence[str] = ()) -> list[str]:
+    """Locks of dnf that this role made for other versions: beside them the one of ``wanted`` holds nothing. Those of users look otherwise."""
+    ours = re.compile(rf"({'|'.join(map(re.escape, data.PACKAGES))})-\d+(\.\d+)*-\d+")
+    return sorted({lock for lock in listed if ours.fullmatch(lock) and lock not in wanted})
 
 
 def key_problem(listing: str, fingerprint: str, source: str) -> str:

@@ -483,6 +483,14 @@ NVIDIA = data_nvidia_toolkit.KEY_FINGERPRINT
 OTHER = "0" * 40
 
 
+def test_locks_of_other_versions():
+    old, new = ([f"{name}-{version}-1" for name in NAMES] for version in ("1.19.1", "1.20.0"))
+    users = ["nginx-1.26.3-1", "nvidia-container-toolkit-0:1.18.0-1.*", "!libnvidia-container1-1.18.0-1", "my-libnvidia-container1-1.18.0-1"]
+    assert nvidia_toolkit.stale_locks([*users, *old, *new], new) == sorted(old)
+    assert nvidia_toolkit.stale_locks([*users, *new], new) == []
+    assert nvidia_toolkit.stale_locks([*users, *old, *new]) == sorted(old + new)
+
+
 def listing(*keys):
     lines = []
     for key in keys:

@@ -394,7 +394,7 @@ PODMAN = {"name": "podman", "version": "5.4.0", "answers": True, "cdi": True, "g
 FINGERPRINT = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
 
 
-def toolkit(system, wishes=None, engines=(DOCKER, PODMAN), **info):
+def toolkit(system, wishes=None, engines=(DOCKER, PODMAN), locks=(), **info):
     apt = system not in RPM
     found = gpu_info(system, "580.159.03", engines=engines, **info)
     given = {"state": "managed", **(wishes or {})}
@@ -410,6 +410,8 @@ def toolkit(system, wishes=None, engines=(DOCKER, PODMAN), **info):
         },
         {
             "Write what systemd and the engines read": {"changed_paths": ["/etc/systemd/system/docker.service.d/aikit-fleet-nvidia.conf"]},
+            "Keep the packages at one version": {"locklist_pre": list(locks)},
+            "Unlock the packages": {"locklist_pre": list(locks)},
             "Read the fingerprint": {"stdout": f"pub:-:4096:1:DDCAE044F796ECB0:1:::-:::\nfpr:::::::::{FINGERPRINT}:\n"},
         },
     )
@@ -441,6 +443,17 @@ def test_a_first_toolkit(system):
         assert only(done, "seboolean") == []
         (repository,) = only(done, "deb822_repository")
         assert repository["uris"] == ["https://nvidia.github.io/libnvidia-container/stable/deb/amd64"] and repository["suites"] == ["/"]
+
+
+def test_locks_of_the_version_before_go():
+    names = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
+    old = sorted(f"{name}-1.20.0-1" for name in names)
+    done = toolkit("rocky-9", {"version": "1.19.1"}, locks=["nginx-1.26.3-1", *old])
+    compare("nvidia_container_toolkit/rocky-9-version", done)
+    locked, released = only(done, "dnf_versionlock")
+    assert locked == {"name": [f"{name}-1.19.1-1" for name in names], "state": "present", "raw": True}
+    assert released == {"name": old, "state": "absent", "raw": True}
+    assert only(toolkit("rocky-9", {"state": "absent", "owned": ["packages"]}, locks=old), "dnf_versionlock")[1] == released
 
 
 def test_a_docker_that_looks_for_the_hook_at_its_start_is_restarted_for_it():
