@@ -147,6 +147,7 @@ def test_a_whole_host(make):
         "compute_capability": "9.0",
         "architecture": "hopper",
         "mig": {"current": "disabled", "pending": "disabled", "devices": []},
+        "virtualization": "none",
         "unified_memory": False,
         "gfx": "",
         "open_modules": "yes",
