@@ -210,7 +210,7 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
 def _chosen(wish: Wish, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     if "all" in wish.gpus:
         return tuple(gpus)
-    chosen = []
+    chosen: list[Gpu] = []
     for name in wish.gpus:
         found = [gpu for gpu in gpus if str(name) in (str(gpu.index), gpu.uuid)]
         if not found:
