@@ -54,7 +54,7 @@ def role(gpu_host, tmp_path_factory):
     host.write(CONFIG, json.dumps(MINE))
     host.sh("chown -R alice: /home/alice/.config; tar -C / -c bin/busybox usr/bin/busybox >/tmp/busybox.tar; chmod 644 /tmp/busybox.tar")
     made = Rootless(host, tmp_path_factory.mktemp("rootless"))
-    made.alice("PATH=/usr/share/docker.io/contrib:/usr/sbin:/sbin:$PATH", "/usr/share/docker.io/contrib/dockerd-rootless-setuptool.sh", "install", "--skip-iptables")
+    made.alice("PATH=/usr/share/docker.io/contrib:/usr/sbin:/sbin:$PATH", "dockerd-rootless-setuptool.sh", "install", "--skip-iptables")
     made.alice("docker", "import", "-", "busybox", "</tmp/busybox.tar")
     return made
 
