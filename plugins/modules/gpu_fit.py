@@ -231,7 +231,7 @@ fits:
       description:
         - Explicit settings, named as in O(ignore:inference_services). C(gpu_layers) counts the output layer, so all are one more than the model's blocks.
         - C(batch) is llama.cpp's physical batch. C(tensor_split) are the layers on each GPU, empty on one.
-        - Where RV(fits[].delegated), C(gpu_layers) and C(context_size) that were left open are V(auto), and the types of the cache are not there.
+        - Where RV(fits[].delegated), C(gpu_layers) and C(context_size) that were left open are V(auto), and the others are the user's or the server's defaults.
       returned: always
       type: dict
       sample: {gpu_layers: 33, context_size: 28672, batch: 512, flash_attention: "on", cache_type_k: f16, cache_type_v: f16,

@@ -43,13 +43,11 @@ def to_llama_env(values: Mapping[str, Any]) -> dict[str, str]:
     if values["context_size"] == "auto":
         # 0 is what the model was trained for, and the least context is what allows the server to shorten it. The image sets a number
         env.update(LLAMA_ARG_CTX_SIZE="0", LLAMA_ARG_FIT_CTX=str(FIT_CONTEXT))
-    if "auto" in (values["gpu_layers"], values["context_size"]):
-        env["LLAMA_ARG_FIT"] = "on"
-        return env
-    if int(values["parallel"]) > 1:
+    fitted = "auto" in (values["gpu_layers"], values["context_size"])
+    env["LLAMA_ARG_FIT"] = "on" if fitted else "off"
+    if int(values["parallel"]) > 1 and not fitted:
         # The server divides the cache among slots whose number it is told, and a plan shares it
         env["LLAMA_ARG_KV_UNIFIED"] = "0" if values.get("kv_unified") is False else "1"
-    env["LLAMA_ARG_FIT"] = "off"
     for key, variable in (("cache_type_k", "LLAMA_ARG_CACHE_TYPE_K"), ("cache_type_v", "LLAMA_ARG_CACHE_TYPE_V")):
         if key in values:
             env[variable] = str(values[key])

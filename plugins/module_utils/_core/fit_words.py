@@ -137,7 +137,12 @@ def settings(asked: _Asked, load: Load, delegated: bool, total: int) -> dict[str
             "context_size": "auto" if asked.context is None else asked.context,
             "batch": load.ubatch,
             "flash_attention": "on" if load.flash else "off",
+            "cache_type_k": asked.type_k or "f16",
+            "cache_type_v": asked.type_v or "f16",
+            "no_kv_offloading": asked.kv_on_host,
+            "n_cpu_moe": asked.cpu_moe or 0,
             "parallel": load.parallel,
+            "tensor_split": ",".join(map(str, asked.split or ())),
         }
     divided = {"kv_unified": False} if asked.wish.settings.get("kv_unified") is False else {}
     several = len([count for count in load.counts if count]) > 1 or (len(load.counts) > 1 and load.gpu_layers > 0)
@@ -192,7 +197,8 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, off
     if not holds:
         wanted = sum(need.total(number) for number in range(len(rooms))) // MIB
         return f"The settings asked for need {wanted} MiB on the GPU, and {free} MiB are free for it: it would run out of memory."
-    unknown = "" if shape.known else f" The architecture {shape.architecture} is not known, so its compute buffer has a margin."
+    what = f"Some of its tensors have a type that is not known ({', '.join(map(str, shape.unknown_types))})" if shape.unknown_types else ""
+    unknown = "" if shape.known else f" {what or f'The architecture {shape.architecture} is not known'}, so its compute buffer has a margin."
     if offload == "full":
         asked_for = asked.context
         wanted = asked.shape.context_length

@@ -299,6 +299,18 @@ def test_an_unknown_architecture() -> None:
     assert "context_size" not in to_localai(open_context) and to_localai(open_context)["gpu_layers"] == 7
     given = plan([replace(wish, settings={"gpu_layers": 7, "context_size": 8192})], [gpu(24564)], Policy(unknown="server"), NEW)[0].settings
     assert to_llama_env(given)["LLAMA_ARG_FIT"] == "off" and to_localai(given)["context_size"] == 8192
+    # Every key is there, with what the user wants
+    wanted = {"cache_type_k": "q8_0", "no_kv_offloading": True}
+    told = plan([replace(wish, settings=wanted)], [gpu(24564)], Policy(unknown="server"), NEW)[0].settings
+    assert set(told) == set(sure.settings) and {key: told[key] for key in wanted} == wanted
+    assert to_llama_env(told)["LLAMA_ARG_CACHE_TYPE_K"] == "q8_0" and to_localai(told)["no_kv_offloading"] is True
+    assert (told["cache_type_v"], told["n_cpu_moe"], told["tensor_split"]) == ("f16", 0, "")
+
+
+def test_a_type_of_tensors_that_is_not_known_is_what_the_reason_says() -> None:
+    newer = replace(shape(LLAMA), unknown_types=(99,))
+    reason = plan([Wish("a", newer, {"context_size": 8192})], [gpu(24564)], server_version=NEW)[0].reason
+    assert "Some of its tensors have a type that is not known (99)" in reason and "architecture llama" not in reason
 
 
 def test_an_index_for_sparse_attention_is_left_to_the_server() -> None:
