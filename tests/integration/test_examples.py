@@ -50,7 +50,10 @@ VARIABLES = {
 }
 
 
-FLUX = "apiVersion: v1alpha1\nruntime: cuda\nbackends: [diffusers]\nmodels:\n  - name: flux\n    source: https://models.example.com/flux.safetensors\n"
+FLUX = (
+    "apiVersion: v1alpha1\nruntime: cuda\nbackends: [diffusers]\n"
+    f"models:\n  - name: flux\n    source: https://models.example.com/flux.safetensors\n    sha256: {'f' * 64}\n"
+)
 
 
 @pytest.fixture
