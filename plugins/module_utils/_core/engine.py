@@ -40,6 +40,10 @@ class ImageState:
     os: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    def is_behind(self, digest: str) -> bool:
+        """Whether a registry has another image, by the digest that it tells; yes where it tells none."""
+        return not digest or not any(entry.endswith(f"@{digest}") for entry in self.digests)
+
 
 @dataclass(frozen=True)
 class Room:

@@ -53,6 +53,8 @@ class Wishes:
     check_mode: bool = False
     # Names of the records that earlier runs left; only state absent needs them
     owned: Sequence[str] = ()
+    # The text of the role's file start-gpu-containers
+    starter: str = ""
 
 
 @dataclass
@@ -308,7 +310,7 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
             # The newest specification where all engines read it
             *([_written(**drop_in) if drop_in["content"] else _gone(data.REFRESH_DROP_IN)] if drop_in else []),
             *([_written(**ordering)] if ordering else []),
-            *([{**_written(data.STARTER_PATH, data.STARTER), "mode": "0755"} if forgets else _gone(data.STARTER_PATH)] if ordering else []),
+            *([_written(data.STARTER_PATH, f"{wishes.starter.rstrip()}\n") if forgets else _gone(data.STARTER_PATH)] if ordering else []),
             *map(_gone, hooks),
             *_remember(found, result),
         ],

@@ -97,8 +97,7 @@ def pull_image(
     ask = always and not remote.digest
     if ask and check_mode and found is not None:
         # A pull finds this out by itself
-        digest = engine.remote_digest(origin, login)
-        ask = not digest or not any(entry.endswith(f"@{digest}") for entry in found.digests)
+        ask = found.is_behind(engine.remote_digest(origin, login))
     if found is None or ask:
         action = Action("pull", origin, engine.name)
     elif not wanted.digest and (before is None or before.id != found.id):

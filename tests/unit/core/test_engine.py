@@ -105,3 +105,9 @@ def test_an_image_is_found_by_config_or_manifest_digest():
     assert engine.find_image(images, "", "sha256:b") is images[1]
     assert engine.find_image(images, "b") is images[1]
     assert engine.find_image(images, "sha256:c") is None
+
+
+def test_a_registry_that_has_another_image():
+    here = engine.ImageState("sha256:1", digests=(f"registry.example/a@sha256:{'2' * 64}", f"other.example/a@sha256:{'3' * 64}"))
+    assert [here.is_behind(digest) for digest in (f"sha256:{'2' * 64}", f"sha256:{'3' * 64}", f"sha256:{'4' * 64}", "")] == [False, False, True, True]
+    assert engine.ImageState("sha256:1").is_behind(f"sha256:{'2' * 64}")

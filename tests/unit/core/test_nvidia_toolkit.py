@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import data_nvidia, data_nvidia_toolkit, nvidia_toolkit
@@ -373,12 +374,14 @@ def test_order_of_docker():
 
 @pytest.mark.parametrize(("version", "helped"), [("20.10.24", False), ("25.0.3", True), ("26.1.5", True), ("28.1.1", True), ("28.2.2", False), ("29.0", False)])
 def test_containers_that_docker_forgets_at_boot_are_started(version, helped):
-    made = plan(host(engines=[{**DOCKER_26, "version": version}]))
     path = data_nvidia_toolkit.STARTER_PATH
+    program = (Path(__file__).resolve().parents[3] / "roles/nvidia_container_toolkit/files" / Path(path).name).read_text()
+    compile(program, path, "exec")
+    # As Ansible's lookup reads it
+    made = plan(host(engines=[{**DOCKER_26, "version": version}]), starter=program.rstrip())
     assert (f"ExecStartPost=-/usr/bin/python3 {path}" in made["ordering"]["content"]) is helped
     (entry,) = [entry for entry in made["configuration_files"] if entry["path"] == path]
-    assert (entry.get("mode"), entry.get("state")) == (("0755", None) if helped else (None, "absent"))
-    compile(data_nvidia_toolkit.STARTER, path, "exec")
+    assert (entry.get("content"), entry.get("state")) == ((program, None) if helped else (None, "absent"))
 
 
 @pytest.mark.parametrize(("version", "ordered"), [("1.17.8", False), ("1.18.2", True), ("1.19.0", False), ("1.19.1", True), ("1.20.0", True)])
