@@ -51,12 +51,13 @@ def host_checks(found: Mapping[str, Any], engine: Optional[Mapping[str, Any]] = 
     """``{name, ok, detail, hint}`` per check.
 
     ``found`` is the result of gpu_info, ``engine`` that of container_engine_info (or its key ``engine``), ``wishes`` says
-    what the host is to do: ``gpus``, whether a service wants a GPU here.
+    what the host is to do: ``gpus``, whether a service wants a GPU here. GPUs are judged on a host whose services want
+    them, and on one that was made for it, also before it has a service.
     """
     told = dict((engine or {}).get("engine") or engine or {})
     checks = [_engine(told)] if told else []
     gpus = list(found.get("gpus") or ())
-    if not (wishes or {}).get("gpus"):
+    if not (wishes or {}).get("gpus") and not _made_for_gpus(found):
         return checks
     problems = Problems(found.get("problems") or ())
     checks.append(_gpus(gpus, problems))
@@ -71,6 +72,14 @@ def host_checks(found: Mapping[str, Any], engine: Optional[Mapping[str, Any]] = 
     for problem in problems.rest():
         checks.append(_check(str(problem["name"]).replace("_", " "), problem["name"] in _NOT_THE_HOST, problem["detail"], problem["hint"]))
     return checks
+
+
+def _made_for_gpus(found: Mapping[str, Any]) -> bool:
+    """The Container Toolkit says what a host is for: a desktop with a card and NVIDIA's driver has none, nor need of one."""
+    cards = any(gpu.get("vendor") == "nvidia" for gpu in found.get("gpus") or ()) or any(
+        problem["name"] == "gpus_missing" for problem in found.get("problems") or ()
+    )
+    return cards and bool((found.get("toolkit") or {}).get("version"))
 
 
 def _nvidia(found: Mapping[str, Any], driver: Mapping[str, Any], engine: str, problems: Problems) -> Iterator[dict[str, Any]]:

@@ -192,8 +192,18 @@ def test_night_upgrades(extra, expected):
     assert told == ([] if expected is None else [expected])
 
 
-def test_a_host_without_wishes_is_judged_by_its_engine():
-    assert [check["name"] for check in host_checks(with_(problems=["xid"]), ENGINE, {"gpus": False})] == ["engine"]
+def test_a_host_that_is_not_for_gpus_is_judged_by_its_engine():
+    desktop = with_("toolkit", {"version": "", "floor": "1.19.1", "below_floor": False, "packages": {}}, problems=["xid"])
+    assert [check["name"] for check in host_checks(desktop, ENGINE, {"gpus": False})] == ["engine"]
+    bare = with_("gpus", [])
+    assert [check["name"] for check in host_checks(bare, ENGINE, {"gpus": False})] == ["engine"]
+
+
+def test_a_host_that_was_made_for_gpus_is_judged_before_it_has_a_service():
+    assert [check["name"] for check in host_checks(WELL, ENGINE, {"gpus": False})] == NAMES
+    assert failed(host_checks(with_(problems=["xid"]), ENGINE, {"gpus": False})) == ["xid"]
+    lost = with_("gpus", [], problems=["gpus_missing"])
+    assert failed(host_checks(lost, ENGINE, {"gpus": False})) == ["gpus"]
 
 
 @pytest.mark.parametrize(
