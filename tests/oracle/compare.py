@@ -16,6 +16,7 @@ from ansible_collections.aikit.fleet.plugins.module_utils._core.fit_shape import
 from ansible_collections.aikit.fleet.tests.unit.shapes import shape
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "oracle"
+COMBINED = FIXTURES / "combined"
 MIB = 1024 * 1024
 # How our fields are called in the log
 KINDS = {"weights": "model", "kv": "kv", "state": "rs", "compute": "compute"}
@@ -35,8 +36,8 @@ class Pair:
     real: float
 
 
-def recordings() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for path in sorted(FIXTURES.glob("*.json")):
+def recordings(folder: Path = FIXTURES) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for path in sorted(folder.glob("*.json")):
         yield path.stem, json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -62,7 +63,8 @@ def load_of(model: ModelShape, config: Mapping[str, Any]) -> fit_memory.Load:
         type_v=str(config.get("type_v", "f16")),
         cpu_moe=int(config.get("cpu_moe", 0)),
         kv_on_host=bool(config.get("kv_on_host", False)),
-        all_outputs=bool(config.get("embeddings", False)),
+        all_outputs=bool(config.get("embeddings", False)) or not model.caches,
+        pooled=bool(config.get("embeddings", False)) and model.pools,
     )
 
 

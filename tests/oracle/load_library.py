@@ -102,8 +102,8 @@ def _by_defaults(context: Parameters, config: dict) -> None:
     # flash_attn_type: the fourth of the enumerations that stand at -1
     minus = [index for index in range(4, 14) if words[index] == 0xFFFFFFFF]
     context.words[minus[-1]] = 1 if config["flash"] else 0
-    if minus[0] >= 10:
-        # n_outputs_max, which the server sets
+    if minus[0] >= 9:
+        # n_outputs_max, which the server sets: a whole batch for embeddings, as the library itself would
         context.words[5] = 0 if config["embeddings"] else config["parallel"]
 
 

@@ -95,8 +95,10 @@ NO_CACHE = frozenset(
         "wavtokenizer-dec",
     }
 )
-# ... and of these, those that write nothing: their embeddings serve for reading alone
+# ... and of these, those that write nothing
 NO_OUTPUT = NO_CACHE - {"dream", "llada", "llada-moe", "rnd1"}
+# Their embeddings serve for reading alone: they are not held a second time as an output matrix
+NOT_TIED = NO_OUTPUT - {"gemma-embedding"}
 
 # Their memory is of a kind of its own (sparse attention with an index, several caches), which this collection does not predict
 UNPREDICTED = frozenset(
@@ -133,8 +135,9 @@ PLAIN = frozenset(
 # Compared with llama.cpp buffer by buffer (tests/oracle)
 VERIFIED = frozenset(
     """
-    baichuan chatglm cohere2 command-r ernie4_5 exaone4 falcon gemma2 gemma3 glm4 gpt-oss gpt2 gptneox granite hunyuan-dense internlm2 lfm2 llama
-    mamba2 mistral3 mpt olmo2 phi2 phi3 qwen2 qwen3 qwen3moe seed_oss smollm3 starcoder2
+    baichuan bert chatglm cohere2 command-r ernie4_5 eurobert exaone4 falcon gemma-embedding gemma2 gemma3 glm4 gpt-oss gpt2 gptneox granite
+    hunyuan-dense internlm2 jina-bert-v2 jina-bert-v3 lfm2 llama mamba2 mistral3 modern-bert mpt neo-bert nomic-bert nomic-bert-moe olmo2 phi2 phi3
+    qwen2 qwen3 qwen3moe seed_oss smollm3 starcoder2
     """.split()
 )
 

@@ -49,6 +49,8 @@ class Era:
     windows: bool = True
     # Gated delta nets are one operation of NVIDIA's backend, not many
     fused_delta: bool = False
+    # Logits are made even where one vector for the whole text is all that is asked for
+    pooled_logits: bool = True
     # Tensors that prepare the inputs of all layers lie with the first of them, not with the output
     inputs_first_block: bool = True
 
@@ -63,7 +65,7 @@ BUILDS: tuple[tuple[int, Era], ...] = (
     (7850, Era("2026-02", True, False, True, False, False, False, 4, 7, 7, inputs_first_block=False)),
     (9450, Era("2026-06", True, True, True, True, False, True, 3, 7, 7)),
     (10500, Era("2026-09", True, True, True, True, False, True, 3, 7, 7, fused_delta=True)),
-    (11200, Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10, fused_delta=True)),
+    (11200, Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10, fused_delta=True, pooled_logits=False)),
 )
 NEWEST = BUILDS[-1][1]
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # With several GPUs the scheduler keeps this many copies of what goes into a graph
 COPIES = 4
+# From this many tokens on an operation whose weights lie in host memory runs on the GPU
+_LARGE_BATCH = 32
 # Tokens that a delta net of many operations takes together
 _CHUNK = 64
 _F16, _F32 = 2, 4
@@ -70,7 +72,7 @@ def buffers(shape: ModelShape, load: Load, era: Era, where: Placement, cells: in
             peak = max(peak, _blocks(graph, hosted, pipeline, True, hosted, True), _blocks(graph, staged, pipeline, True, staged, load.kv_on_host))
         if number == where.output:
             peak = max(peak, _logits(graph, pipeline))
-        elif where.output < 0 and first and load.op_offload and (load.all_outputs or not era.outputs_per_slot):
+        elif where.output < 0 and first and load.op_offload and _output_rows(graph) >= _LARGE_BATCH:
             # The output matrix comes over for the logits of a whole batch
             peak = max(peak, _logits(graph, pipeline) + _output_bytes(shape))
         result[number] = peak
@@ -84,7 +86,8 @@ def _masks(graph: _Graph, blocks: Sequence[int], copies: int = 1) -> int:
         return 0
     size = (_F16 if graph.load.flash else _F32) * graph.rows * copies
     if not shape.caches:
-        return size * graph.rows
+        kinds = {layer.window for layer in _kinds(shape, tuple(blocks))}
+        return size * graph.rows * len(kinds)
     layers = [layer for layer in _kinds(shape, tuple(blocks)) if layer.attends]
     full = graph.cells if any(not layer.window for layer in layers) else 0
     return size * (full + (graph.window if any(layer.window for layer in layers) else 0))
@@ -244,9 +247,18 @@ def _delta_net(graph: _Graph) -> int:
     return 3 * graph.of(mixed) + 3 * graph.of(inner)
 
 
+def _output_rows(graph: _Graph) -> int:
+    """Tokens of a batch whose logits are made."""
+    if graph.shape.architecture in data_arch.NO_OUTPUT or (graph.load.pooled and not graph.era.pooled_logits):
+        return 0
+    return graph.rows if graph.load.all_outputs or not graph.era.outputs_per_slot else min(graph.rows, graph.load.parallel)
+
+
 def _logits(graph: _Graph, pipeline: bool) -> int:
+    rows = _output_rows(graph)
+    if not rows:
+        return 0
     every = range(graph.shape.block_count)
-    rows = graph.rows if graph.load.all_outputs or not graph.era.outputs_per_slot else min(graph.rows, graph.load.parallel)
     logits = _F32 * rows * graph.shape.rows
     size = logits + graph.width
     if pipeline:

@@ -47,6 +47,8 @@ class Load:
     swa_full: bool = False
     # Embedding and reranking: all tokens of a batch are output
     all_outputs: bool = False
+    # ... and only one vector is made of them
+    pooled: bool = False
     op_offload: bool = True
     # What a device adds to a tensor: "cuda", or nothing
     padding: str = "cuda"

@@ -21,6 +21,8 @@ ENOUGH_CONTEXT = 32768
 STEP = memory.KV_PAD
 BATCH = 512
 LOW_BATCH = 128
+# A text whose embedding is made has to be in one batch; no longer ones than this unless the batch is given (as llama_server.py has it)
+EMBEDDING_BATCH = 8192
 # What each out-of-memory error adds to the margin of a GPU
 STEP_DOWN_MIB = 512
 STEP_DOWN_PERCENT = 4.0
@@ -87,6 +89,7 @@ class _Asked:
     kv_on_host: bool
     low_vram: bool
     all_outputs: bool
+    pooled: bool
     swa_full: bool
     split: Optional[tuple[int, ...]]
     mmproj_on_gpu: bool
@@ -195,6 +198,7 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
         kv_on_host=settings.get("no_kv_offloading") is True,
         low_vram=low_vram,
         all_outputs=settings.get("embeddings") is True or settings.get("reranking") is True or not shape.caches,
+        pooled=settings.get("reranking") is True or (settings.get("embeddings") is True and shape.pools),
         swa_full=settings.get("swa_full") is True,
         split=split,
         mmproj_on_gpu=settings.get("mmproj_offload") is not False,
@@ -345,13 +349,13 @@ class _Search:
         best = self.spread(load, layers, only)
         if best is None:
             return None
-        at_goal = self.spread(replace(load, context=goal), layers, only)
+        at_goal = self.spread(_of_context(self.asked, load, goal), layers, only)
         if at_goal is not None:
             return at_goal
         low, high = load.context // STEP, goal // STEP
         while low < high:
             middle = (low + high + 1) // 2
-            found = self.spread(replace(load, context=middle * STEP), layers, only)
+            found = self.spread(_of_context(self.asked, load, middle * STEP), layers, only)
             if found is None:
                 high = middle - 1
             else:
@@ -388,7 +392,7 @@ def _contexts(asked: _Asked, policy: Policy) -> tuple[int, int]:
     goal *= 1 if asked.unified else asked.parallel
     if asked.all_outputs:
         # The whole text has to be in one batch, and its attention in memory
-        goal = min(goal, max(policy.context_min, 8192))
+        goal = min(goal, max(policy.context_min, EMBEDDING_BATCH))
     floor = min(policy.context_min * (1 if asked.unified else asked.parallel), goal)
     if goal > STEP:
         goal = goal // STEP * STEP
@@ -417,15 +421,24 @@ def _variants(asked: _Asked, policy: Policy, floor: int) -> list[memory.Load]:
         kv_on_host=asked.kv_on_host,
         swa_full=asked.swa_full,
         all_outputs=asked.all_outputs,
+        pooled=asked.pooled,
         cpu_moe=asked.cpu_moe or 0,
         padding="cuda" if all(gpu.vendor in ("nvidia", "amd") for gpu in asked.gpus) else "",
     )
-    if asked.all_outputs and asked.batch is None:
-        base = replace(base, ubatch=max(batch, floor))
+    base = _of_context(asked, base, floor)
     found = [replace(base, type_k=key, type_v=value) for key, value in pairs]
     if asked.low_vram and not asked.kv_on_host:
         found.append(replace(found[0], kv_on_host=True))
     return found
+
+
+def _of_context(asked: _Asked, load: memory.Load, context: int) -> memory.Load:
+    """``load`` with another context, and the batch that follows from it where embeddings are made."""
+    load = replace(load, context=context)
+    if not asked.all_outputs or asked.batch is not None:
+        return load
+    text = context if asked.unified else context // asked.parallel
+    return replace(load, ubatch=max(LOW_BATCH if asked.low_vram else BATCH, min(text, EMBEDDING_BATCH)))
 
 
 def _orders(rooms: Sequence[Room], asked: _Asked) -> list[Optional[int]]:

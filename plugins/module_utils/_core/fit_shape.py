@@ -242,13 +242,18 @@ class ModelShape:
         return self.architecture not in data_arch.NO_CACHE
 
     @property
+    def pools(self) -> bool:
+        """Whether it is made for embeddings or for ranking: one vector for a whole text."""
+        return self.number("pooling_type") > 0
+
+    @property
     def causal(self) -> bool:
         return self.metadata.get(f"{self.architecture}.attention.causal", self.caches) is not False
 
     @cached_property
     def tied(self) -> bool:
         """No output matrix of its own: the embeddings are held twice, on the CPU for reading and with the output layer."""
-        if self.architecture in data_arch.NO_OUTPUT:
+        if self.architecture in data_arch.NOT_TIED:
             return False
         return not any(weight.name == "output.weight" and weight.layer < 0 for weight in self.weights)
 

@@ -555,3 +555,34 @@ def test_a_shape_that_is_none() -> None:
     for wrong in (None, {}, {"metadata": {}, "tensors": 5}, {"metadata": {}, "tensors": [["a", 0]]}, {"metadata": {}, "tensors": [["a", 0, [1], "0-99999"]]}):
         with pytest.raises(AikitError, match="no shape of a model"):
             ModelShape.from_dict(wrong)
+
+
+# Embeddings and ranking
+
+
+def test_a_text_whose_embedding_is_made_lies_in_one_batch() -> None:
+    for total, context in ((24564, 8192), (4800, 5888)):
+        found = one("Qwen3 Embedding 4B", total, {"embeddings": True})
+        assert (found.settings["context_size"], found.settings["batch"]) == (context, context)
+    # Longer texts than the server's own batch are cut by nobody, and a batch that is given stays
+    assert one("Qwen3 Embedding 4B", 24564, {"embeddings": True, "context_size": 32768}).settings["batch"] == 8192
+    assert one("Qwen3 Embedding 4B", 24564, {"embeddings": True, "batch": 1024}).settings["batch"] == 1024
+    assert one("BGE small", 8192, {"embeddings": True}).settings["batch"] == 512
+    # Slots that do not share a cache have a part of the context each
+    divided = one("Qwen3 Embedding 4B", 24564, {"embeddings": True, "parallel": 4, "kv_unified": False, "context_size": 16384})
+    assert divided.settings["batch"] == 4096
+
+
+def test_one_vector_for_a_text_takes_no_logits() -> None:
+    def compute(model: str, wishes: dict[str, Any], version: str = NEW) -> float:
+        return one(model, 24564, {"context_size": 4096, **wishes}, version=version).breakdown[0].compute_mib
+
+    logits = 4 * 4096 * 151665 / 2**20
+    pooled = compute("Qwen3 Embedding 4B", {"embeddings": True})
+    assert pooled < 1000 and pooled == compute("Qwen3 Embedding 4B", {"reranking": True})
+    # Servers before October 2026 make them all the same, and so does every server for a model that makes no one vector of them
+    assert compute("Qwen3 Embedding 4B", {"embeddings": True}, "localai v4.7.1") > logits
+    assert compute(TIED, {"embeddings": True}) > 4 * 4096 * 128256 / 2**20 > compute(TIED, {"reranking": True})
+    # A model that writes nothing has none anywhere
+    for name in ("BGE M3", "Jina Embeddings v3", "Nomic Embed 1.5", "ModernBERT embed base"):
+        assert compute(name, {"embeddings": True}, "localai v4.7.1") < 300
