@@ -470,13 +470,48 @@ def test_memory_of_the_host_is_given_once():
     assert left == pytest.approx(int(1.5 * firm) - firm, abs=1)
 
 
-def test_unified_memory_that_is_not_there_is_not_given():
-    asked = service(auto=("context_size",), settings={"gpu_layers": 20})
-    card = {"unified_memory": True, "name": "NVIDIA GB10"}
-    enough, scarce = (plan([asked], info(gpu(24576, free, **card)), host(free, 24576)) for free in (20000, 5000))
-    assert enough.fits and not scarce.fits
-    row = plan_report.rows({"h": {"services": {"llama": scarce.services[0].as_dict()}}})[0]
-    assert row["fits"] == "NO" and "share one memory" in scarce.services[0].reason
+UNIFIED = {"unified_memory": True, "name": "NVIDIA GB10"}
+# One context alone, so that a plan takes what it takes
+ONE_CONTEXT = Policy(context_max=4096)
+
+
+def unified(services, free, total=49152):
+    return plan(services, info(gpu(total, free, **UNIFIED)), host(free, total), policy=ONE_CONTEXT)
+
+
+def needs(planned, on_cpu):
+    return sum(share["needed_mib"] for share in planned.fit["breakdown"] if (share["index"] is None) == on_cpu)
+
+
+@pytest.mark.parametrize("kept", [{"gpu_layers": 20}, {"no_kv_offloading": True}])
+def test_unified_memory_is_given_once_to_the_gpu_and_to_the_cpu(kept):
+    """Each part alone would fit, and by far; what counts is their sum, to the last MiB but the reserve."""
+    asked = service(auto=("context_size", *(() if "gpu_layers" in kept else ("gpu_layers",))), settings=kept)
+    (roomy,) = unified([asked], 40000).services
+    reserve = Policy().host_reserve_mib
+    together = int(needs(roomy, False) + needs(roomy, True)) + reserve
+    assert roomy.fits and max(needs(roomy, False), needs(roomy, True)) + reserve < together - 400
+    assert unified([asked], together + 2).services[0].fit["breakdown"][0]["layers"] == roomy.fit["breakdown"][0]["layers"]
+    # Fewer layers on the GPU make no room: they would lie in the same memory
+    scarce = unified([asked], together - 200)
+    assert not scarce.fits and "share one memory" in scarce.services[0].reason
+    assert plan_report.rows({"h": {"services": {"llama": scarce.services[0].as_dict()}}})[0]["fits"] == "NO"
+    # A GPU with a memory of its own has room for its part, and the host for the rest
+    apart = plan([asked], info(gpu(49152, together - 200)), host(together - 200, 49152), policy=ONE_CONTEXT)
+    assert apart.fits and needs(apart.services[0], False) == needs(roomy, False)
+
+
+def test_services_on_unified_memory_leave_each_other_their_part_on_the_cpu():
+    """What the first has on the CPU is in the memory that the second would compute in."""
+    pair = [service(name, auto=("context_size",), settings={"gpu_layers": 20}) for name in ("llama", "other")]
+    both = unified(pair, 40000)
+    each = [needs(planned, False) + needs(planned, True) for planned in both.services]
+    assert both.fits and each[0] == each[1]
+    free = int(sum(each)) + Policy().host_reserve_mib
+    assert unified(pair, free + 3).fits
+    short = unified(pair, free - 200)
+    assert not short.fits and not short.services[1].fits
+    assert unified(pair[:1], free - 200).fits
 
 
 def test_what_the_policy_keeps_free_of_the_host_is_worth_a_warning():
