@@ -124,9 +124,10 @@ options:
         default: 3.0
       context_mib:
         description:
-          - What CUDA takes for itself on every GPU that a server sees.
+          - What the driver takes for a server on every GPU that the server sees.
+          - V(0) is what a card of its name takes, 330 MiB or more.
         type: int
-        default: 330
+        default: 0
       kv_types:
         description:
           - Types of the KV cache that may be chosen, the first before the second.
@@ -327,7 +328,7 @@ TYPES = ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 POLICY = {
     "margin_mib": {"type": "int", "default": 512},
     "margin_percent": {"type": "float", "default": 3.0},
-    "context_mib": {"type": "int", "default": 330},
+    "context_mib": {"type": "int", "default": 0},
     "kv_types": {"type": "list", "elements": "str", "choices": TYPES, "default": ["f16"]},
     "context_min": {"type": "int", "default": 4096},
     "context_max": {"type": "int", "default": 0},

@@ -87,11 +87,20 @@ def pairs(recorded: Mapping[str, Any]) -> Iterator[Pair]:
                     yield Pair(recorded["server"], name, model.architecture, config, device, ours, getattr(use, ours) / MIB, printed.get(theirs, 0.0))
 
 
+def _flashes(pair: Pair) -> bool:
+    config, model = pair.config, shape(pair.model)
+    if not config.get("flash", True):
+        return True
+    return fit_memory.flash_works(model) and (
+        not model.caches or fit_memory.flash_takes(config.get("type_k", "f16"), config.get("type_v", "f16"), data_era.era(pair.server))
+    )
+
+
 def totals(found: Iterator[Pair]) -> Iterator[tuple[Pair, float, float]]:
     """All buffers of one GPU together: a pair that stands for them, ours, and real."""
     sums: dict[tuple[str, str, str, str], list[Any]] = {}
     for pair in found:
-        if pair.device == "CPU" or (pair.config.get("flash", True) and not fit_memory.flash_works(shape(pair.model))):
+        if pair.device == "CPU" or not _flashes(pair):
             # Never planned: attention would run on the CPU
             continue
         entry = sums.setdefault((pair.server, pair.model, json.dumps(pair.config, sort_keys=True), pair.device), [pair, 0.0, 0.0])

@@ -22,6 +22,7 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".venv" / "collections"))
 
 from ansible_collections.aikit.fleet.plugins.module_utils._core.fit import Fit, Gpu, Policy, Wish, plan
+from ansible_collections.aikit.fleet.plugins.module_utils._core.fit_types import CONTEXT_MIB
 from ansible_collections.aikit.fleet.tests.oracle import sparse
 from ansible_collections.aikit.fleet.tests.oracle.servers import Config, Debian
 from ansible_collections.aikit.fleet.tests.unit.shapes import shape
@@ -154,19 +155,19 @@ def best(loader: Loader, *rooms: float) -> Optional[Config]:
 def alone(engine: Debian, name: str) -> Iterator[dict[str, Any]]:
     """One model on one GPU."""
     loader = Loader(engine, name)
-    whole = loader.total(Config(context=CONTEXT)) + Policy().context_mib
+    whole = loader.total(Config(context=CONTEXT)) + CONTEXT_MIB
     for factor in FACTORS:
         total = int(whole * factor + margin(whole * factor))
         chosen = decide(name, total)
         config = loader.config_of(chosen)
-        top = best(loader, total - margin(total) - Policy().context_mib)
+        top = best(loader, total - margin(total) - CONTEXT_MIB)
         yield {
             "model": name,
             "factor": factor,
             "total_mib": total,
             "gpu_layers": chosen.settings["gpu_layers"],
             "n_cpu_moe": chosen.settings["n_cpu_moe"],
-            "real_mib": round(loader.total(config) + Policy().context_mib, 2),
+            "real_mib": round(loader.total(config) + CONTEXT_MIB, 2),
             "weights_mib": loader.gpu(config).get("model", 0.0),
             "best": top.short() if top else None,
             "best_weights_mib": loader.gpu(top).get("model", 0.0) if top else 0.0,
@@ -176,7 +177,7 @@ def alone(engine: Debian, name: str) -> Iterator[dict[str, Any]]:
 def together(engine: Debian, names: Sequence[str], parts: Sequence[float]) -> Iterator[dict[str, Any]]:
     """Several services on one GPU, or one on several: each GPU has a part of what all of them need."""
     loaders = [Loader(engine, name, f"decisions-{number}.gguf") for number, name in enumerate(names)]
-    context = Policy().context_mib
+    context = CONTEXT_MIB
     whole = sum(loader.total(Config(context=CONTEXT)) + context * len(parts) for loader in loaders)
     for factor in FEW_FACTORS:
         totals = [int(whole * factor * part + margin(whole * factor * part)) for part in parts]

@@ -23,6 +23,14 @@ int posix_fadvise64(int file, off_t offset, off_t size, int advice) { (void)file
 
 enum { LARGE = 64 << 20 };
 
+void *aligned_alloc(size_t alignment, size_t size);
+
+/* Nor has the machine to have that memory */
+int posix_memalign(void **where, size_t alignment, size_t size) {
+    *where = size < LARGE ? aligned_alloc(alignment, size) : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return *where == NULL || *where == MAP_FAILED ? 12 : 0;
+}
+
 void *memset(void *at, int value, size_t size) {
     void *end = at;
     if (size < LARGE) __asm__ volatile("rep stosb" : "+D"(end), "+c"(size) : "a"(value) : "memory");

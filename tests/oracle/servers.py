@@ -25,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
 _FLASH = re.compile(r"Flash Attention (?:was auto, set to |)(enabled|disabled)")
 _SPLITS = re.compile(r"graph splits = (\d+)|splits = (\d+)")
+# What says best why a model did not load, the best first
+_WRONG = (r"GGML_ASSERT\(", r"does not support|does not divide|requires ", r"failed to allocate", r"(?i)unknown model|error|failed|abort")
 _NEEDED = re.compile(r"\[(lib(?:cudart|cublas|cuda)\.so[^\]]*)\]")
 _SYMBOL = re.compile(r"(?:__cuda|cuda|cublas|cu[A-Z])")
 SUITE = "sid"
@@ -84,8 +86,10 @@ def parse(log: str) -> Observation:
         entry[kind.lower()] = round(entry.get(kind.lower(), 0.0) + float(size), 2)
     flash = _FLASH.findall(log)
     if not any("compute" in entry for entry in buffers.values()):
-        wrong = [line.strip() for line in log.splitlines() if re.search(r"error|failed|abort|assert", line, re.I)]
-        return Observation(error=(wrong[0] if wrong else log[-200:])[-300:])
+        lines = [line.strip() for line in log.splitlines()]
+        found = [line for pattern in _WRONG for line in lines if re.search(pattern, line)]
+        # Not where this machine keeps its builds, nor when it was
+        return Observation(error=re.sub(r"^[\d.]+ [EIW] |\S*/(?=[^/\s]+)", "", found[0] if found else log[-200:].strip())[-200:])
     return Observation(buffers, flash=flash[-1] if flash else "")
 
 

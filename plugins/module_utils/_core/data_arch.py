@@ -72,6 +72,8 @@ HYBRID_BOTH = frozenset({"falcon-h1"})
 HYBRID = HYBRID_BY_HEADS | HYBRID_BY_FEED_FORWARD | HYBRID_BY_INTERVAL | HYBRID_BOTH
 # With a gated delta net, whose computation takes memory of its own
 DELTA_NET = frozenset({"qwen35", "qwen35moe", "qwen3next", "kimi-linear"})
+# Attention has a gate as wide as its queries
+GATED = frozenset({"qwen35", "qwen35moe", "qwen3next"})
 
 # Attention and the feed-forward part read the same input, which therefore lives longer
 PARALLEL = frozenset({"cohere2", "falcon", "phi2"})
@@ -122,24 +124,20 @@ UNPREDICTED = frozenset(
 )
 
 # Plain attention in all layers
-PLAIN = frozenset(
-    """
+PLAIN = frozenset("""
     apertus arcee arctic baichuan bailingmoe bailingmoe2 bitnet bloom chameleon chatglm codeshell cogvlm command-r dbrx deci deepseek deepseek2
     dots1 ernie4_5 ernie4_5-moe exaone falcon gemma glm4 glm4moe gpt2 gptneox granite granitemoe grok grovemoe hunyuan-dense hunyuan-moe
     internlm2 jais jais2 llama maincoder minicpm minicpm3 minimax-m2 mistral3 mistral4 mpt nemotron olmo olmoe openelm orion paddleocr
     pangu-embedded phi2 phi3 phimoe plamo plm qwen qwen2 qwen2moe qwen2vl qwen3 qwen3moe qwen3vl qwen3vlmoe refact seed_oss smollm3 stablelm
     starcoder starcoder2 xverse
-    """.split()
-)
+    """.split())
 
 # Compared with llama.cpp buffer by buffer (tests/oracle)
-VERIFIED = frozenset(
-    """
+VERIFIED = frozenset("""
     baichuan bert chatglm cohere2 command-r ernie4_5 eurobert exaone4 falcon gemma-embedding gemma2 gemma3 glm4 gpt-oss gpt2 gptneox granite
     hunyuan-dense internlm2 jina-bert-v2 jina-bert-v3 lfm2 llama mamba2 mistral3 modern-bert mpt neo-bert nomic-bert nomic-bert-moe olmo2 phi2 phi3
     qwen2 qwen3 qwen3moe seed_oss smollm3 starcoder2
-    """.split()
-)
+    """.split())
 
 # All that this collection knows the memory of
 KNOWN = PLAIN | frozenset(WINDOWS) | RECURRENT | HYBRID | (NO_CACHE - UNPREDICTED)

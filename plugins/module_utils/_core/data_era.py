@@ -7,7 +7,7 @@
 Source: github.com/ggml-org/llama.cpp pull requests 18148 (output layer first, December 2025), 19067 (no V for MLA, January 2026), 23861 and
 23988 (outputs are reserved for the slots alone, June 2026); LocalAI's Makefile of its llama-cpp backend for the commits it pins;
 13194 (windows of their own size, May 2025);
-observations of builds b7698, b8179, 0.5.0 and 0.7.0 (tests/oracle). Read 2026-11.
+observations of builds b6431, b7698, b8179, b10068, 0.5.0 and 0.7.0 (tests/oracle). Read 2026-11.
 """
 
 from __future__ import annotations
@@ -51,21 +51,25 @@ class Era:
     fused_delta: bool = False
     # Logits are made even where one vector for the whole text is all that is asked for
     pooled_logits: bool = True
+    # Models that are recurrent in part give each slot the whole context where others divide it
+    hybrids_undivided: bool = False
+    # Flash attention takes keys and values of different types, and more types of them
+    flash_mixed: bool = False
     # Tensors that prepare the inputs of all layers lie with the first of them, not with the output
     inputs_first_block: bool = True
 
 
 # The first build of each era (llama.cpp's number of commits)
 BUILDS: tuple[tuple[int, Era], ...] = (
-    (0, Era("2024", False, False, False, False, True, False, 4, 8, 8, cpu_moe=False, windows=False, inputs_first_block=False)),
-    (5427, Era("2025", False, False, False, False, True, False, 4, 8, 8, cpu_moe=False, inputs_first_block=False)),
+    (0, Era("2024", False, False, False, False, True, False, 4, 8, 8, cpu_moe=False, windows=False, inputs_first_block=False, hybrids_undivided=True)),
+    (5427, Era("2025", False, False, False, False, True, False, 4, 8, 8, cpu_moe=False, inputs_first_block=False, hybrids_undivided=True)),
     # Option n_cpu_moe (pull request 15077, August 2025)
-    (6089, Era("2025", False, False, False, False, True, False, 4, 8, 8, inputs_first_block=False)),
+    (6089, Era("2025", False, False, False, False, True, False, 4, 8, 8, inputs_first_block=False, hybrids_undivided=True)),
     (7500, Era("2026-01", True, False, False, False, False, False, 4, 7, 7, inputs_first_block=False)),
     (7850, Era("2026-02", True, False, True, False, False, False, 4, 7, 7, inputs_first_block=False)),
-    (9450, Era("2026-06", True, True, True, True, False, True, 3, 7, 7)),
-    (10500, Era("2026-09", True, True, True, True, False, True, 3, 7, 7, fused_delta=True)),
-    (11200, Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10, fused_delta=True, pooled_logits=False)),
+    (9450, Era("2026-06", True, True, True, True, False, True, 3, 7, 7, fused_delta=True)),
+    (10900, Era("2026-09", True, True, True, True, False, True, 3, 7, 7, fused_delta=True, flash_mixed=True)),
+    (11200, Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10, fused_delta=True, pooled_logits=False, flash_mixed=True)),
 )
 NEWEST = BUILDS[-1][1]
 

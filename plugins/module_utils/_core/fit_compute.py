@@ -43,6 +43,7 @@ class _Graph:
     rows: int
     cells: int
     window: int
+    streams: int
     # One activation of the model's width, for all tokens of a batch
     width: int
 
@@ -50,13 +51,13 @@ class _Graph:
         return _F32 * self.rows * columns
 
 
-def buffers(shape: ModelShape, load: Load, era: Era, where: Placement, cells: int, window: int, rows: int) -> tuple[list[int], int]:
+def buffers(shape: ModelShape, load: Load, era: Era, where: Placement, cells: int, window: int, rows: int, streams: int) -> tuple[list[int], int]:
     """Bytes on each GPU, and on the CPU.
 
     :param cells: of one stream of the KV cache; ``window``: of its sliding part, 0 without one.
-    :param rows: tokens of a batch.
+    :param rows: tokens of a batch. ``streams``: of the cache.
     """
-    graph = _Graph(shape, load, era, rows, cells, window, _F32 * rows * shape.embedding)
+    graph = _Graph(shape, load, era, rows, cells, window, streams, _F32 * rows * shape.embedding)
     busy = [number for number in range(len(load.counts)) if number in where.blocks or number == where.output]
     pipeline = len(busy) > 1 and not load.cpu_moe and not load.kv_on_host and load.gpu_layers > shape.block_count
     result = [0] * len(load.counts)
@@ -68,15 +69,28 @@ def buffers(shape: ModelShape, load: Load, era: Era, where: Placement, cells: in
         first = number == working[0]
         peak = _blocks(graph, blocks, pipeline, first, [], load.kv_on_host)
         if first and load.op_offload:
-            staged = [index for index in range(min(load.cpu_moe, shape.block_count)) if where.blocks[index] >= 0]
+            staged = [index for index in range(min(load.cpu_moe if shape.is_mixture else 0, shape.block_count)) if where.blocks[index] >= 0]
             peak = max(peak, _blocks(graph, hosted, pipeline, True, hosted, True), _blocks(graph, staged, pipeline, True, staged, load.kv_on_host))
         if number == where.output:
             peak = max(peak, _logits(graph, pipeline))
         elif where.output < 0 and first and load.op_offload and _output_rows(graph) >= _LARGE_BATCH:
             # The output matrix comes over for the logits of a whole batch
             peak = max(peak, _logits(graph, pipeline) + _output_bytes(shape))
-        result[number] = peak
+        result[number] = peak + _borrowed(graph, where, blocks, number) * (COPIES if pipeline else 1)
     return result, _host(graph, pipeline)
+
+
+def _borrowed(graph: _Graph, where: Placement, blocks: Sequence[int], number: int) -> int:
+    """Blocks that read the cache of an earlier one: it comes over, for each of them, where that one lies on another device."""
+    layers = graph.shape.layers
+    found = 0
+    for index in blocks:
+        if layers[index].attends or not layers[index].reads or not graph.shape.caches:
+            continue
+        source = max((other for other in range(index) if layers[other].attends and layers[other].window == layers[index].window), default=index)
+        if where.blocks[source] != number and not graph.load.kv_on_host:
+            found += _layer_cache(graph, layers[index])
+    return found
 
 
 def _masks(graph: _Graph, blocks: Sequence[int], copies: int = 1) -> int:
@@ -88,7 +102,7 @@ def _masks(graph: _Graph, blocks: Sequence[int], copies: int = 1) -> int:
     if not shape.caches:
         kinds = {layer.window for layer in _kinds(shape, tuple(blocks))}
         return size * graph.rows * len(kinds)
-    layers = [layer for layer in _kinds(shape, tuple(blocks)) if layer.attends]
+    layers = [layer for layer in _kinds(shape, tuple(blocks)) if layer.reads]
     full = graph.cells if any(not layer.window for layer in layers) else 0
     return size * (full + (graph.window if any(layer.window for layer in layers) else 0))
 
@@ -115,24 +129,30 @@ def _blocks(graph: _Graph, blocks: Sequence[int], pipeline: bool, first: bool, s
         # The activations are there several times, and all of them pass from one GPU to the next
         steady += graph.width * (shape.number("altup.num_inputs", 4) + 1)
         steady *= COPIES if pipeline else 1
-    if pipeline and shape.number("ssm.inner_size") and any(layer.recurrent for layer in layers):
+    fused = shape.architecture in data_arch.DELTA_NET and graph.era.fused_delta
+    if pipeline and shape.number("ssm.inner_size") and any(layer.recurrent for layer in layers) and not fused:
         # The states pass too
         steady += 16 * graph.width
-    cache = max((_layer_cache(graph, layer) for layer in layers if layer.attends), default=0) if kv_on_host else 0
+    # llama.cpp computes attention on the CPU when it is told to keep the cache there and has no flash attention
+    away = graph.load.kv_on_host and not graph.load.flash and shape.caches and not shape.is_mla
+    cache = max((_layer_cache(graph, layer) for layer in layers if layer.reads), default=0) if kv_on_host and shape.caches and not away else 0
     behind = 0
     if cache:
         # The cache leaves a hole that the larger tensors of the feed-forward part do not fit into
         behind = cache + graph.width + (graph.of(shape.embedding * shape.experts_used) if shape.is_mixture else 0)
     weights = _staged(graph, staged)
     moments = [_feed_forward(graph, blocks) + (weights or behind)]
-    if any(layer.attends or not shape.caches for layer in layers):
-        moments.append(cache + max(_attention(graph, layer) for layer in layers if layer.attends or not shape.caches))
+    if any(layer.reads for layer in layers):
+        moments.append(cache + max(_attention(graph, layer, kv_on_host, away and layer.attends) for layer in layers if layer.reads))
     if any(layer.recurrent for layer in layers):
         # What a delta net of many operations leaves is large enough for weights that come over
         apart = shape.architecture in data_arch.DELTA_NET and not graph.era.fused_delta
         moments.append(max(_recurrent(graph), weights) if apart else _recurrent(graph) + weights)
     # Where both read the same input, their largest moments can be one
     peak = masks + steady + (sum(moments) if shape.architecture in data_arch.PARALLEL and graph.load.flash else max(moments))
+    if weights and fused and shape.is_mixture and graph.load.cpu_moe:
+        # Between two experts' matrices something of the delta net takes a part of the hole of the first, so the next lies beside it
+        peak = max(peak, masks + steady + 2 * _largest_experts(graph, staged) + 2 * graph.width)
     if not graph.era.mask_f16 and graph.load.flash and not pipeline:
         # Made in f32 and converted: both are there for a moment
         peak = max(peak, masks * 3 + 4 * graph.width)
@@ -148,7 +168,7 @@ def _kinds(shape: ModelShape, blocks: tuple[int, ...]) -> tuple[Layer, ...]:
 def _layer_cache(graph: _Graph, layer: Layer) -> int:
     cells = graph.window if layer.window and graph.window else graph.cells
     width = layer.key_width + (0 if graph.shape.is_mla else layer.value_width)
-    return _F16 * cells * width
+    return _F16 * cells * width * graph.streams
 
 
 def _feed_forward(graph: _Graph, blocks: Sequence[int]) -> int:
@@ -196,8 +216,9 @@ def largest_matrices(shape: ModelShape) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _attention(graph: _Graph, layer: Layer) -> int:
-    """Queries and what comes of them; the scores of all heads without flash attention; the converted cache with it."""
+def _attention(graph: _Graph, layer: Layer, hosted: bool, away: bool) -> int:
+    """Queries and what comes of them; the scores of all heads without flash attention (not where they are made ``away``, on the CPU); the
+    converted cache with it."""
     shape, load = graph.shape, graph.load
     queries = graph.of(layer.heads * max(layer.key_length, layer.value_length))
     # The model's own width is counted with the inputs, twice of it is free by now
@@ -207,12 +228,18 @@ def _attention(graph: _Graph, layer: Layer) -> int:
         if graph.era.dequantises and load.padding == "cuda" and shape.caches:
             for name, width in ((load.type_k, layer.key_width), (load.type_v, 0 if shape.is_mla else layer.value_width)):
                 if name != "f16":
-                    found += _F16 * cells * width
-    else:
+                    found += _F16 * cells * width * graph.streams
+    elif hosted and shape.sinks:
+        # What becomes of scores with sinks lies beside them
+        found += 2 * _F32 * graph.rows * cells * layer.heads
+    elif not away:
         found += _F32 * graph.rows * cells * layer.heads + graph.of(layer.key_width + layer.value_width)
+    plain = found - 3 * queries + 2 * graph.width
     if shape.is_mixture:
         # The outputs of the experts left a hole that these do not fit into
         found += graph.of(shape.embedding * shape.experts_used)
+    if shape.architecture in data_arch.GATED:
+        found = max(found, plain + 5 * queries - graph.width)
     return max(0, found)
 
 
@@ -268,8 +295,9 @@ def _logits(graph: _Graph, pipeline: bool) -> int:
             size += logits * 9 // 4
     elif graph.era.keeps_inputs:
         size += 3 * _masks(graph, every)
-    elif not graph.era.mask_f16:
-        size += 2 * graph.width
+    if graph.load.pooled:
+        # What becomes the one vector lies beside them
+        size += graph.width * (2 if graph.era.mask_f16 else 8)
     return size
 
 
@@ -281,12 +309,17 @@ def _output_bytes(shape: ModelShape) -> int:
 def _staged(graph: _Graph, blocks: Sequence[int]) -> int:
     """Weights in host memory come over one by one for large batches. A hole of one serves the next, if what is between is no larger."""
     largest = largest_matrices(graph.shape)
-    experts = max((largest[index][1] for index in blocks), default=0)
+    experts = _largest_experts(graph, blocks)
     if experts:
         return experts * 105 // 100
     matrix = max((largest[index][0] for index in blocks), default=0)
     between = graph.of(max((graph.shape.layers[index].feed_forward for index in blocks), default=0))
     return matrix * 2 if between > matrix else matrix + (graph.width if blocks else 0)
+
+
+def _largest_experts(graph: _Graph, blocks: Sequence[int]) -> int:
+    largest = largest_matrices(graph.shape)
+    return max((largest[index][1] for index in blocks), default=0)
 
 
 def _host(graph: _Graph, pipeline: bool) -> int:

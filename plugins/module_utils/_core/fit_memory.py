@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from . import fit_compute
+from . import data_arch, fit_compute
 from .data_era import NEWEST, Era
 from .data_ggml import TENSOR_TYPES
 from .fit_shape import Layer, ModelShape, Weight
@@ -188,16 +188,18 @@ def weights(shape: ModelShape, load: Load, where: Placement, era: Era = NEWEST) 
     return gpus, cpu
 
 
-def context_cells(load: Load) -> tuple[int, int]:
+def context_cells(shape: ModelShape, load: Load, era: Era) -> tuple[int, int]:
     """Cells of one stream, and streams. The context is shared by the slots, or divided among them."""
     context = padded(load.context, KV_PAD)
     if load.unified or load.parallel <= 1:
         return context, 1
+    if era.hybrids_undivided and shape.architecture in data_arch.HYBRID:
+        return context, load.parallel
     return padded(context // load.parallel, KV_PAD) or KV_PAD, load.parallel
 
 
 def window_cells(shape: ModelShape, load: Load, era: Era, ubatch: int) -> int:
-    cells, streams = context_cells(load)
+    cells, streams = context_cells(shape, load, era)
     if load.swa_full or not era.windows:
         return cells
     sequences = load.parallel if streams == 1 else 1
@@ -209,7 +211,7 @@ def kv_bytes(shape: ModelShape, load: Load, era: Era, index: int) -> int:
     layer = shape.layers[index]
     if not layer.attends:
         return 0
-    cells, streams = context_cells(load)
+    cells, streams = context_cells(shape, load, era)
     if layer.window and shape.window_size:
         cells = window_cells(shape, load, era, effective_ubatch(shape, load))
     value_width = layer.value_width
@@ -251,6 +253,10 @@ FLASH = {(40, 40): 1, (64, 64): 1, (72, 72): 1, (80, 80): 1, (96, 96): 1, (112, 
 FLASH_GROUPED = {(192, 128): 8, (320, 256): 32, (512, 512): 2, (576, 512): 2}
 
 
+# Types of a cache that they read in every build; newer ones read nearly all
+FLASH_TYPES = frozenset({"f16", "q8_0", "q4_0"})
+
+
 def flash_works(shape: ModelShape) -> bool:
     """Whether flash attention runs on the GPU in all layers. Where it does not, llama.cpp would compute attention on the CPU."""
     for layer in shape.layers:
@@ -267,10 +273,45 @@ def flash_works(shape: ModelShape) -> bool:
     return True
 
 
+def flash_takes(type_k: str, type_v: str, era: Era = NEWEST) -> bool:
+    """Whether NVIDIA's kernels read a cache of these types (as they are built by default); else attention runs on the CPU.
+
+    Seen in the number of parts of a graph, build by build: tests/oracle.
+    """
+    key, value = type_k.lower(), type_v.lower()
+    if "iq4_nl" in (key, value):
+        return False
+    return era.flash_mixed or (key == value and key in FLASH_TYPES)
+
+
 def quantisable(shape: ModelShape, type_k: str, type_v: str) -> bool:
     """Whether the blocks of the types divide what one head keeps; the server stops where they do not."""
     blocks = [TENSOR_TYPES[TYPE_IDS[name.lower()]][1] for name in (type_k, type_v)]
     return all(layer.key_length % blocks[0] == 0 and layer.value_length % blocks[1] == 0 for layer in shape.layers if layer.attends)
+
+
+def pool_bytes(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[int, ...]:
+    """What NVIDIA's and AMD's backend takes on each GPU beside its buffers, with the first long text: none of it is in a log.
+
+    Older builds convert a quantised cache to f16 there, one layer at a time (llama.cpp's pull request 23861 has a load that grew by just
+    that), and without flash attention the scores of all heads are (issue 5993).
+    """
+    if load.padding != "cuda":
+        return (0,) * len(load.counts)
+    where = place(shape, load, era)
+    cells, streams = context_cells(shape, load, era)
+    rows = effective_ubatch(shape, load)
+    found = [0] * len(load.counts)
+    for device, layer in zip(where.blocks, shape.layers):
+        if device < 0 or not layer.reads:
+            continue
+        size = 0
+        if not load.flash:
+            size = 0 if load.kv_on_host else 2 * rows * (cells if shape.caches else rows) * layer.heads
+        elif shape.caches and not era.dequantises:
+            size = sum(2 * cells * streams * width for name, width in ((load.type_k, layer.key_width), (load.type_v, layer.value_width)) if name != "f16")
+        found[device] = max(found[device], size)
+    return tuple(found)
 
 
 def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use, ...], Use]:
@@ -293,11 +334,11 @@ def measure(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[tuple[Use
         else:
             kv[device] += keys + (_cache_padding(load, layer) if keys else 0)
             state[device] += states
-    cells, _streams = context_cells(load)
+    cells, streams = context_cells(shape, load, era)
     rows = effective_ubatch(shape, load)
     windowed = any(layer.attends and layer.window for layer in shape.layers)
     window = window_cells(shape, load, era, rows) if windowed and shape.window_size else 0
-    compute, cpu_compute = fit_compute.buffers(shape, load, era, where, cells, window, rows)
+    compute, cpu_compute = fit_compute.buffers(shape, load, era, where, cells, window, rows, streams)
     counted = [sum(1 for device in where.blocks if device == number) + (1 if where.output == number else 0) for number in range(gpus)]
     on_gpus = tuple(Use(gpu_weights[n], kv[n], state[n], compute[n], counted[n]) for n in range(gpus))
     on_cpu = Use(cpu_weights, cpu_kv, cpu_state, cpu_compute, shape.block_count + 1 - sum(counted))

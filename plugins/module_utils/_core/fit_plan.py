@@ -14,7 +14,7 @@ from . import fit_words as words
 from .data_era import Era, era
 from .errors import AikitError, Finding
 from .fit_shape import ModelShape
-from .fit_types import MIB, Fit, Gpu, Host, Policy, Share, Wish
+from .fit_types import MIB, Fit, Gpu, Host, Policy, Share, Wish, context_mib
 
 # A context of this length is enough to stop looking for more with a second GPU or a smaller cache
 ENOUGH_CONTEXT = 32768
@@ -104,9 +104,7 @@ class _Asked:
         return self.shape.block_count + 1
 
 
-def plan_all(
-    wishes: Sequence[Wish], gpus: Sequence[Gpu], policy: Policy = Policy(), server_version: str = "", host: Optional[Host] = None
-) -> tuple[Fit, ...]:
+def plan_all(wishes: Sequence[Wish], gpus: Sequence[Gpu], policy: Policy = Policy(), server_version: str = "", host: Optional[Host] = None) -> tuple[Fit, ...]:
     """First everybody's least, in order; then what is left, in order."""
     names = [wish.service for wish in wishes]
     for name in names:
@@ -165,6 +163,31 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
                 0,
                 f"NVIDIA's backend has no flash attention for the heads of {shape.name or shape.architecture}, so attention would run on the CPU",
                 "Leave it out, and the plan switches it off.",
+            )
+        )
+    asked_k, asked_v = type_k or "f16", type_v or "f16"
+    if shape.is_mla:
+        asked_k, asked_v = type_k or asked_v, type_v or asked_k
+    if shape.is_mla and asked_k != asked_v:
+        findings.append(
+            Finding(
+                "error",
+                f"{wish.service}.settings.cache_type_v",
+                0,
+                f"{shape.name or shape.architecture} keeps keys and values in one, so cache_type_k {asked_k} and cache_type_v {asked_v} cannot differ; newer"
+                " servers stop",
+                "Leave one of the two out.",
+            )
+        )
+    if (works if flash is None else flash) and (type_k or type_v) and not memory.flash_takes(asked_k, asked_v, found):
+        findings.append(
+            Finding(
+                "warning",
+                f"{wish.service}.settings.{'cache_type_k' if type_k else 'cache_type_v'}",
+                0,
+                f"NVIDIA's backend of this server has no flash attention for keys of type {asked_k} with values of type {asked_v}, so attention would"
+                " run on the CPU",
+                "Give cache_type_k and cache_type_v the same type: f16, q8_0 or q4_0.",
             )
         )
     moved = read.number("n_cpu_moe", 0)
@@ -265,12 +288,13 @@ def _need(asked: _Asked, load: memory.Load, policy: Policy) -> Need:
         factor = policy.unknown_percent / 100
         gpus = tuple(replace(use, compute=int(use.compute * (1 + factor))) for use in gpus)
     working = any(use.total for use in gpus) and bool(asked.gpus)
+    pool = memory.pool_bytes(shape, load, asked.era)
     if asked.wish.mmproj is not None:
         mmproj = mmproj_bytes(asked.wish.mmproj)
     for number in range(len(gpus)):
         if working or (mmproj and asked.mmproj_on_gpu and asked.gpus):
             # The server opens every GPU that it sees
-            extra[number] = policy.context_mib * MIB + asked.wish.extra_mib * MIB
+            extra[number] = (context_mib(asked.gpus[number], policy) + asked.wish.extra_mib) * MIB + pool[number]
             if number == 0 and asked.mmproj_on_gpu:
                 extra[number] += mmproj
     if mmproj and not (asked.mmproj_on_gpu and asked.gpus):
@@ -401,13 +425,14 @@ def _contexts(asked: _Asked, policy: Policy) -> tuple[int, int]:
 
 def _variants(asked: _Asked, policy: Policy, floor: int) -> list[memory.Load]:
     """Settings to try, the best first: what the wish leaves open, in the order of the policy."""
-    kinds = [kind for kind in policy.kv_types if asked.flash or kind not in QUANTISED] or ["f16"]
+    kinds = [kind for kind in policy.kv_types if (memory.flash_takes(kind, kind, asked.era) if asked.flash else kind not in QUANTISED)] or ["f16"]
     if asked.low_vram and asked.flash and "q8_0" not in kinds:
         kinds.append("q8_0")
     batch = asked.batch or (LOW_BATCH if asked.low_vram else BATCH)
     pairs: list[tuple[str, str]] = []
     for kind in kinds:
-        pair = (asked.type_k or kind, asked.type_v or kind)
+        # Latent attention has keys and values in one: servers stop where their types differ
+        pair = (asked.type_k or (asked.type_v if asked.shape.is_mla else None) or kind, asked.type_v or (asked.type_k if asked.shape.is_mla else None) or kind)
         if pair not in pairs and (memory.quantisable(asked.shape, *pair) or kind == kinds[0]):
             pairs.append(pair)
     base = memory.Load(
@@ -438,7 +463,9 @@ def _of_context(asked: _Asked, load: memory.Load, context: int) -> memory.Load:
     if not asked.all_outputs or asked.batch is not None:
         return load
     text = context if asked.unified else context // asked.parallel
-    return replace(load, ubatch=max(LOW_BATCH if asked.low_vram else BATCH, min(text, EMBEDDING_BATCH)))
+    batch = max(LOW_BATCH if asked.low_vram else BATCH, min(text, EMBEDDING_BATCH))
+    # Without a cache a batch is divided among the slots, and llama.cpp stops where that leaves a rest
+    return replace(load, ubatch=batch if asked.shape.caches else memory.padded(batch, asked.parallel))
 
 
 def _orders(rooms: Sequence[Room], asked: _Asked) -> list[Optional[int]]:

@@ -62,7 +62,10 @@ class Weight:
 
 @dataclass(frozen=True)
 class Layer:
-    """What one block keeps: keys and values of ``heads_kv`` heads, a recurrent state, or nothing."""
+    """What one block keeps: keys and values of ``heads_kv`` heads (``attends``), a recurrent state, or nothing.
+
+    ``reads``: it computes attention, on its own keys and values or on those of another block.
+    """
 
     index: int
     heads: int
@@ -73,6 +76,7 @@ class Layer:
     attends: bool
     recurrent: bool
     window: bool
+    reads: bool = True
 
     @property
     def key_width(self) -> int:
@@ -208,6 +212,11 @@ class ModelShape:
         return any(weight.is_expert for weight in self.weights)
 
     @cached_property
+    def sinks(self) -> bool:
+        """Whether attention has sinks, a weight among its scores."""
+        return any(weight.name == "attn_sinks.weight" for weight in self.weights)
+
+    @cached_property
     def by_block(self) -> tuple[tuple[Weight, ...], ...]:
         """The tensors of each block."""
         found: list[list[Weight]] = [[] for dummy in range(self.block_count)]
@@ -281,9 +290,10 @@ class ModelShape:
         layers = []
         for index in range(count):
             both = self.architecture in data_arch.HYBRID_BOTH
-            attends = self.caches and index < self.layer_count and index < own and (both or not recurrent[index]) and heads_kv[index] > 0
+            reads = index < self.layer_count and (both or not recurrent[index]) and (heads_kv[index] > 0 or not self.caches)
             if self.architecture in data_arch.HYBRID_BY_FEED_FORWARD:
-                attends = attends and feed_forward[index] == 0
+                reads = reads and feed_forward[index] == 0
+            attends = reads and self.caches and index < own
             layers.append(
                 Layer(
                     index,
@@ -295,6 +305,7 @@ class ModelShape:
                     attends,
                     recurrent[index] and index < self.layer_count,
                     windows[index],
+                    reads,
                 )
             )
         return tuple(layers)

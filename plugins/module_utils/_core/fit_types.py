@@ -9,10 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
+from . import data_gpu
 from .errors import Finding
 from .fit_shape import ModelShape
 
 MIB = 1024 * 1024
+# What a process takes on every GPU that it sees: 253 MiB (MI50) to 330 on cards of up to 82 multiprocessors; on larger ones four for each of
+# them (seen: RX 7900 XTX 410, RTX PRO 6000 705 to 753, MI300X 1382; docs/benchmarks.md)
+CONTEXT_MIB = 330
+CONTEXT_MIB_EACH = 4
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class Policy:
 
     margin_mib: int = 512
     margin_percent: float = 3.0
-    # CUDA's own memory for the process, its kernels and cuBLAS: in no buffer of llama.cpp
-    context_mib: int = 330
+    # The driver's own memory for the process, its kernels and cuBLAS: in no buffer of llama.cpp. 0: what a card of this name takes
+    context_mib: int = 0
     # Types of the KV cache that may be chosen, in this order; f16 loses nothing
     kv_types: tuple[str, ...] = ("f16",)
     context_min: int = 4096
@@ -69,6 +74,15 @@ class Policy:
     unknown: str = "margin"
     # What the host itself keeps of its memory
     host_reserve_mib: int = 2048
+
+
+def context_mib(gpu: Gpu, policy: Policy) -> int:
+    """What a server takes of a GPU before it holds anything of a model."""
+    if policy.context_mib:
+        return policy.context_mib
+    # An instance of a GPU has few of its multiprocessors
+    count = 0 if gpu.uuid.startswith("MIG-") else next((count for word, count in data_gpu.MULTIPROCESSORS.items() if word in gpu.name), 0)
+    return max(CONTEXT_MIB, CONTEXT_MIB_EACH * count)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 
 from . import data_arch
 from .errors import AikitError, Finding
-from .fit_types import MIB, Policy, Wish
+from .fit_types import MIB, Policy, Wish, context_mib
 from .localai import CACHE_TYPES
 
 if TYPE_CHECKING:
@@ -219,11 +219,11 @@ def reason(asked: _Asked, need: Need, rooms: Sequence[Room], policy: Policy, off
 
 def _too_busy(asked: _Asked, rooms: Sequence[Room], policy: Policy) -> str:
     """GPUs of several that have no room for what a server takes on every GPU that it sees, in a sentence; empty where there are none."""
-    least = policy.context_mib + asked.wish.extra_mib
-    busy = [room for room in rooms if room.free < least * MIB]
+    least = {room.gpu.index: context_mib(room.gpu, policy) + asked.wish.extra_mib for room in rooms}
+    busy = [room for room in rooms if room.free < least[room.gpu.index] * MIB]
     if not busy or len(busy) == len(rooms):
         return ""
     has = " and ".join(f"{room.gpu.label} has {max(0, room.free + room.margin) // MIB} MiB for it" for room in busy)
     rest = ", ".join(str(room.gpu.index) for room in rooms if room not in busy)
-    why = f"{has}, too little: a server takes {least} MiB on every GPU that it sees, and the margin stays free"
+    why = f"{has}, too little: a server takes {least[busy[0].gpu.index]} MiB on every GPU that it sees, and the margin stays free"
     return f"{why}. Give the service the others alone (gpus: [{rest}])."

@@ -571,6 +571,8 @@ def test_a_text_whose_embedding_is_made_lies_in_one_batch() -> None:
     # Slots that do not share a cache have a part of the context each
     divided = one("Qwen3 Embedding 4B", 24564, {"embeddings": True, "parallel": 4, "kv_unified": False, "context_size": 16384})
     assert divided.settings["batch"] == 4096
+    # Without a cache a batch is divided among the slots, and the server stops where that leaves a rest
+    assert one("EuroBERT 210M", 24564, {"embeddings": True, "parallel": 3, "context_size": 512}).settings["batch"] == 513
 
 
 def test_one_vector_for_a_text_takes_no_logits() -> None:
@@ -586,3 +588,87 @@ def test_one_vector_for_a_text_takes_no_logits() -> None:
     # A model that writes nothing has none anywhere
     for name in ("BGE M3", "Jina Embeddings v3", "Nomic Embed 1.5", "ModernBERT embed base"):
         assert compute(name, {"embeddings": True}, "localai v4.7.1") < 300
+
+
+def test_a_cache_that_flash_attention_does_not_read_is_named() -> None:
+    wishes = {"context_size": 8192, "cache_type_k": "q8_0"}
+    for version in ("localai v4.7.1", "llama_cpp b8179"):
+        found = one(LLAMA, 24564, wishes, version=version)
+        assert [finding.path for finding in found.findings] == ["a.settings.cache_type_k"]
+        assert "keys of type q8_0 with values of type f16" in found.findings[0].message
+    for fine in ({**wishes, "cache_type_v": "q8_0"}, {**wishes, "flash_attention": "off"}, {"context_size": 8192}):
+        assert not one(LLAMA, 24564, fine, version="localai v4.7.1").findings
+    assert not one(LLAMA, 24564, wishes).findings
+    assert one(LLAMA, 24564, {**wishes, "cache_type_k": "iq4_nl", "cache_type_v": "iq4_nl"}).findings
+    # ... and is not chosen either
+    tight = Policy(kv_types=("f16", "q5_1", "q8_0"), context_max=32768)
+    assert one(LLAMA, 7000, policy=tight, version="localai v4.7.1").settings["cache_type_v"] == "q8_0"
+    assert one(LLAMA, 7000, policy=tight).settings["cache_type_v"] == "q5_1"
+
+
+def test_large_cards_take_more_for_themselves() -> None:
+    def outside(name: str, policy: Policy = Policy(), **more: Any) -> float:
+        card = Gpu(0, name, 98304, 98304, "12.0", **more)
+        return plan([Wish("a", shape(LLAMA), {"context_size": 8192})], [card], policy, NEW)[0].breakdown[0].context_mib
+
+    assert outside("NVIDIA GeForce RTX 3060") == outside("Quadro P1000") == outside("") == 330
+    assert outside("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition") == 752
+    assert outside("NVIDIA H100 80GB HBM3") == 528 and outside("AMD Instinct MI300X", vendor="amd") == 1216
+    # What an operator says counts, and an instance of a GPU has few of its multiprocessors
+    assert outside("NVIDIA H100 80GB HBM3", Policy(context_mib=400)) == 400
+    assert outside("NVIDIA H100 80GB HBM3", uuid="MIG-1") == 330
+    busy = [Gpu(0, "NVIDIA H200", 143771, 143771, "9.0"), Gpu(1, "NVIDIA H200", 143771, 4700, "9.0")]
+    assert "a server takes 528 MiB" in plan([Wish("a", shape(LLAMA), {"gpu_layers": 33})], busy, server_version=NEW)[0].reason
+
+
+def test_hybrids_of_old_servers_do_not_divide_the_context_among_slots() -> None:
+    wishes = {"context_size": 8192, "parallel": 4}
+    old, new = (one(HYBRID, 24564, wishes, version=version).breakdown[0].kv_mib for version in ("localai v3.4.0", "localai v3.12.1"))
+    assert old == 4 * new
+    dense = [one(LLAMA, 24564, wishes, version=version).breakdown[0].kv_mib for version in ("localai v3.4.0", "localai v3.12.1")]
+    assert dense[0] == dense[1]
+
+
+def test_experts_beside_a_delta_net() -> None:
+    """Between the matrices of two experts something else takes a part of their room, so two lie there at once."""
+    for name, expert in (("Kimi Linear 48B A3B", 324), ("Qwen3 Next 80B A3B", 288), ("Qwen3.6 35B A3B", 210)):
+        found = one(name, 98304, {"context_size": 8192, "n_cpu_moe": 20})
+        assert 2 * expert < found.breakdown[0].compute_mib < 2 * expert + 50
+
+
+def test_without_flash_attention_a_cache_in_host_memory_is_read_there() -> None:
+    wishes = {"context_size": 32768, "flash_attention": "off", "gpu_layers": 33}
+    here, away = (one(LLAMA, 24564, {**wishes, "no_kv_offloading": there}).breakdown[0].compute_mib for there in (False, True))
+    # The scores of 32 heads
+    assert here - away > 32 * 4 * 512 * 32768 / 2**20 * 0.9
+
+
+def test_a_block_that_reads_the_cache_of_another_gpu_gets_a_copy() -> None:
+    model = shape("Gemma 3n E4B")
+    loads = [fit_memory.Load(context=32768, gpu_layers=36, counts=counts) for counts in ((36, 0), (20, 16), (28, 8))]
+    _one, half, late = (fit_memory.measure(model, load)[0] for load in loads)
+    layers = model.layers
+    cache = sum(32768 * 2 * (layer.key_width + layer.value_width) for layer in layers[20:] if not layer.window) * 4
+    assert half[1].compute - late[1].compute > cache / 3 > 0
+
+
+def test_what_a_server_takes_beside_its_buffers_with_the_first_long_text() -> None:
+    """Qwen3.6 35B A3B on an RTX 3080, context 150,016: 7981 MiB at rest, 8275 at the peak of a long text."""
+    wishes = {"context_size": 150016, "n_cpu_moe": 40, "cache_type_k": "q8_0", "cache_type_v": "q8_0", "batch": 4096}
+    old, new = (one("Qwen3.6 35B A3B", 24564, wishes, version=version).breakdown[0] for version in ("llama_cpp b9300", NEW))
+    assert old.context_mib - 330 == pytest.approx(8275 - 7981, abs=2)
+    # Newer builds have that in their compute buffer
+    assert new.context_mib == 330
+    # Scores in f16, for all heads
+    plain = {"context_size": 16384, "flash_attention": "off"}
+    assert one(LLAMA, 24564, plain).breakdown[0].context_mib == 330 + 2 * 512 * 16384 * 32 / 2**20
+    assert one(LLAMA, 24564, {**plain, "no_kv_offloading": True}).breakdown[0].context_mib == 330
+
+
+def test_latent_attention_has_one_type_of_cache() -> None:
+    name = "DeepSeek V2 Lite"
+    for wishes in ({"cache_type_k": "q8_0"}, {"cache_type_v": "q8_0"}, {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}):
+        found = one(name, 24564, {"context_size": 8192, **wishes})
+        assert (found.settings["cache_type_k"], found.settings["cache_type_v"]) == ("q8_0", "q8_0") and not found.findings
+    both = one(name, 24564, {"context_size": 8192, "cache_type_k": "q8_0", "cache_type_v": "f16"})
+    assert [finding.level for finding in both.findings] == ["error"] and "cannot differ" in both.findings[0].message
