@@ -38,6 +38,16 @@ def archive_plan(image: Mapping[str, Any], missing: Iterable[str], builder_dir: 
     }
 
 
+def transfer_folder(hosts: Iterable[str], sources: Iterable[str], cache_dir: str) -> str:
+    """Where a deployment to ``hosts`` keeps archives on their way, on the builder and on the controller.
+
+    Another deployment at the same time has other hosts or another inventory, and must not find its archives gone. The same one, run
+    again after a failure, finds them.
+    """
+    words = "\n".join([*sorted(hosts), "", *(str(source) for source in sources)])
+    return posixpath.join(cache_dir, "transfer", hashlib.sha256(words.encode("utf-8")).hexdigest()[:12])
+
+
 def registry_reference(name: str, digest: str = "") -> str:
     """Where an image is in a registry, by ``digest`` where there is one; empty when its name has no registry.
 
@@ -49,12 +59,73 @@ def registry_reference(name: str, digest: str = "") -> str:
     return found.at(digest).text if digest else found.text
 
 
-def service_result(service: Mapping[str, Any], check: Mapping[str, Any]) -> dict[str, Any]:
-    """One service of one host for the report; ``check`` is the result of inference_check, empty where none was made."""
+def service_result(service: Mapping[str, Any], check: Mapping[str, Any], spec: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
+    """One service of one host for the report; ``check`` is the result of inference_check, empty where none was made, and ``spec``
+    the container that was proven."""
     keys = ("verdict", "reasons", "evidence", "model", "tokens_per_second", "time_to_first_token_seconds", "ready_seconds")
     result = {key: service.get(key) for key in ("name", "state", "image", "url", "has_api_key", "gpus", "port")}
     result.update({key: check.get(key) for key in keys})
+    image = (spec or {}).get("image") or {}
+    # A rollback goes to another image than the inventory names
+    result.update(image=image.get("ref") or result["image"], image_id=image.get("id") or "")
     return result
+
+
+def failed_result(service: Mapping[str, Any], failure: str, restored: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[str, Any]:
+    """One service whose release failed, for the report: with the image that runs now, where one does. Arguments as of :func:`release_failure`."""
+    outcome = _after(restored, answers)
+    current = ((restored.get("state") or {}).get("current") or {}) if outcome in ("rolled back", "not touched", "down") else {}
+    result = service_result(service, {}, {"image": {"ref": current.get("image"), "id": current.get("id")}})
+    return {**result, "verdict": current.get("verdict"), "image": current.get("image") or "", "outcome": outcome, "failure": _first_line(failure)}
+
+
+def failure_text(result: Mapping[str, Any]) -> str:
+    """What went wrong, by the result of the task that failed; of a loop, by its first item that did."""
+    failed = [item for item in result.get("results") or () if item.get("failed")]
+    message = (failed[0] if failed else result).get("msg")
+    return str(message or "An error on another host of its batch ended its part; it is told above.").strip()
+
+
+# What of a rollout is worth a table of its own
+TROUBLE = ("failed", "rolled back", "down", "not touched", "unreachable", "lost")
+
+
+def rollout_table(
+    hosts: Sequence[str],
+    rollouts: Mapping[str, Mapping[str, Any]],
+    plans: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    waits: Optional[Mapping[str, bool]] = None,
+) -> list[str]:
+    """How every service of every host came through a rollout; empty where nothing went wrong.
+
+    :param rollouts: hosts whose batch began, with ``state`` (``begun``, ``done``, ``failed``, ``unreachable``) and ``failure``.
+    :param waits: whether a host waits for a reboot.
+    """
+    rows = []
+    trouble = False
+    for host in hosts:
+        found = {str(result["name"]): result for result in results.get(host) or ()}
+        services = (plans.get(host) or {}).get("services") or ()
+        rest = _of_host(rollouts.get(host) or {}, bool((waits or {}).get(host)))
+        first = next((name for name, result in found.items() if result.get("failure")), None)
+        if first is not None:
+            rest = ("not reached", f"{first} failed before it")
+        trouble = trouble or first is not None or rest[0] in TROUBLE
+        for service in services or ({"name": None},):
+            result = found.get(str(service["name"])) or {}
+            outcome, why = (_outcome(result), result.get("failure")) if result else rest
+            rows.append(
+                {
+                    "host": host,
+                    "service": service["name"],
+                    "rollout": outcome,
+                    "verdict": result.get("verdict"),
+                    "image": _image(result) if result else "as before",
+                    "why": _short(why),
+                }
+            )
+    return table(rows, ("host", "service", "rollout", "verdict", "image", "why")) if trouble else []
 
 
 def service_checks(service: Mapping[str, Any], observed: Mapping[str, Any], check: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -114,17 +185,16 @@ def images_to_remove(images: Iterable[Mapping[str, Any]], running: Iterable[Mapp
 def release_failure(name: str, failure: str, restored: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
     """The message of a failed release: what went wrong, and what runs now."""
     failure = failure.rstrip()
+    outcome = _after(restored, answers)
     if restored.get("skipped") or "restored" not in restored:
         return f"{name}: {failure}"
-    container = restored.get("container") or {}
-    current = (restored.get("state") or {}).get("current") or {}
-    if not restored["restored"] and container.get("running") and container.get("spec") == current.get("spec"):
+    if outcome == "not touched":
         return f"{name}: {failure}\nThe release that runs was not touched."
-    if not restored["restored"]:
+    if outcome == "failed":
         return f"{name}: {failure}\nThere was no earlier release of {name} to go back to."
     if answers.get("skipped"):
         return f"{name}: {failure}\nThe earlier release was put back."
-    if not answers.get("passed"):
+    if outcome == "down":
         return f"{name}: {failure}\nThe earlier release was put back, but does not answer: {answers.get('msg', 'no answer')}"
     return f"{name}: {failure}\nThe earlier release was put back and answers again (verdict {answers['verdict']})."
 
@@ -183,6 +253,45 @@ def not_checked(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 def all_checks(checks: Mapping[str, Sequence[Mapping[str, Any]]], hosts: Iterable[str]) -> dict[str, list[Mapping[str, Any]]]:
     """``checks`` of every one of ``hosts``: one that got lost on the way has a failed check that says so."""
     return {host: list(checks.get(host) or not_checked({"unreachable": True})) for host in hosts}
+
+
+def _after(restored: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
+    """What became of a service whose release failed, in a word of the report."""
+    if not restored.get("restored"):
+        container = restored.get("container") or {}
+        current = (restored.get("state") or {}).get("current") or {}
+        return "not touched" if container.get("running") and container.get("spec") == current.get("spec") else "failed"
+    return "rolled back" if answers.get("skipped") or answers.get("passed") else "down"
+
+
+def _of_host(rollout: Mapping[str, Any], waits: bool) -> tuple[str, Optional[str]]:
+    """What is told of services without a result, by how far their host came."""
+    state = rollout.get("state")
+    if state in ("failed", "unreachable"):
+        return state, str(rollout["failure"])
+    if state == "begun":
+        return ("waits for a reboot", None) if waits else ("lost", "its connection was lost half way, or an error on another host ended its part; see above")
+    # Done without a result: its part had nothing to do with services
+    return ("-", None) if state else ("not reached", None)
+
+
+def _outcome(result: Mapping[str, Any]) -> str:
+    if result.get("outcome"):
+        return str(result["outcome"])
+    if result.get("state") != "present":
+        return str(result.get("state"))
+    # In check mode, what would be started anew cannot be proven
+    return "proven" if result.get("verdict") else "would be replaced"
+
+
+def _image(result: Mapping[str, Any]) -> Optional[str]:
+    digest = str(result.get("image_id") or "").partition(":")[2][:12]
+    return f"{result['image']} ({digest})" if result.get("image") and digest else result.get("image")
+
+
+def _short(text: Optional[str]) -> Optional[str]:
+    line = _first_line(text or "")
+    return f"{line[:159]}…" if len(line) > 160 else line or None
 
 
 def _origin(service: Mapping[str, Any]) -> str:

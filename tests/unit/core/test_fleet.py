@@ -38,6 +38,15 @@ def test_a_full_archive_and_a_thin_one_have_different_names():
     assert thin == fleet.archive_plan(IMAGE, ("sha256:config",), "/cache/images", "/var/tmp")
 
 
+def test_every_deployment_has_a_folder_of_its_own_for_archives():
+    folder = fleet.transfer_folder(["h1", "h2"], ["/p/inventory.yml"], "~/.cache")
+    assert folder.startswith("~/.cache/transfer/") and len(folder.rpartition("/")[2]) == 12
+    # Run again, it finds what it has written
+    assert folder == fleet.transfer_folder(["h2", "h1"], ["/p/inventory.yml"], "~/.cache")
+    others = [fleet.transfer_folder(["h1"], ["/p/inventory.yml"], "~/.cache"), fleet.transfer_folder(["h1", "h2"], ["/q/inventory.yml"], "~/.cache")]
+    assert len({folder, *others}) == 3
+
+
 SERVICE = {"name": "llama", "state": "present", "image": "i:1", "url": "http://127.0.0.1:1", "has_api_key": False, "gpus": [], "port": 1, "api_key": "secret"}
 
 
@@ -209,3 +218,68 @@ def test_the_doctor_puts_the_plan_beside_what_was_taken():
     row = {"device": "CUDA0", "total": {"planned_mib": 5686.0, "actual_mib": 5691.5, "percent": 0.1}}
     checks = fleet.service_checks({"name": "llama", "state": "present"}, RUNNING, {"passed": True, "verdict": "proven", "planned": [row]})
     assert checks[-1] == {"name": "llama: memory", "ok": True, "detail": "CUDA0 5692 MiB, planned 5686 (+0.1 %)", "hint": ""}
+
+
+CURRENT = {"image": "i:1", "id": "sha256:0123456789abcdef", "spec": "a", "verdict": "proven"}
+BACK = {"restored": True, "state": {"current": CURRENT}}
+
+
+@pytest.mark.parametrize(
+    "restored, answers, expected",
+    [
+        ({"skipped": True}, {}, ("failed", "")),
+        ({"restored": False}, {}, ("failed", "")),
+        ({"restored": False, "container": {"running": True, "spec": "a"}, "state": {"current": CURRENT}}, {}, ("not touched", "i:1")),
+        # What runs there is not what was proven
+        ({"restored": False, "container": {"running": True, "spec": "b"}, "state": {"current": CURRENT}}, {}, ("failed", "")),
+        (BACK, {"skipped": True}, ("rolled back", "i:1")),
+        (BACK, {"passed": True, "verdict": "proven"}, ("rolled back", "i:1")),
+        (BACK, {"passed": False}, ("down", "i:1")),
+    ],
+)
+def test_a_failed_service_in_a_word(restored, answers, expected):
+    found = fleet.failed_result({**SERVICE, "image": "i:2"}, "bad\nworse", restored, answers)
+    assert (found["outcome"], found["image"], found["failure"]) == (*expected, "bad")
+
+
+def test_what_went_wrong_with_a_task():
+    assert fleet.failure_text({"msg": " bad\n"}) == "bad"
+    assert fleet.failure_text({"msg": "One or more items failed", "results": [{"msg": "well"}, {"failed": True, "msg": "bad"}]}) == "bad"
+    # Ended by the failure of another host, a host has no result of its own
+    assert "another host" in fleet.failure_text({})
+
+
+def test_the_table_of_a_rollout_names_every_service_of_every_host():
+    plan = {"services": [{"name": "llama"}, {"name": "mistral"}]}
+    good = fleet.service_result({**SERVICE, "image": "i:2"}, {"verdict": "proven"}, {"image": {"ref": "i:2", "id": "sha256:fedcba9876543210"}})
+    bad = fleet.failed_result({**SERVICE, "image": "i:2"}, "The verdict is not as expected", BACK, {"passed": True, "verdict": "proven"})
+    hosts = ["h2", "h1", "h3", "h4", "h5", "h6", "h7"]
+    rollouts = {
+        "h2": {"state": "done"},
+        "h1": {"state": "failed", "failure": "llama: The verdict"},
+        "h3": {"state": "unreachable", "failure": "h3 cannot be reached: timeout"},
+        "h4": {"state": "begun"},
+        "h5": {"state": "begun"},
+        "h7": {"state": "failed", "failure": "x" * 200 + "\nmore"},
+    }
+    results = {"h2": [good, {"name": "mistral", "state": "stopped", "image": "i:3"}], "h1": [bad], "h4": [{**good, "verdict": None}]}
+    lines = fleet.rollout_table(hosts, rollouts, dict.fromkeys(hosts[:6], plan), results, {"h5": True, "h2": False})
+    assert [" ".join(line.split()) for line in lines[2:]] == [
+        "h2 llama proven proven i:2 (fedcba987654) -",
+        "h2 mistral stopped - i:3 -",
+        "h1 llama rolled back proven i:1 (0123456789ab) The verdict is not as expected",
+        "h1 mistral not reached - as before llama failed before it",
+        "h3 llama unreachable - as before h3 cannot be reached: timeout",
+        "h3 mistral unreachable - as before h3 cannot be reached: timeout",
+        "h4 llama would be replaced - i:2 (fedcba987654) -",
+        "h4 mistral lost - as before its connection was lost half way, or an error on another host ended its part; see above",
+        "h5 llama waits for a reboot - as before -",
+        "h5 mistral waits for a reboot - as before -",
+        "h6 llama not reached - as before -",
+        "h6 mistral not reached - as before -",
+        "h7 - failed - as before " + "x" * 159 + "…",
+    ]
+
+
+def test_a_rollout_without_trouble_has_no_table():
+    assert fleet.rollout_table(["h1", "h2"], {"h1": {"state": "done"}, "h2": {"state": "begun"}}, {}, {}, {"h2": True}) == []
