@@ -76,6 +76,15 @@ options:
       - Fingerprint of the key of O(repository_url), where it is another one than docker.com's.
     type: str
     default: ""
+  buildx:
+    description:
+      - Whether Docker shall have its plugin buildx, which builds with BuildKit.
+    type: str
+    choices:
+      never: It is not looked for.
+      if_available: The package of it is among RV(packages), where packages have it and it is not there.
+      required: The same, and an error where no package has it.
+    default: never
   storage:
     description:
       - Ask Podman what it holds, too. It takes a while.
@@ -170,7 +179,7 @@ engine:
       type: int
       sample: 3
 packages:
-  description: Packages that would install it; empty when it is installed.
+  description: Packages that would install it, and with O(buildx) that plugin; empty when they are installed.
   returned: success
   type: list
   elements: str
@@ -285,6 +294,7 @@ ARGUMENT_SPEC = {
     "repository_url": {"type": "str", "default": ""},
     "repository_key_sha256": {"type": "str", "default": "", "no_log": False},
     "repository_key_fingerprint": {"type": "str", "default": "", "no_log": False},
+    "buildx": {"type": "str", "choices": ["never", "if_available", "required"], "default": "never"},
     "storage": {"type": "bool", "default": False},
     "restart": {"type": "bool", "default": False},
     "expected_services": {"type": "list", "elements": "str", "default": []},
@@ -292,7 +302,7 @@ ARGUMENT_SPEC = {
 
 
 def work(module):
-    names = ("name", "source", "minimum_version", "repository_url", "repository_key_sha256", "repository_key_fingerprint")
+    names = ("name", "source", "minimum_version", "repository_url", "repository_key_sha256", "repository_key_fingerprint", "buildx")
     wishes = Wishes(**{name: module.params[name] for name in names}, expected_services=tuple(module.params["expected_services"]))
     return {"changed": False, **observe(wishes, module.params["docker_socket"], module.run_command, module.params["storage"], module.params["restart"])}
 

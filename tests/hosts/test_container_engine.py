@@ -51,10 +51,10 @@ class Host:
     def install(self, *packages):
         self.sh(f"apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {' '.join(packages)}")
 
-    def role(self, *words, **variables):
+    def role(self, *words, groups_of=("all",), **variables):
         inventory = self.folder / "inventory.json"
         variables = {"ansible_connection": "community.docker.docker", "ansible_python_interpreter": "/usr/bin/python3", **variables}
-        inventory.write_text(json.dumps({"all": {"hosts": {self.name: variables}}}))
+        inventory.write_text(json.dumps({group: {"hosts": {self.name: variables}} for group in groups_of}))
         return support.playbook(str(self.playbook), "-i", str(inventory), *words)
 
     def ok(self, *words, changed=None, **variables):
@@ -93,6 +93,28 @@ def test_a_virgin_host(host, suite, engine):
     assert made.sh(f"ls {DAEMON_JSON} /etc/containers/registries.conf.d/50-aikit-fleet.conf 2>/dev/null", check=False) == ""
     made.ok(container_engine_name=engine, changed=0)
     made.ok("--check", container_engine_name=engine, changed=0)
+
+
+def test_a_host_that_builds_gets_buildx(host):
+    made = host("builder")
+    made.ok(container_engine_name="docker")
+    made.sh("! docker buildx version >/dev/null 2>&1")
+    pid = daemon(made)
+    told = made.ok("--check", container_engine_buildx="required")
+    assert told.changed and "docker-buildx would be installed" in str(told.results("Say what would be installed"))
+    made.sh("! docker buildx version >/dev/null 2>&1")
+    made.ok(groups_of=["aikit_builders"])
+    # Nothing that runs was disturbed
+    assert made.sh("docker buildx version").startswith("github.com/docker/buildx") and daemon(made) == pid
+    made.ok(groups_of=["aikit_builders"], changed=0)
+    made.ok("--check", container_engine_buildx="required", changed=0)
+
+
+def test_a_system_without_buildx_says_where_there_is_one(host):
+    made = host("old-builder", "bookworm")
+    made.refused("has no package with buildx", container_engine_name="docker", container_engine_buildx="required")
+    assert made.sh("command -v dockerd", check=False) == ""
+    made.ok("--check", container_engine_name="docker", groups_of=["aikit_builders"])
 
 
 FOREIGN = '{\n    "features": {"containerd-snapshotter": true},\n    "log-opts": {"labels": "mine"},\n    "registry-mirrors": ["https://old.example"]\n}\n'
@@ -165,9 +187,7 @@ def test_settings_are_merged_and_services_come_back(host):
 
     # A service that stays away is told
     made.sh("docker run --detach --name lost --label io.aikit.fleet.service=lost test:1 /usr/bin/sleep 100000")
-    made.refused(
-        "lost does not run again: docker logs says why", container_engine_docker_log_max_size="40m", container_engine_docker_restart="always"
-    )
+    made.refused("lost does not run again: docker logs says why", container_engine_docker_log_max_size="40m", container_engine_docker_restart="always")
 
     # Another folder would hide them all
     made.refused("it would see none of them", container_engine_data_root="/srv/docker")

@@ -69,6 +69,8 @@ class Host:
     packages: Mapping[str, str] = field(default_factory=dict)
     snap: bool = False
     desktop: bool = False
+    # Looked for only where somebody wishes it
+    buildx: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Wishes:
     repository_key_sha256: str = ""
     repository_key_fingerprint: str = ""
     expected_services: tuple[str, ...] = ()
+    # never, if_available or required
+    buildx: str = "never"
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -124,9 +128,11 @@ def new_enough(probe: Probe, wanted: str) -> bool:
 def without_alias(probes: Sequence[Probe]) -> list[Probe]:
     """Podman on Docker's socket (podman-docker) is Podman: it is counted once, under its own name."""
     return [
-        replace(probe, installed=False, version="", product="", problem=f"{probe.socket} belongs to Podman, by podman-docker or a link")
-        if probe.name == "docker" and probe.product.startswith("Podman")
-        else probe
+        (
+            replace(probe, installed=False, version="", product="", problem=f"{probe.socket} belongs to Podman, by podman-docker or a link")
+            if probe.name == "docker" and probe.product.startswith("Podman")
+            else probe
+        )
         for probe in probes
     ]
 
@@ -189,6 +195,35 @@ def packages(engine: str, host: Host, origin_of: str = DISTRIBUTION) -> tuple[st
         return (*data.DOCKER_PACKAGES, *extra)
     fitting = [named for first, named in data.PACKAGES[family] if number is None or number >= first]
     return (*fitting[-1][engine], *extra)
+
+
+def buildx_packages(engine: str, host: Host, origin_of: str, wish: str) -> tuple[str, ...]:
+    """What gives Docker its plugin buildx; nothing where it is there, or where nobody has it and it is not ``required``."""
+    if wish == "never" or host.buildx or (engine == "podman" and wish == "if_available"):
+        return ()
+    if engine == "podman":
+        raise AikitError(
+            "buildx is required on this host, and its engine is Podman.", "Set container_engine_name to docker, or container_engine_buildx to auto."
+        )
+    if origin_of == DOCKER_COM:
+        return (data.DOCKER_BUILDX,)
+    family = data.FAMILY.get(host.os_release.get("ID", ""), "")
+    number = _number(host.os_release.get("VERSION_ID", ""))
+    first, name = data.BUILDX.get(family, (0, ""))
+    if origin_of == DISTRIBUTION and name and (number is None or number >= first):
+        return (name,)
+    if wish == "if_available":
+        return ()
+    if origin_of == DISTRIBUTION:
+        raise AikitError(
+            f"{_system(host)} has no package with buildx.",
+            "docker.com has one: remove the distribution's Docker and set container_engine_source to docker (containers stop; images and volumes stay),"
+            " or build on another host.",
+        )
+    raise AikitError(
+        "buildx is required on this host, and nobody can tell which packages its Docker came from.",
+        "Put the plugin there by the means that Docker was installed with, so that docker buildx version answers; or set container_engine_buildx to auto.",
+    )
 
 
 def repository(host: Host, wishes: Wishes) -> dict[str, Any]:
@@ -330,9 +365,11 @@ def result(wishes: Wishes, probes: Sequence[Probe], host: Host) -> dict[str, Any
     least = floor(chosen.name, wishes.minimum_version)
     install = not (chosen.installed or chosen.answers)
     to_install: tuple[str, ...] = ()
+    origin_of = came_from
     add_repository: dict[str, Any] = {}
     if came_from == SNAP or install:
-        origin_of = came_from if came_from == SNAP else source(chosen.name, wishes.source, host)
+        if came_from != SNAP:
+            origin_of = source(chosen.name, wishes.source, host)
         refuse_mixture(chosen.name, origin_of, host)
         to_install = packages(chosen.name, host, origin_of)
         if origin_of == DOCKER_COM:
@@ -342,6 +379,7 @@ def result(wishes: Wishes, probes: Sequence[Probe], host: Host) -> dict[str, Any
             f"{chosen.name.capitalize()} {version.upstream(chosen.version)} is older than {least}, the oldest that will do.",
             _newer(chosen.name, came_from, host),
         )
+    to_install += tuple(name for name in buildx_packages(chosen.name, host, origin_of, wishes.buildx) if name not in to_install)
     python = python_packages(chosen.name, host)
     return {
         "engine": {

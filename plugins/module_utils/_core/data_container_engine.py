@@ -48,6 +48,11 @@ PACKAGES: Mapping[str, Sequence[tuple[int, Mapping[str, tuple[str, ...]]]]] = {
 # What docker.com's own installation pages install, but for the compose plug-in.
 DOCKER_PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "ca-certificates")
 
+# What brings docker buildx: family → the first version whose distribution has it → package. Debian has it since trixie, Ubuntu in the
+# updates of 22.04 and newer; docker.com's comes with DOCKER_PACKAGES, and later to a Docker of theirs that has none.
+BUILDX: Mapping[str, tuple[int, str]] = {"debian": (13, "docker-buildx"), "ubuntu": (22, "docker-buildx")}
+DOCKER_BUILDX = "docker-buildx-plugin"
+
 # Loads Docker's profile; without it Docker starts no container on a Debian or Ubuntu kernel that has AppArmor switched on.
 APPARMOR = "apparmor"
 

@@ -341,7 +341,8 @@ class _Run:
             raise AikitError(
                 f"builder: buildkit needs the buildx plugin of Docker {docker}, and docker buildx version says: "
                 f"{_last_line(errors) or _last_line(text)}.{self.because}",
-                "Install it on the build host (Debian 13: docker-buildx; docker.com: docker-buildx-plugin).",
+                "Install it on the build host (Debian 13: docker-buildx; docker.com: docker-buildx-plugin), or run role container_engine there with"
+                " container_engine_buildx: required.",
             )
         _status, text, _errors = self.commands.ask(["docker", "info", "--format", "{{json .DriverStatus}}"])
         store = uses_containerd_store({"DriverStatus": _json(text) or []})

@@ -46,7 +46,7 @@ def observe(wishes: Wishes, docker_socket: str, run: Run, storage: bool = False,
     """The result of module container_engine_info. ``storage``: ask Podman what it holds, which takes it a while; ``restart``: ask Docker what
     would not run again after one."""
     probes = [_docker(docker_socket), _podman(run, storage)]
-    return {**container_engine.result(wishes, probes, _host(run)), "lost_by_restart": _lost_by_restart(docker_socket) if restart else []}
+    return {**container_engine.result(wishes, probes, _host(run, wishes.buildx != "never")), "lost_by_restart": _lost_by_restart(docker_socket) if restart else []}
 
 
 def _lost_by_restart(path: str) -> list[str]:
@@ -153,7 +153,11 @@ def _installed(run: Run) -> dict[str, str]:
     return {}
 
 
-def _host(run: Run) -> Host:
+def _has_buildx(run: Run) -> bool:
+    return shutil.which("docker") is not None and run(["docker", "buildx", "version"])[0] == 0
+
+
+def _host(run: Run, buildx: bool) -> Host:
     return Host(
         os_release=container_engine.parse_os_release(_read("/etc/os-release") or _read("/usr/lib/os-release")),
         service_manager=service_manager(),
@@ -164,6 +168,7 @@ def _host(run: Run) -> Host:
         packages=_installed(run),
         snap=any(os.path.exists(path) for path in data.SNAP_PATHS),
         desktop=any(os.path.exists(path) for path in data.DESKTOP_PATHS),
+        buildx=buildx and _has_buildx(run),
     )
 
 

@@ -419,3 +419,49 @@ def test_result_of_a_virgin_host():
 def test_result_of_a_stopped_engine():
     result = engine.result(Wishes(), [STOPPED_DOCKER, NO_PODMAN], HOST)
     assert result["packages"] == [] and "systemctl start docker" in result["engine"]["hint"]
+
+
+DISTRIBUTIONS = {"docker.io": "26.1.5"}
+DOCKER_COMS = {"docker-ce": "29.0"}
+
+
+@pytest.mark.parametrize(
+    "host, wish, expected",
+    [
+        (system("debian", "13", packages=DISTRIBUTIONS), "if_available", ["docker-buildx"]),
+        (system("debian", "13", packages=DISTRIBUTIONS), "required", ["docker-buildx"]),
+        (system("debian", "13", packages=DISTRIBUTIONS), "never", []),
+        (system("debian", "13", packages=DISTRIBUTIONS, buildx=True), "required", []),
+        (system("debian", "", packages=DISTRIBUTIONS), "required", ["docker-buildx"]),
+        (system("ubuntu", "22.04", packages=DISTRIBUTIONS), "required", ["docker-buildx"]),
+        (system("debian", "12", packages=DISTRIBUTIONS), "if_available", []),
+        (system("debian", "12", packages=DOCKER_COMS), "required", ["docker-buildx-plugin"]),
+        (system("rocky", "9.7", packages=DOCKER_COMS), "if_available", ["docker-buildx-plugin"]),
+        # Built by hand
+        (system("debian", "13"), "if_available", []),
+    ],
+)
+def test_buildx_is_added_to_a_docker_that_is_there(host, wish, expected):
+    assert engine.result(Wishes(buildx=wish), [DOCKER, NO_PODMAN], host)["packages"] == expected
+
+
+def test_buildx_comes_with_a_docker_that_is_installed():
+    assert virgin("docker", system("debian", "13"), buildx="if_available")["packages"][-1] == "docker-buildx"
+    assert virgin("docker", system("debian", "12"), buildx="if_available")["packages"] == DOCKER_IO
+    # docker.com's own list has it once
+    assert virgin("docker", system("rocky", "9.7"), buildx="required")["packages"] == DOCKER_CE
+    assert "docker-buildx" not in virgin("podman", system("debian", "13"), buildx="if_available")["packages"]
+
+
+@pytest.mark.parametrize(
+    "probes, host, words",
+    [
+        ([DOCKER, NO_PODMAN], system("debian", "12", packages=DISTRIBUTIONS), "debian 12 has no package with buildx. docker.com has one"),
+        ([NO_DOCKER, NO_PODMAN], system("debian", "12"), "debian 12 has no package with buildx"),
+        ([DOCKER, NO_PODMAN], system("fedora", "44"), "nobody can tell which packages its Docker came from"),
+        ([NO_DOCKER, PODMAN], system("debian", "13"), "its engine is Podman"),
+    ],
+)
+def test_buildx_that_nobody_has_is_an_error_where_it_is_required(probes, host, words):
+    with pytest.raises(AikitError, match=words):
+        engine.result(Wishes(buildx="required"), probes, host)
