@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import traceback
 from typing import Any, Callable
 
@@ -80,10 +81,9 @@ def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **module_args: A
         warn(module, exc.data.get("findings", ()))
         module.fail_json(msg=str(exc), hint=exc.hint, **exc.data)
     except OSError as exc:
-        module.fail_json(
-            msg=f"{exc.strerror or exc}: {exc.filename}" if exc.filename else str(exc),
-            exception=traceback.format_exc(),
-        )
+        message = f"{exc.strerror or exc}: {exc.filename}" if exc.filename else str(exc)
+        hint = "Set ansible_become: true for this host (become: true for a play or a task)." if isinstance(exc, PermissionError) and os.geteuid() else ""
+        module.fail_json(msg=f"{message}. {hint}" if hint else message, hint=hint, exception=traceback.format_exc())
     warn(module, result.get("findings", ()))
     module.exit_json(**result)
 

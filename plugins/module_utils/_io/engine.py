@@ -120,6 +120,11 @@ class DockerEngine:
             self._client = docker.from_env(version="auto", timeout=CALL_TIMEOUT_SECONDS).api
             self._client.ping()
         except (DockerException, OSError, ValueError) as exc:
+            if "Permission denied" in _reason(exc):
+                raise AikitError(
+                    f"Docker at {url} may not be used by this user.",
+                    "Set ansible_become: true for this host (become: true for a play or a task), or let the user in (group docker, which is as good as root).",
+                ) from exc
             raise AikitError(
                 f"Docker does not answer at {url}: {_reason(exc)}.",
                 "Start it (systemctl start docker, or role container_engine), and check that this user may use the socket.",
@@ -133,9 +138,7 @@ class DockerEngine:
             "version": found.get("Version", ""),
             "api": found.get("ApiVersion", ""),
             "cdi_spec_dirs": list(info.get("CDISpecDirs") or ()),
-            "cdi_devices": [
-                device.get("ID", "") for device in info.get("DiscoveredDevices") or () if device.get("Source") == "cdi"
-            ],
+            "cdi_devices": [device.get("ID", "") for device in info.get("DiscoveredDevices") or () if device.get("Source") == "cdi"],
             "runtimes": sorted(info.get("Runtimes") or {}),
             "containerd_store": uses_containerd_store(info),
             "cgroup_version": str(info.get("CgroupVersion") or "1"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 import pytest
+from ansible_collections.aikit.fleet.plugins.module_utils import _module
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import Room
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._io import engine as engines
@@ -93,9 +94,7 @@ def test_where_docker_keeps_images_in_containerd(tmp_path: Path) -> None:
     assert docker(Client(info)).rooms() == (Room(f"{tmp_path}/containerd/daemon", 2),)
 
 
-@pytest.mark.parametrize(
-    ("remote", "rooms"), [(False, ["graph", "tmp"]), (True, [])]
-)
+@pytest.mark.parametrize(("remote", "rooms"), [(False, ["graph", "tmp"]), (True, [])])
 def test_where_podman_keeps_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool, rooms: list[str]) -> None:
     for name in ("graph", "tmp"):
         (tmp_path / name).mkdir()
@@ -217,3 +216,49 @@ def test_podman_pulls_with_a_login_in_a_file(monkeypatch: pytest.MonkeyPatch) ->
     assert calls[0] == (("pull", "--quiet", REF), None) and "--tls-verify=false" in calls[1][0]
     assert calls[2][1] == {"auths": {"registry.example:5000": {"auth": "YW5uYTpzM2NyZXQ="}}} and not any("s3cret" in word for word in calls[2][0])
     assert not Path(calls[2][0][3]).exists()
+
+
+# What the SDK says of a socket that belongs to root, to a user that is none
+DENIED = "Error while fetching server API version: ('Connection aborted.', PermissionError(13, 'Permission denied'))"
+
+
+def test_a_user_who_may_not_use_docker_is_told_to_become_root(monkeypatch):
+    def refuse(**_more):
+        raise engines.DockerException(DENIED)
+
+    monkeypatch.setattr(engines.docker, "from_env", refuse)
+    with pytest.raises(AikitError, match="may not be used by this user. Set ansible_become: true for this host"):
+        engines.open_engine("docker")
+
+
+@pytest.mark.parametrize(
+    "error, user, message",
+    [
+        (PermissionError(13, "Permission denied", "/var/lib/x"), 1000, "Permission denied: /var/lib/x. Set ansible_become: true for this host"),
+        # Root becomes nobody who may more
+        (PermissionError(13, "Permission denied", "/var/lib/x"), 0, "Permission denied: /var/lib/x"),
+        (OSError(28, "No space left on device", "/var/lib/x"), 1000, "No space left on device: /var/lib/x"),
+        (OSError("no name"), 1000, "no name"),
+    ],
+)
+def test_what_a_user_may_not_do_names_the_way_out(monkeypatch, error, user, message):
+    told = {}
+
+    class Module:
+        params: dict = {}
+
+        def __init__(self, **_arguments):
+            pass
+
+        def fail_json(self, **result):
+            told.update(result)
+            raise SystemExit
+
+    def work(_module):
+        raise error
+
+    monkeypatch.setattr(_module, "AnsibleModule", Module)
+    monkeypatch.setattr(_module.os, "geteuid", lambda: user)
+    with pytest.raises(SystemExit):
+        _module.run_module(work)
+    assert told["msg"].startswith(message) and ("become" in told["msg"]) == ("become" in message) == bool(told["hint"])
