@@ -22,6 +22,7 @@ USERS = {"nvidia_container_toolkit_rootless_users": ["alice"]}
 # As a user would have it. An overlay on the overlay of this host fails
 MINE = {"storage-driver": "vfs", "debug": False}
 CONFIG = "/home/alice/.config/docker/daemon.json"
+SLEEP = ("/usr/bin/busybox", "sleep", "100000")
 NAME = "GPU in a container of docker of alice"
 
 
@@ -90,7 +91,9 @@ def test_a_refresh_reaches_a_users_docker(role):
     role.host.sh("sed -i s/580.159.03/570.1/ /var/run/cdi/nvidia.yaml; rm /var/lib/aikit-fleet-cdi/nvidia.yaml; systemctl restart nvidia-cdi-refresh")
     assert role.host.run("cat", "/var/lib/aikit-fleet-cdi/nvidia.yaml") == role.host.run("cat", "/var/run/cdi/nvidia.yaml")
     assert "580.159.03" in role.host.run("cat", "/var/lib/aikit-fleet-cdi/nvidia.yaml")
-    role.alice("docker", "run", "--rm", "--network=none", "--device=nvidia.com/gpu=all", "busybox", "/usr/bin/busybox", "true")
+    # Docker hears of a new file a moment later
+    run = "docker run --rm --network=none --device=nvidia.com/gpu=all busybox /usr/bin/busybox true"
+    role.alice(f"for wait in 0 1 3 9; do sleep $wait; {run} && exit 0; done; exit 1")
 
 
 def test_a_docker_with_containers_is_not_restarted(role):
@@ -106,3 +109,13 @@ def test_a_docker_with_containers_is_not_restarted(role):
     role.alice("systemctl", "--user", "restart", "docker")
     run = role(**USERS)
     assert (run.failed, run.changed) == (0, 0), run.messages()
+
+
+def test_containers_with_gpus_come_back_with_a_users_docker(role):
+    """This Docker starts them before it knows of CDI."""
+    for name, policy in (("comes-back", "unless-stopped"), ("stays-away", "no")):
+        role.alice("docker", "run", "--detach", f"--name={name}", f"--restart={policy}", "--network=none", "--device=nvidia.com/gpu=all", "busybox", *SLEEP)
+    role.alice("systemctl", "--user", "restart", "docker")
+    running = "docker inspect --format '{{.State.Running}}' comes-back stays-away"
+    assert role.alice(running).split() == ["true", "false"]
+    role.alice("docker", "rm", "--force", "comes-back", "stays-away")

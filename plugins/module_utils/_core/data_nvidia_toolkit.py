@@ -94,6 +94,8 @@ OLD_SPEC_PATH = "/etc/cdi/nvidia.yaml"
 ROOTLESS_SPEC_DIR = "/var/lib/aikit-fleet-cdi"
 ROOTLESS_SPEC_PATH = f"{ROOTLESS_SPEC_DIR}/nvidia.yaml"
 ROOTLESS_DROP_IN = "/etc/systemd/system/nvidia-cdi-refresh.service.d/aikit-fleet-rootless.conf"
+# For the docker.service of every user who has one
+ROOTLESS_DOCKER_DROP_IN = "/etc/systemd/user/docker.service.d/aikit-fleet.conf"
 
 # Without additional groups, specifications are written as 0.5.0: nvidia-ctk takes the lowest version that has what it writes.
 NO_GIDS_FLAG = "no-additional-gids-for-device-nodes"

@@ -327,7 +327,14 @@ def _configuration(result: _Result, found: Mapping[str, Any], wishes: Wishes) ->
             "readable": {engine["name"]: engine["cdi_spec_max"] for engine in engines if engine["cdi_spec_max"]},
             # For Docker of a user, where there is one
             "users_copy": data.ROOTLESS_SPEC_PATH,
-            "users_copy_files": [_written(data.ROOTLESS_DROP_IN, _copying())] if refresh else [],
+            "users_files": [
+                *([_written(data.ROOTLESS_DROP_IN, _copying())] if refresh else []),
+                *(
+                    [_written(data.ROOTLESS_DOCKER_DROP_IN, f"{_BY}\n{_starting('%t/docker.sock')}") if forgets else _gone(data.ROOTLESS_DOCKER_DROP_IN)]
+                    if ordering
+                    else []
+                ),
+            ],
         },
         "docker": _docker(result, engines, systemd),
         "podman": {"remove": hooks},
@@ -383,9 +390,14 @@ def _forgets_cdi(version: str) -> bool:
 def _ordering(forgets: bool) -> str:
     units = f"{data.REFRESH_SERVICE} nvidia-persistenced.service"
     text = f"{_BY}\n# Containers that come back at boot find the GPUs described, and awake.\n[Unit]\nWants={units}\nAfter={units}\n"
-    if forgets:
-        text += f"\n# This Docker starts them before it knows of CDI, and they stay down.\n[Service]\nExecStartPost=-/usr/bin/python3 {data.STARTER_PATH}\n"
-    return text
+    return f"{text}\n{_starting('/run/docker.sock')}" if forgets else text
+
+
+def _starting(path: str) -> str:
+    return (
+        "# This Docker starts containers that come back by themselves before it knows of CDI, and those with GPUs stay down.\n"
+        f"[Service]\nExecStartPost=-/usr/bin/python3 {data.STARTER_PATH} {path}\n"
+    )
 
 
 def _docker(result: _Result, engines: Sequence[Mapping[str, Any]], systemd: bool) -> dict[str, Any]:
@@ -507,7 +519,15 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         result.reason = f"version {version} was not installed by this role, and is left alone" if version else "nothing of this role is on the host"
         return _document(result)
     result.action, result.reason = "remove", "state absent"
-    files = [data.REFRESH_DROP_IN, data.DOCKER_DROP_IN, data.STARTER_PATH, data.ROOTLESS_DROP_IN, data.ROOTLESS_SPEC_DIR, data_gpu.REMEMBERED_PATH]
+    files = [
+        data.REFRESH_DROP_IN,
+        data.DOCKER_DROP_IN,
+        data.STARTER_PATH,
+        data.ROOTLESS_DROP_IN,
+        data.ROOTLESS_DOCKER_DROP_IN,
+        data.ROOTLESS_SPEC_DIR,
+        data_gpu.REMEMBERED_PATH,
+    ]
     if ours:
         files += [data.KEY_DOWNLOAD, data.SPEC_PATH]
         files += [data.PIN_PATH, data.KEY_PATHS["apt"]] if manager == "apt" else [data.KEY_PATHS["dnf"]]
@@ -519,9 +539,9 @@ def _absent(found: Mapping[str, Any], wishes: Wishes) -> dict[str, Any]:
         versionlock=list(data.PACKAGES) if ours and manager == "dnf" else [],
         remove_files=[*files, data.RECORDS],
         docker={"settings": {}, "restart_for": [], "service": "docker.service" if systemd else "", "keys": keys if docker else []},
-        containerd={"service": data.CONTAINERD_SERVICE if systemd and containerd else "", "config": data.CONTAINERD_CONFIG}
-        if "containerd" in wishes.owned
-        else {},
+        containerd=(
+            {"service": data.CONTAINERD_SERVICE if systemd and containerd else "", "config": data.CONTAINERD_CONFIG} if "containerd" in wishes.owned else {}
+        ),
     )
 
 
@@ -564,7 +584,7 @@ def _document(result: _Result, **more: Any) -> dict[str, Any]:
             "stale_files": [],
             "readable": {},
             "users_copy": "",
-            "users_copy_files": [],
+            "users_files": [],
         },
         "docker": {"settings": {}, "restart_for": [], "service": "", "keys": []},
         "podman": {"remove": []},

@@ -379,7 +379,12 @@ def test_containers_that_docker_forgets_at_boot_are_started(version, helped):
     compile(program, path, "exec")
     # As Ansible's lookup reads it
     made = plan(host(engines=[{**DOCKER_26, "version": version}]), starter=program.rstrip())
-    assert (f"ExecStartPost=-/usr/bin/python3 {path}" in made["ordering"]["content"]) is helped
+    line = f"ExecStartPost=-/usr/bin/python3 {path} "
+    assert (f"{line}/run/docker.sock\n" in made["ordering"]["content"]) is helped
+    # The same for Docker of users, whose runtime directory is another one
+    (users,) = [entry for entry in made["cdi"]["users_files"] if entry["path"] == "/etc/systemd/user/docker.service.d/aikit-fleet.conf"]
+    assert users.get("content", "").endswith(f"[Service]\n{line}%t/docker.sock\n") is helped and (users.get("state") == "absent") is not helped
+    assert users["path"] in plan(host(engines=[DOCKER_26]), state="absent", owned=["packages"])["remove_files"]
     (entry,) = [entry for entry in made["configuration_files"] if entry["path"] == path]
     assert (entry.get("content"), entry.get("state")) == ((program, None) if helped else (None, "absent"))
 
@@ -430,7 +435,7 @@ def test_rootless_engines_of_users():
 
 
 def test_every_refresh_is_copied_for_docker_of_users():
-    (written,) = plan(host(engines=[DOCKER_26]))["cdi"]["users_copy_files"]
+    written = plan(host(engines=[DOCKER_26]))["cdi"]["users_files"][0]
     assert written["path"] == "/etc/systemd/system/nvidia-cdi-refresh.service.d/aikit-fleet-rootless.conf"
     assert written["content"].splitlines()[-2:] == [
         "[Service]",
