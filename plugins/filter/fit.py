@@ -63,6 +63,7 @@ class FilterModule:
             "fitted_service": fitted_service,
             "image_shapes": wish.image_shapes,
             "image_wish": image_wish,
+            "known_models": wish.known_models,
             "models_as_services": wish.models_as_services,
             "models_to_plan": lambda plans: wish.needed_files(plans.values()),
             "premade_to_plan": wish.premade,

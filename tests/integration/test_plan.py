@@ -270,6 +270,9 @@ def served_configuration():
 def test_the_plan_of_a_host_is_mounted_over_the_configuration_of_localai(own, local_ai):
     run = own.run("deploy.yml", *own.t4)
     assert run.code == 0, run.output[-5000:]
+    # Planned twice, before and after the provisioning, and read once
+    assert len(run.results("Read what the image says of itself")) == 3
+    assert len([result for result in run.results("Read the headers of its models") if not result.get("skipped")]) == 1
     small, current = served_configuration(), own.state_of(NAME)["current"]
     assert current["release"]["server"] == "localai" and current["settings"]["context_size"] == small["context_size"] > 8192
     assert (small["gpu_layers"], small["flash_attention"], small["cache_type_k"], small["no_kv_offloading"]) == (3, "on", "f16", False)

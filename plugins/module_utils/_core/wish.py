@@ -200,6 +200,21 @@ def image_shapes(read: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {key: shape for found in read.values() for key, shape in (found.get("models") or {}).items()}
 
 
+def known_models(image: str, found: Mapping[str, Any], paths: Sequence[str], hosts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """The shapes of an image's models where they were read in this run already, here or on another host; empty where one of them was not.
+
+    :param found: the image as it is here now; what counts is its id, a tag may have moved.
+    :param hosts: what each host remembers of images, as :func:`image_shapes` takes it.
+    """
+    for read in hosts.values():
+        for name, entry in read.items():
+            if found.get("id") and (entry.get("image") or {}).get("id") == found["id"]:
+                models = {image_key(image, path): (entry.get("models") or {}).get(image_key(name, path)) or {} for path in paths}
+                if all("shape" in model for model in models.values()):
+                    return {key: {**model, "cached": True, "read_bytes": 0} for key, model in models.items()}
+    return {}
+
+
 def image_key(image: str, path: str) -> str:
     return f"{image}:{path}"
 

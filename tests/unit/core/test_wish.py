@@ -222,6 +222,28 @@ def test_services_that_share_an_image_keep_their_own_settings():
     assert wish.image_shapes(read) == {"r.example/p:1:/m": {}}
 
 
+SHAPE = {"shape": {"architecture": "llama"}, "cached": False, "read_bytes": 5}
+READ = {"h1": {"r.example/p:1": {"image": {"id": "sha256:1"}, "models": {"r.example/p:1:/m": SHAPE, "r.example/p:1:/bad": {"error": "no GGUF"}}}}}
+
+
+@pytest.mark.parametrize(
+    "name, image, paths, known",
+    [
+        # The same image under another name
+        ("r.example/p:latest", {"id": "sha256:1"}, ["/m"], {"r.example/p:latest:/m": {**SHAPE, "cached": True, "read_bytes": 0}}),
+        # The tag has moved
+        ("r.example/p:1", {"id": "sha256:2"}, ["/m"], {}),
+        # What could not be read, or was not, is tried again; what is not there has nothing to be known by
+        ("r.example/p:1", {"id": "sha256:1"}, ["/m", "/bad"], {}),
+        ("r.example/p:1", {"id": "sha256:1"}, ["/m", "/other"], {}),
+        ("r.example/p:1", {}, ["/m"], {}),
+    ],
+)
+def test_no_header_is_read_twice(name, image, paths, known):
+    assert wish.known_models(name, image, paths, READ) == known
+    assert wish.known_models(name, image, paths, {"h2": {"r.example/none:1": {"image": {}, "models": {}}}}) == {}
+
+
 def test_servers_by_image():
     labels = {"io.aikit.fleet.server": "llama_cpp", "io.aikit.fleet.server.version": "0.7.0"}
     ours = {"io.aikit.fleet.server": "localai", "io.aikit.fleet.server.version": "v4.7.1"}
