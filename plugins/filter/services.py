@@ -54,6 +54,10 @@ def images_to_build(plans: Mapping[str, Any], builder: str = "localhost") -> lis
     return services.images_to_build(plans, builder)
 
 
+def serving_order(found: Any, containers: Any = ()) -> list[Any]:
+    return services.serving_order(found, containers)
+
+
 def service_api_key(found: Any, name: str, defaults: Any = None) -> str:
     return services.api_key(found, name, defaults)
 
@@ -68,5 +72,6 @@ class FilterModule:
             "api_key_content": _told(api_key_content),
             "container_spec": _told(container_spec),
             "images_to_build": _told(images_to_build),
+            "serving_order": _told(serving_order),
             "service_api_key": _told(service_api_key),
         }

@@ -90,7 +90,7 @@ options:
     default: {}
   leaving:
     description:
-      - For V(prepare) in check mode, other services that give up their ports in the same run. A real run has stopped them by then.
+      - For V(prepare) in check mode, other services that the same run stops, or moves to ports of their own. A real run has done so by then.
     type: list
     elements: str
     default: []

@@ -76,6 +76,10 @@ def test_the_old_service_answers_again_and_the_next_batch_is_untouched(fleet, op
     assert after[1][:2] == before[1][:2]
     message = run.messages()
     assert all(word in message for word in words) and "answers again" in message, message
+    (table,) = [result["msg"] for result in run.results("How the rollout stands") if not result.get("skipped")]
+    first, second = [line.split() for line in table[2:]]
+    assert first[:5] == [HOSTS[0], "gate", "rolled", "back", "cpu"] and first[5] == "localhost/aikit/gate:latest" and len(first[6]) == 14
+    assert second == [HOSTS[1], "gate", "not", "reached", "-", "as", "before", "-"]
     assert run.results("Prove the answers of gate", HOSTS[0]) and not run.results("Prove the answers of gate", HOSTS[1])
 
 

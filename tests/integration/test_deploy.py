@@ -263,6 +263,32 @@ def test_a_renamed_service_takes_over_the_port(deployed):
     project.write()
 
 
+def test_a_service_moves_to_the_port_that_another_one_leaves(deployed):
+    project, port = deployed
+    second, third = support.free_port(), support.free_port()
+    project.service("aikit-e2e-second", second)
+    assert project.run().code == 0
+    before = [inspect(name)["Id"] for name in ("aikit-e2e", "aikit-e2e-second")]
+    # Each of them would have to be proven on a port that the other one needs to come back
+    project.service("aikit-e2e", second)
+    project.service("aikit-e2e-second", port)
+    refused = project.run()
+    assert refused.code != 0 and "exchange their ports" in refused.messages() and "Deploy twice" in refused.messages(), refused.output[-3000:]
+    assert [inspect(name)["Id"] for name in ("aikit-e2e", "aikit-e2e-second")] == before
+    project.service("aikit-e2e", second)
+    project.service("aikit-e2e-second", third)
+    check = project.run("deploy.yml", "--check")
+    assert (check.code, check.failed) == (0, 0), check.output[-3000:]
+    run = project.run()
+    assert run.code == 0 and completion(second)["choices"] and completion(third)["choices"], run.output[-3000:]
+    assert project.run().changed == 0
+    project.service("aikit-e2e-second", third, state="absent")
+    project.service("aikit-e2e", port)
+    assert project.run().code == 0
+    project.services = [entry for entry in project.services if entry["name"] == "aikit-e2e"]
+    project.write()
+
+
 def test_stopped_and_absent(deployed):
     project, port = deployed
     project.service("aikit-e2e", port, state="stopped")

@@ -291,6 +291,53 @@ def addresses_overlap(one: str, other: str) -> bool:
     return first.version == second.version and (first.is_unspecified or second.is_unspecified)
 
 
+def serving_order(services: Sequence[Mapping[str, Any]], containers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The services of a host in an order in which each finds its port free; :class:`AikitError` where there is none.
+
+    What stops or goes comes first, then who has a port that another one wants, else all as they are listed: every one of them is
+    replaced and proven by itself, so two that only exchange their ports cannot both keep what they have until they are proven.
+
+    :param containers: those of our services that run, as Docker lists them.
+    """
+    present = {str(service["name"]): service for service in services if service["state"] == "present"}
+    holders: dict[str, list[Mapping[str, Any]]] = {}
+    for container in containers:
+        name = str((container.get("Labels") or {}).get("io.aikit.fleet.service") or "")
+        if name in present:
+            holders.setdefault(name, []).extend(port for port in container.get("Ports") or () if port.get("PublicPort"))
+    order: list[Mapping[str, Any]] = [service for service in services if service["state"] != "present"]
+    done: set[str] = set()
+
+    def place(name: str, waiting: tuple[str, ...]) -> None:
+        if name in waiting:
+            raise _exchange([present[one] for one in waiting[waiting.index(name) :]])
+        if name in done:
+            return
+        for other, ports in holders.items():
+            if other != name and any(_wants(present[name], port) for port in ports):
+                place(other, (*waiting, name))
+        done.add(name)
+        order.append(present[name])
+
+    for name in present:
+        place(name, ())
+    return order
+
+
+def _wants(service: Mapping[str, Any], port: Mapping[str, Any]) -> bool:
+    return int(service["port"]) == int(port["PublicPort"]) and addresses_overlap(str(port.get("IP") or "0.0.0.0"), str(service["bind_address"]))
+
+
+def _exchange(services: Sequence[Mapping[str, Any]]) -> AikitError:
+    names = [str(service["name"]) for service in services]
+    wishes = ", ".join(f"{service['name']} wants {service['port']}" for service in services)
+    first = services[0]
+    return AikitError(
+        f"{', '.join(names[:-1])} and {names[-1]} exchange their ports: each wants one that another still has ({wishes}). No service was touched.",
+        f"Deploy twice: first with a free port for {first['name']}, then with {first['port']}. So each is proven while the one before it can still come back.",
+    )
+
+
 def default_image(name: str) -> str:
     """A reference for an image without a registry. ``localhost/`` is what Podman takes as "never ask a registry"."""
     path = re.sub(r"[._-]+", "-", name.lower()).strip("-")

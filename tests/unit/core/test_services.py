@@ -362,3 +362,41 @@ def test_one_name_for_two_contents_is_an_error():
     plans = {"h1": plan({"name": "aa", "image": "a:1"}), "h2": plan({"name": "bb", "image": "a:1", "aikitfile_sha256": "2"})}
     with pytest.raises(AikitError, match=r"a:1 is wanted with different contents \(aikitfile_sha256\) by aa on h1 and bb on h2"):
         services.images_to_build(plans, "localhost")
+
+
+def serving(name, port, state="present", address="127.0.0.1"):
+    return {"name": name, "port": port, "state": state, "bind_address": address}
+
+
+def runs(name, *ports, address="127.0.0.1"):
+    return {"Labels": {"io.aikit.fleet.service": name}, "Ports": [{"IP": address, "PrivatePort": 8080, "PublicPort": port} for port in ports]}
+
+
+@pytest.mark.parametrize(
+    "wanted, containers, order",
+    [
+        ([serving("a", 1), serving("b", 2)], [], "ab"),
+        ([serving("a", 1), serving("b", 2)], [runs("a", 1), runs("b", 2)], "ab"),
+        # What stops makes room
+        ([serving("a", 1), serving("b", 1, "stopped")], [runs("b", 1)], "ba"),
+        # a takes what b leaves, and b what c leaves
+        ([serving("a", 2), serving("b", 3), serving("c", 4)], [runs("a", 1), runs("b", 2), runs("c", 3)], "cba"),
+        ([serving("a", 2), serving("b", 3)], [runs("b", 2, address="0.0.0.0")], "ba"),
+        # Another address is another port; what is not published, not labelled or not planned counts for nothing
+        ([serving("a", 2), serving("b", 3)], [runs("b", 2, address="10.0.0.1")], "ab"),
+        ([serving("a", 2), serving("b", 3)], [{"Labels": {"io.aikit.fleet.service": "b"}, "Ports": [{"PrivatePort": 2}]}], "ab"),
+        ([serving("a", 2), serving("b", 3)], [{"Labels": None, "Ports": [{"PublicPort": 2}]}, runs("z", 2)], "ab"),
+    ],
+)
+def test_who_makes_room_comes_first(wanted, containers, order):
+    assert "".join(service["name"] for service in services.serving_order(wanted, containers)) == order
+
+
+def test_ports_that_are_exchanged_take_two_deployments():
+    wanted = [serving("d", 9), serving("a", 2), serving("b", 3), serving("c", 1)]
+    with pytest.raises(AikitError) as told:
+        services.serving_order(wanted, [runs("a", 1), runs("b", 2), runs("c", 3), runs("d", 9)])
+    assert str(told.value) == (
+        "a, b and c exchange their ports: each wants one that another still has (a wants 2, b wants 3, c wants 1). No service was touched."
+        " Deploy twice: first with a free port for a, then with 2. So each is proven while the one before it can still come back."
+    )
