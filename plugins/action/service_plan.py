@@ -58,6 +58,7 @@ class ActionModule(ActionBase):
             plan, told = _plan(service, project_dir, service.aikit_version or arguments["aikit_version"])
             plans.append(plan)
             findings += told
+        findings += [("", remark) for remark in services.crowded(plans)]
         _raise(findings, task_vars.get("inventory_hostname", "this host"))
         for name, finding in findings:
             if finding.level == "warning":

@@ -208,6 +208,10 @@ host:
       description: How many GPUs NVIDIA's driver sees.
       type: int
       sample: 1
+    cores:
+      description: How many cores the host has; hardware threads of one core count once.
+      type: int
+      sample: 16
 port_owners:
   description: Who but this service holds the ports that it wants.
   returned: when O(step=observe)

@@ -98,6 +98,7 @@ def container_spec(
     name = service["name"]
     server = detect_server(service, image)
     gpu = gpu_request(service.get("gpus") or (), host, name)
+    threads = quota_threads(float(service.get("cpus") or 0), int(host.get("cores") or 0))
     env: dict[str, str] = {}
     mounts: list[dict[str, Any]] = []
     files: list[dict[str, Any]] = []
@@ -121,7 +122,7 @@ def container_spec(
     }
     if server == "llama_cpp":
         backends = _backends(image)
-        env.update(_llama_env(service, image, gpu, backends))
+        env.update(_llama_env(service, image, gpu, backends, threads))
         if "vulkan" in backends:
             # Mesa compiles shaders for half a minute at every start unless it can keep them
             env["MESA_SHADER_CACHE_DIR"] = CACHE_TARGET
@@ -132,7 +133,7 @@ def container_spec(
             env.update(_localai_gpu_env(image))
             container.update(_localai_gpu_start(image))
         plan = (service.get("settings") or {}) if _planned(service) else {}
-        text = json.dumps(localai_override(config or (), service.get("settings") or {}, plan), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(localai_override(config or (), service.get("settings") or {}, plan, threads), indent=2, ensure_ascii=False) + "\n"
         if config:
             # Named by content, so that the configuration of the container that is kept stays as it was
             path = posixpath.join(directory, f"config-{_digest(text)[:12]}.yaml")
@@ -278,8 +279,18 @@ def llama_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return env
 
 
-def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: Optional[Mapping[str, Any]] = None) -> list[Any]:
-    """LocalAI's configuration with ``settings`` in it, and made to log what proves the offload. ``plan`` are settings that a plan made.
+def quota_threads(cpus: float, cores: int) -> int:
+    """How many threads a server gets that may use ``cpus`` of a host with ``cores``; 0 leaves it to the server.
+
+    Servers count the cores of the host, whatever their container may use. Their threads wait for each other at every step, so one more than
+    the limit lets run has all of them wait.
+    """
+    return max(1, int(cpus)) if cpus and (not cores or int(cpus) < cores) else 0
+
+
+def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: Optional[Mapping[str, Any]] = None, threads: int = 0) -> list[Any]:
+    """LocalAI's configuration with ``settings`` in it, and made to log what proves the offload. ``plan`` are settings that a plan made,
+    ``threads`` what a model gets that says nothing of them.
 
     Its llama.cpp backend prints no offload line below verbosity 4 since May 2026; earlier ones ignore the option.
     """
@@ -289,6 +300,8 @@ def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: O
             result.append(model)
             continue
         changed = _with_plan(model, plan) if plan else dict(model)
+        if threads and not changed.get("threads"):
+            changed["threads"] = threads
         for key in LOCALAI_KEYS:
             if settings.get(key) is not None and (settings[key] != "auto" or key == "flash_attention"):
                 # LocalAI's gpu_layers is a number; more than the model has means all
@@ -352,10 +365,12 @@ def key_digest(name: str, api_key: str) -> str:
     return hashlib.pbkdf2_hmac("sha256", api_key.encode("utf-8"), f"aikit.fleet:{name}".encode("utf-8"), KEY_ROUNDS).hex()
 
 
-def _llama_env(service: Mapping[str, Any], image: Mapping[str, Any], gpu: GpuRequest, backends: Sequence[str]) -> dict[str, str]:
+def _llama_env(service: Mapping[str, Any], image: Mapping[str, Any], gpu: GpuRequest, backends: Sequence[str], threads: int) -> dict[str, str]:
     inside = image.get("env") or {}
     needed = {"LLAMA_ARG_HOST": "0.0.0.0", "LLAMA_ARG_PORT": str(CONTAINER_PORT), "LLAMA_ARG_LOG_VERBOSITY": "4"}
     env = {key: value for key, value in needed.items() if inside.get(key) != value}
+    if threads and "LLAMA_ARG_THREADS" not in inside:
+        env["LLAMA_ARG_THREADS"] = str(threads)
     settings = service.get("settings") or {}
     env.update({**llama_settings(settings), **to_llama_env(settings)} if _planned(service) else llama_settings(settings))
     if gpu.count:

@@ -338,6 +338,29 @@ def _exchange(services: Sequence[Mapping[str, Any]]) -> AikitError:
     )
 
 
+def crowded(services: Iterable[Mapping[str, Any]]) -> tuple[Finding, ...]:
+    """A remark on several services of one host that compute on its CPU without a limit."""
+    names = [
+        str(service["name"])
+        for service in services
+        if service["state"] == "present"
+        and not service["gpus"]
+        and service.get("base_variant") != "vulkan"
+        and not (service.get("cpus") or (service.get("settings") or {}).get("threads"))
+    ]
+    if len(names) < 2:
+        return ()
+    return (
+        Finding(
+            "warning",
+            "inference_services",
+            0,
+            f"{', '.join(names[:-1])} and {names[-1]} compute on the CPU, each with a thread for every core: while several answer, each is many times slower",
+            "Share the cores among them: cpus for each service (its threads follow), or settings.threads",
+        ),
+    )
+
+
 def default_image(name: str) -> str:
     """A reference for an image without a registry. ``localhost/`` is what Podman takes as "never ask a registry"."""
     path = re.sub(r"[._-]+", "-", name.lower()).strip("-")

@@ -25,7 +25,7 @@ STATE_SUFFIX = ".json"
 
 
 def describe(engine: Engine) -> dict[str, Any]:
-    """``{engine, cdi_devices, nvidia_hook, gpu_count}``: what a container specification depends on."""
+    """``{engine, cdi_devices, nvidia_hook, gpu_count, cores}``: what a container specification depends on."""
     version = engine.version()
     found = list(version.get("cdi_devices") or ())
     directories = version.get("cdi_spec_dirs") or (CDI_DIRECTORIES if engine.name == "podman" else ())
@@ -37,7 +37,14 @@ def describe(engine: Engine) -> dict[str, Any]:
         "cdi_devices": sorted(set(found)),
         "nvidia_hook": shutil.which(NVIDIA_HOOK, path=path) is not None or "nvidia" in (version.get("runtimes") or ()),
         "gpu_count": len(glob.glob("/proc/driver/nvidia/gpus/*")),
+        "cores": cores(),
     }
+
+
+def cores(root: str = "/sys/devices/system/cpu") -> int:
+    """Cores, not their hardware threads: what llama.cpp counts too."""
+    siblings = set(_texts(glob.glob(os.path.join(root, "cpu[0-9]*/topology/thread_siblings_list"))))
+    return len(siblings) or os.cpu_count() or 0
 
 
 def listening(ports: Iterable[int], root: str = "/proc") -> list[tuple[Listener, str]]:

@@ -516,3 +516,40 @@ def test_what_a_plan_hands_over_to_llama_cpp():
     assert (env["LLAMA_ARG_N_GPU_LAYERS"], env["LLAMA_ARG_FIT"]) == ("auto", "on")
     (model,) = container.localai_override([{"name": "a"}], handed, handed)
     assert model["gpu_layers"] == -1 and model["context_size"] == 4096
+
+
+EIGHT_CORES = {**NO_GPU, "cores": 8}
+
+
+@pytest.mark.parametrize(
+    "cpus, host, threads",
+    [
+        (0.0, EIGHT_CORES, None),
+        (2.0, EIGHT_CORES, "2"),
+        # One more than may run has all of them wait
+        (7.65, EIGHT_CORES, "7"),
+        (0.5, EIGHT_CORES, "1"),
+        # More than cores are hardware threads, which the server does not count either
+        (8.0, EIGHT_CORES, None),
+        (12.0, EIGHT_CORES, None),
+        (2.0, NO_GPU, "2"),
+    ],
+)
+def test_a_server_has_no_more_threads_than_its_container_may_use(cpus, host, threads):
+    assert container_spec(service(cpus=cpus), llama_image(), host)["container"]["env"].get("LLAMA_ARG_THREADS") == threads
+
+
+def test_a_number_of_threads_that_somebody_set_stays():
+    assert container_spec(service(cpus=2.0, settings={"threads": 3}), llama_image(), EIGHT_CORES)["container"]["env"]["LLAMA_ARG_THREADS"] == "3"
+    assert container_spec(service(cpus=2.0, environment={"LLAMA_ARG_THREADS": "4"}), llama_image(), EIGHT_CORES)["container"]["env"]["LLAMA_ARG_THREADS"] == "4"
+    inside = {**llama_image()["env"], "LLAMA_ARG_THREADS": "5"}
+    assert "LLAMA_ARG_THREADS" not in container_spec(service(cpus=2.0), llama_image(env=inside), EIGHT_CORES)["container"]["env"]
+
+
+@pytest.mark.parametrize(
+    "model, settings, threads", [({}, {}, 2), ({"threads": 5}, {}, 5), ({"threads": 5}, {"threads": 3}, 3), ({"backend": "whisper"}, {}, None)]
+)
+def test_threads_of_localai(model, settings, threads):
+    config = [{**CONFIG[0], **model}]
+    found = container_spec(service(cpus=2.0, settings=settings), localai_image(), EIGHT_CORES, config=config)
+    assert json.loads(found["files"][0]["content"])[0].get("threads") == threads

@@ -400,3 +400,20 @@ def test_ports_that_are_exchanged_take_two_deployments():
         "a, b and c exchange their ports: each wants one that another still has (a wants 2, b wants 3, c wants 1). No service was touched."
         " Deploy twice: first with a free port for a, then with 2. So each is proven while the one before it can still come back."
     )
+
+
+def computing(name, **more):
+    return {"name": name, "state": "present", "gpus": [], "base_variant": "cpu", "cpus": 0.0, "settings": {}, **more}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"gpus": ["0"]}, {"state": "stopped"}, {"cpus": 4.0}, {"settings": {"threads": 4}}, {"base_variant": "vulkan"}],
+)
+def test_one_service_has_the_cpu_for_itself(other):
+    assert services.crowded([computing("a"), computing("b", **other)]) == ()
+
+
+def test_services_that_fight_for_the_cpu_are_named():
+    (finding,) = services.crowded([computing("a"), computing("b"), computing("c"), computing("d", cpus=1.0)])
+    assert finding.level == "warning" and finding.message.startswith("a, b and c compute on the CPU") and "cpus for each" in finding.hint

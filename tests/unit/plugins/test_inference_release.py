@@ -336,6 +336,15 @@ def test_an_engine_without_cdi_offers_no_device(engine):
     assert host.describe(engine)["cdi_devices"] == []
 
 
+def test_hardware_threads_of_one_core_count_once(tmp_path):
+    for number, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        (tmp_path / f"cpu{number}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu{number}/topology/thread_siblings_list").write_text(f"{siblings}\n")
+    (tmp_path / "cpufreq").mkdir()
+    assert host.cores(str(tmp_path)) == 2
+    assert host.cores("/nowhere") == os.cpu_count()
+
+
 def test_a_socket_of_another_users_process_has_no_name(tmp_path):
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "tcp").write_text(
