@@ -46,7 +46,8 @@ def observe(wishes: Wishes, docker_socket: str, run: Run, storage: bool = False,
     """The result of module container_engine_info. ``storage``: ask Podman what it holds, which takes it a while; ``restart``: ask Docker what
     would not run again after one."""
     probes = [_docker(docker_socket), _podman(run, storage)]
-    return {**container_engine.result(wishes, probes, _host(run, wishes.buildx != "never")), "lost_by_restart": _lost_by_restart(docker_socket) if restart else []}
+    host = _host(run, wishes.buildx != "never")
+    return {**container_engine.result(wishes, probes, host), "lost_by_restart": _lost_by_restart(docker_socket) if restart else []}
 
 
 def _lost_by_restart(path: str) -> list[str]:
