@@ -15,11 +15,13 @@ import json
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping, Optional
 
+import models
 import pytest
 import stand_ins
 import support
+from ansible_collections.aikit.fleet.tests.unit.hub_server import HubServer
 from helpers import gguf, task
 from registries import Registry
 from support import docker, inspect
@@ -27,6 +29,7 @@ from support import docker, inspect
 IMAGE = "localhost/aikit-e2e/localai:1"
 ORACLE = "localhost/aikit-e2e/localai-oracle:1"
 SERVICE = "aikit-e2e-localai"
+PACK, PATH, TITLE = "application/vnd.cncf.model.", "org.cncf.model.filepath", "org.opencontainers.image.title"
 TEMPLATE = "{{ if eq .RoleName 'user' }}USER: {{ end }}{{.Content}}\n"
 LOGS = support.ROOT / "tests/fixtures/logs"
 
@@ -114,13 +117,28 @@ def exported(engine: str, image: str) -> dict[str, tuple[Any, ...]]:
         run("rm", container)
 
 
-def oracle(host: str, context: Path, folder: Path, runtime: str, version: str, base: str = "ghcr/kaito-project/aikit/base:latest") -> dict[str, Any]:
-    """What Docker makes of AIKit's steps: the copies, files and modes of its frontend, one instruction each."""
+def oracle(
+    host: str,
+    context: Path,
+    folder: Path,
+    runtime: str,
+    version: str,
+    base: str = "ghcr/kaito-project/aikit/base:latest",
+    more: Optional[Mapping[str, tuple[bytes, int]]] = None,
+) -> dict[str, Any]:
+    """What Docker makes of AIKit's steps: the copies, files and modes of its frontend, one instruction each.
+
+    ``more`` are further files of models, by their paths below /models.
+    """
     release = {"main": "v4.7.1", "0.21.0": "v4.0.0"}[version]
     directories = {"cpu-llama-cpp": "cpu-llama-cpp"}
     if runtime == "cuda":
         directories = {"cuda12-llama-cpp": "gpu-nvidia-cuda-12-llama-cpp", **directories}
-    lines = [f"FROM {host}/{base}"]
+    platform = "linux/amd64"
+    if runtime == "applesilicon":
+        platform, base, release = "linux/arm64", "ghcr/kaito-project/aikit/applesilicon/base:latest", "v3.12.1"
+        directories = {"gpu-vulkan-llama-cpp": "gpu-vulkan-llama-cpp"}
+    lines = [f"FROM --platform={platform} {host}/{base}"]
 
     def copy(source: str, target: str, data: bytes, mode: int) -> None:
         path = folder / source
@@ -131,41 +149,103 @@ def oracle(host: str, context: Path, folder: Path, runtime: str, version: str, b
 
     for name in ("fake-model.gguf", "other.gguf"):
         copy(f"models/{name}", f"/models/{name}", (context / name).read_bytes(), 0o444)
+    for name, (data, mode) in (more or {}).items():
+        copy(f"models/{name}", f"/models/{name}", data, mode)
     copy("models/chat.tmpl", "/models/chat.tmpl", TEMPLATE.encode(), 0o644)
     copy("config.yaml", "/config.yaml", (stand_ins.FAKE / "config.yaml").read_bytes(), 0o644)
     (folder / "empty").mkdir()
     lines.append("COPY empty /configuration")
     copy("local-ai", "/usr/bin/local-ai", (stand_ins.FAKE / "local-ai").read_bytes(), 0o755)
     for directory, suffix in directories.items():
-        lines.append(f"COPY --from={host}/quay/go-skynet/local-ai-backends:{release}-{suffix} / /backends/{directory}/")
+        lines.insert(0, f"FROM --platform={platform} {host}/quay/go-skynet/local-ai-backends:{release}-{suffix} AS {directory}")
+        lines.append(f"COPY --from={directory} / /backends/{directory}/")
         installed = ',\n  "installed_at": "1970-01-01T00:00:00Z"' if version == "0.21.0" else ""
         text = f'{{\n  "alias": "llama-cpp",\n  "name": "{directory}",\n  "gallery_url": "github:mudler/LocalAI/backend/index.yaml@master"{installed}\n}}'
         copy(f"{directory}.json", f"/backends/{directory}/metadata.json", text.encode(), 0o644)
     (folder / "Dockerfile").write_text("\n".join([*lines, 'ENTRYPOINT ["local-ai"]', ""]))
-    docker("build", "--quiet", f"--tag={ORACLE}", str(folder))
+    docker("build", "--quiet", f"--platform={platform}", f"--tag={ORACLE}", str(folder))
     return exported("docker", ORACLE)
 
 
-@pytest.mark.parametrize("runtime, version", [("", "main"), ("cuda", "main"), ("", "0.21.0")])
+@pytest.mark.parametrize("runtime, version", [("", "main"), ("cuda", "main"), ("applesilicon", "main"), ("", "0.21.0")])
 def test_file_for_file_what_docker_makes_of_the_same_steps(host, context, build, tmp_path, runtime, version):
     found = build(runtime=runtime, version=version, load=["docker"])
     assert found["changed"] and found["builder"] == "direct"
     wanted = oracle(host, context, tmp_path / "oracle", runtime, version)
     have = exported("docker", IMAGE)
-    assert {path for path in have if path.startswith("backends/cpu")} and len(have) > 50
+    assert {path for path in have if path.startswith("backends/gpu-vulkan" if runtime == "applesilicon" else "backends/cpu")} and len(have) > 40
     assert have == wanted
     described = json.loads(docker("inspect", IMAGE))[0]
     config = described["Config"]
     assert config["Entrypoint"] == ["local-ai"] and config["Cmd"] == ["--config-file=/config.yaml"] and config["WorkingDir"] == "/"
     assert not config["Labels"] and not config["User"] and not config.get("ExposedPorts") and not config.get("Healthcheck")
     env = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "CONFIG_FILE=/config.yaml"]
-    if runtime:
+    if runtime == "applesilicon":
+        env.append("VK_ICD_FILENAMES=/usr/share/vulkan/icd.d/virtio_icd.aarch64.json")
+        assert described["Architecture"] == "arm64"
+    elif runtime:
         env += ["NVIDIA_REQUIRE_CUDA=cuda>=12.0", "NVIDIA_DRIVER_CAPABILITIES=compute,utility", "NVIDIA_VISIBLE_DEVICES=all", "BUILD_TYPE=cublas"]
     assert config["Env"] == env
     assert described["Id"] == found["image"]["id"]
     # Once more: nothing is fetched, packed or sent
     again = build(runtime=runtime, version=version, load=["docker"])
     assert not again["changed"] and again["image"]["digest"] == found["image"]["digest"] and again["bytes_sent"] == 0
+
+
+def pulled(folder: Path, target: str, modes: int) -> dict[str, tuple[bytes, int]]:
+    """What the ORAS project's own client makes of an artifact: AIKit's frontend runs that project's program.
+
+    A layer without a title is a file named by its digest to this client, and to that program none.
+    """
+    import oras.client
+
+    folder.mkdir()
+    oras.client.OrasClient(insecure=True).pull(target=target, outdir=str(folder))
+    return {str(path.relative_to(folder)): (path.read_bytes(), modes) for path in folder.rglob("*") if path.is_file() and ":" not in path.name}
+
+
+def test_models_of_registries_and_hubs_lie_where_aikit_puts_them(host, context, build, tmp_path):
+    model, data = gguf("qwen2"), gguf("gemma3")
+    ollama = "application/vnd.ollama.image."
+    layers = [(f"{ollama}model", model, {}), (f"{ollama}license", b"free", {})]
+    models.push(host, "ollama/library/tiny", "1b", layers, "application/vnd.docker.distribution.manifest.v2+json")
+    # As AIKit's packager writes them, and one without a title, which oras passes over
+    files = {"weight.v1.raw": ("q/pack.gguf", data), "weight.config.v1.raw": ("config.json", b"{}"), "doc.v1.raw": ("README.md", b"# Pack")}
+    files |= {"code.v1.raw": ("tools/run.py", b"x = 1"), "dataset.v1.raw": (".hidden.csv", b"1")}
+    pack = [(PACK + kind, content, {PATH: name, TITLE: name}) for kind, (name, content) in files.items()]
+    models.push(host, "models/pack", "1", [*pack, (PACK + "doc.v1.raw", b"no title", {PATH: "LICENSE"})])
+    hub = HubServer()
+    repository = {"README.md": b"# Tiny", "LICENSE": b"free", ".gitattributes": b"lfs", ".gitignore": b"*.tmp", "r.gguf": data, "sub/LICENSE": b"kept"}
+    hub.repository("ns/tiny", repository)
+    hub.repository("ns/one", {"one.gguf": model})
+    sources = {
+        "fake-model": "fake-model.gguf",
+        "other": "other.gguf",
+        "ollama": "oci://registry.ollama.ai/library/tiny:1b",
+        "pack": f"oci://{host}/models/pack:1",
+        "repository": "huggingface://ns/tiny",
+        "file": "huggingface://ns/one/one.gguf",
+    }
+    entries = [{"name": name, "source": source} for name, source in sources.items()]
+    entries[0]["promptTemplates"] = [{"name": "chat", "template": TEMPLATE}]
+    lock = tmp_path / "image.lock.json"
+    wanted = {
+        "more": {"models": entries},
+        "hub_url": hub.url,
+        "registry_mirrors": {**stand_ins.mirrors(host), "registry.ollama.ai": f"{host}/ollama"},
+        "load": ["docker"],
+        "lock": str(lock),
+    }
+    found = build(**wanted)
+    artifact = pulled(tmp_path / "artifact", f"{host}/models/pack:1", 0o644)
+    assert set(artifact) == {name for name, _content in files.values()}
+    kept = ("r.gguf", ".gitignore", "sub/LICENSE")
+    more = {"tiny": (model, 0o444), **artifact, **{f"ns/tiny/{name}": (repository[name], 0o444) for name in kept}, "one.gguf": (model, 0o444)}
+    assert exported("docker", IMAGE) == oracle(host, context, tmp_path / "oracle", "", "main", more=more)
+    # From the lock, with everything fetched: nobody is asked, and nothing changes
+    hub.close()
+    again = build(**wanted)
+    assert not again["changed"] and again["image"]["digest"] == found["image"]["digest"]
 
 
 def test_a_named_backend_of_the_old_release_has_another_base(host, context, build, tmp_path):

@@ -64,6 +64,11 @@ class HubFile:
     sha256: str = ""
     git_id: str = ""
 
+    @property
+    def hidden(self) -> bool:
+        """Whether it is the repository's own, not the model's: such files are companions of a model, which AIKit's images have too."""
+        return any(part.startswith(".") for part in self.path.split("/"))
+
 
 def parse(source: str) -> HubName:
     """Read a ``huggingface://`` source; every form of AIKit's, and one with folders.
@@ -139,7 +144,7 @@ def parse_commit(document: Any, name: HubName) -> str:
 
 
 def parse_tree(document: Any, name: HubName) -> list[HubFile]:
-    """The files of one page of a listing. Hidden ones (``.gitattributes``) are the repository's own, not the model's."""
+    """The files of one page of a listing. ``.gitattributes`` is git's alone."""
     if not isinstance(document, list):
         raise AikitError(f"{name.text}: the hub's list of files is no list.", "Check hub_url: is it a hub?")
     found = []
@@ -152,7 +157,7 @@ def parse_tree(document: Any, name: HubName) -> list[HubFile]:
                 f"{name.text}: the hub lists a file with the name {str(path)[:200]!r}, which leads elsewhere.",
                 "Name the files that you want instead.",
             )
-        if any(part.startswith(".") for part in path.split("/")):
+        if path == ".gitattributes":
             continue
         lfs = entry.get("lfs")
         lfs = lfs if isinstance(lfs, dict) else {}
@@ -183,7 +188,8 @@ def linked_sha256(headers: Mapping[str, str]) -> str:
 
 
 def choose(files: Sequence[HubFile], include: Sequence[str], name: HubName) -> list[HubFile]:
-    """The files that one of the patterns matches, by path or by name; all without patterns."""
+    """The files that one of the patterns matches, by path or by name; all without patterns. Hidden ones are never chosen."""
+    files = [entry for entry in files if not entry.hidden]
     chosen = [entry for entry in files if not include or matches(entry.path, include)]
     if not chosen:
         names = ", ".join(entry.path for entry in files[:10]) + (", …" if len(files) > 10 else "")

@@ -25,7 +25,7 @@ OLLAMA_MODEL = "application/vnd.ollama.image.model"
 OLLAMA_PREFIX = "application/vnd.ollama."
 DOCKER_GGUF = "application/vnd.docker.ai.gguf"
 MODELPACK = re.compile(r"application/vnd\.cncf\.model\.(?P<what>[a-z.]+?)\.v1\.(?P<form>raw|tar(?:\+gzip|\+zstd)?)")
-# Documentation, code and datasets belong to a model, and no server loads them
+# Documentation, code and datasets belong to a model, and no server loads them: they are its companions
 MODELPACK_WANTED = ("weight", "weight.config")
 FILE_PATH = "org.cncf.model.filepath"
 TITLE = "org.opencontainers.image.title"
@@ -75,6 +75,16 @@ def packed_files(layers: Sequence[Descriptor], where: RemoteName) -> tuple[Packe
     raise AikitError(f"{where.text} holds no model: no layer has the name of a file; its layers are {types}.", HINT)
 
 
+def companions(layers: Sequence[Descriptor], where: RemoteName) -> tuple[Packed, ...]:
+    """Documentation, code and datasets of a ModelPack artifact, which AIKit's images have too.
+
+    AIKit takes what oras pulls: every file that has a title. An archive would stay one there; it is left out.
+    """
+    packs = [(layer, MODELPACK.fullmatch(layer.media_type)) for layer in layers]
+    wanted = [layer for layer, pack in packs if pack and pack.group("what") not in MODELPACK_WANTED and pack.group("form") == "raw"]
+    return tuple(_packed(layer, where) for layer in wanted if layer.annotations.get(TITLE))
+
+
 def choose(files: Sequence[Packed], include: Sequence[str], where: RemoteName) -> list[Packed]:
     """The layers that can hold what ``include`` names; what is in a tar is known once it is open."""
     chosen = [entry for entry in files if not include or entry.form != "raw" or matches(entry.path, include)]
@@ -88,16 +98,23 @@ def _named(layer: Descriptor, where: RemoteName) -> list[Packed]:
     pack = MODELPACK.fullmatch(layer.media_type)
     if pack and pack.group("what") not in MODELPACK_WANTED:
         return []
-    path = layer.annotations.get(FILE_PATH) or layer.annotations.get(TITLE) or ""
-    form = pack.group("form") if pack else "raw"
-    if not pack and layer.annotations.get(UNPACK) == "true":
-        form = "tar+gzip" if layer.media_type.endswith(("gzip", "tar")) else "tar"
-    if form == "raw" and not path:
+    found = _packed(layer, where)
+    if found.form == "raw" and found.path == layer.digest:
         if pack:
             raise AikitError(f"{where.text}: the layer {layer.digest} has no path ({FILE_PATH}).", "The artifact is broken; pack it again.")
         return []
+    return [found]
+
+
+def _packed(layer: Descriptor, where: RemoteName) -> Packed:
+    """A layer under the name that oras gives it, which is its title; without one under its path."""
+    pack = MODELPACK.fullmatch(layer.media_type)
+    path = layer.annotations.get(TITLE) or layer.annotations.get(FILE_PATH) or ""
+    form = pack.group("form") if pack else "raw"
+    if not pack and layer.annotations.get(UNPACK) == "true":
+        form = "tar+gzip" if layer.media_type.endswith(("gzip", "tar")) else "tar"
     if path.startswith("./"):
         path = path[2:]
     if path and not safe_path(path):
         raise AikitError(f"{where.text}: the layer {layer.digest} wants to be {path[:200]!r}, which leads elsewhere.", "The artifact is broken; pack it again.")
-    return [Packed(path or layer.digest, layer, form)]
+    return Packed(path or layer.digest, layer, form)

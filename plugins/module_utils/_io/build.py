@@ -126,7 +126,8 @@ def build(request: Request, check_mode: bool) -> dict[str, Any]:
     tokens = model_source.tokens_by_source([model.source for model in aikitfile.models], request.token, request.tokens or {}, request.hub_url)
     reach = Reach(hub_url=request.hub_url, registry=request.registry_settings)
     pinned, revisions = _pin_models(aikitfile, pins)
-    found = find_models(pinned, context, request.store, tokens, cache, check_mode, reach, request.require_sha256, revisions, request.lock_update)
+    beside = request.server == "localai"
+    found = find_models(pinned, context, request.store, tokens, cache, check_mode, reach, request.require_sha256, revisions, request.lock_update, beside)
     for model in aikitfile.models:
         if model.source.startswith(f"{model_source.OCI}://"):
             why = "it is a model, and signatures are asked for on images; it is taken by its digest"

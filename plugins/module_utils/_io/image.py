@@ -121,11 +121,13 @@ def find_models(
     require_sha256: bool = True,
     revisions: Mapping[str, str] = MappingProxyType({}),
     refresh: bool = False,
+    companions: bool = False,
 ) -> FoundModels:
     """Have every model file of an aikitfile: downloads go into ``store``, files below ``context`` are used where they are.
 
     ``tokens`` has the token of each source that gets one. ``context`` may be empty when no source is relative.
     ``revisions`` are those to take, by the names of the models; ``refresh`` asks anew what a branch, a tag or an address means.
+    ``companions``: have the files too that no server needs, and that AIKit's images hold.
     """
     found = FoundModels()
     seen: set[str] = set()
@@ -154,12 +156,13 @@ def find_models(
                 refresh=refresh and not local,
                 check_mode=check_mode,
                 local_in_place=local,
+                companions=companions,
             )
             # Who has a file by its digest does not ask what else it is
             found.revisions[model.name] = acquired.revision or revisions.get(model.name, "")
             found.actions += acquired.plan.actions
             found.findings += acquired.findings
-            for stored in sorted(acquired.files, key=_serving_first):
+            for stored in (*sorted(acquired.files, key=_serving_first), *acquired.companions):
                 if not stored.read_from:
                     found.absent = True
                     continue
@@ -167,8 +170,12 @@ def find_models(
                 file = image_file(model) or repository_file(model, stored.name)
                 if file is None:
                     continue
+                beside = stored in acquired.companions
+                if beside:
+                    # Of two with one name AIKit's image has the later
+                    found.models = [entry for entry in found.models if entry.file != file or f"/{entry.image_path}" not in found.companions]
                 found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file))
-                if len(acquired.files) > 1 and not file.lower().endswith(".gguf"):
+                if beside or (len(acquired.files) > 1 and not file.lower().endswith(".gguf")):
                     found.companions.add(f"/{found.models[-1].image_path}")
                 if not local:
                     model_parts(found.models[-1], seen)

@@ -104,7 +104,7 @@ def _kept(place: Store, keep: Sequence[str], hub_url: str) -> frozenset[str]:
             record = next((entry for entry in records if entry.path == path or entry.shown == parsed.shown), None)
             if record is None:
                 raise AikitError(f"{option}: the store has no record of what {parsed.shown} gave.", "Give the sha256 of the model instead.")
-            found.update(record.digests)
+            found.update(record.digests | record.companions)
             continue
         found.update(sets.get(digest, {digest}))
     return frozenset(found)

@@ -52,7 +52,7 @@ class Reach:
 class Acquired:
     """The files of a source. ``path`` and ``sha256`` are those of the file, or where there are several those of the set.
 
-    ``revision`` is the commit or the manifest that a branch or a tag meant.
+    ``revision`` is the commit or the manifest that a branch or a tag meant. ``companions`` are files that only an image has.
     """
 
     files: tuple[StoredModel, ...]
@@ -61,6 +61,7 @@ class Acquired:
     plan: Plan
     revision: str = ""
     findings: tuple[Finding, ...] = ()
+    companions: tuple[StoredModel, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -90,6 +91,7 @@ class _Job:
     refresh: bool
     check_mode: bool
     say: Say
+    companions: bool = False
 
     def file_name(self, path: str) -> str:
         origin = "`name`" if self.name else f"the source {self.source.shown}"
@@ -111,6 +113,7 @@ def ensure_models(
     require_sha256: bool = True,
     check_mode: bool = False,
     local_in_place: bool = False,
+    companions: bool = False,
     say: Say = silent,
 ) -> Acquired:
     """Have every file of a source in the store; see :func:`transfer.ensure_model` for what the parameters share.
@@ -118,10 +121,13 @@ def ensure_models(
     :param include: of a source with several files, those that one of these patterns matches.
     :param revision: the commit or the manifest to take, whatever a branch or a tag in the source means today.
     :param require_sha256: refuse a download of which nothing tells the digest.
+    :param companions: have the files too that are no part of a model, and that AIKit puts into an image with it.
     """
     parsed = sources.parse(source)
     hub_url = hub.check_url(reach.hub_url)
-    if revision and not _is_known(Store(store, read_only=check_mode), source_key(parsed, hub_url, include), revision):
+    # A file of a hub comes alone
+    companions = companions and (parsed.kind == sources.OCI or (parsed.kind == sources.HUGGINGFACE and not hub.parse(parsed.location).path))
+    if revision and not _is_known(Store(store, read_only=check_mode), source_key(parsed, hub_url, include), revision, companions):
         source = model_revision.source_at(source, revision)
         parsed = sources.parse(source)
     job = _Job(
@@ -136,6 +142,7 @@ def ensure_models(
         refresh,
         check_mode,
         say,
+        companions,
     )
     if parsed.kind == sources.HUGGINGFACE:
         found = _from_hub(job)
@@ -169,15 +176,17 @@ def ensure_models(
         at_hub = ModelSource(urlsplit(hub_url).scheme, hub_url, hub_url, "")
         found = replace(found, findings=(*sources.findings(at_hub, "-", reach.token), *found.findings))
     if not check_mode:
-        for entry in found.files:
+        for entry in (*found.files, *found.companions):
             job.place.touch(entry.sha256)
     return found
 
 
-def _is_known(place: Store, key: str, revision: str) -> bool:
+def _is_known(place: Store, key: str, revision: str, companions: bool) -> bool:
     """Whether a source was found at a revision before, and all of it is here: then nobody is asked."""
     known = place.resolved(key)
-    return known.revision == revision and all(place.names(digest) for dummy, digest, dummy2 in known.files)
+    if known.revision != revision or (companions and known.companions is None):
+        return False
+    return all(place.names(digest) for dummy, digest, dummy2 in (*known.files, *((known.companions or ()) if companions else ())))
 
 
 def source_key(source: ModelSource, hub_url: str = hub.DEFAULT_URL, include: Sequence[str] = ()) -> str:
@@ -216,25 +225,38 @@ def _present(job: _Job, record: Resolved) -> Optional[Acquired]:
     """The files of a record, where all are in the store."""
     if not record.files or (job.expected and job.expected not in (record.set_sha256, record.files[0][1] if len(record.files) == 1 else "")):
         return None
-    models = []
-    for path, digest, dummy in record.files:
-        name = job.file_name(path) if len(record.files) == 1 else path.rpartition("/")[2]
+    if job.companions and record.companions is None:
+        return None
+    found = []
+    companions = (record.companions or ()) if job.companions else ()
+    for path, digest, dummy in (*record.files, *companions):
+        name = path.rpartition("/")[2]
+        if len(found) >= len(record.files):
+            name = _companion_name(path)
+        elif len(record.files) == 1:
+            name = job.file_name(path)
         seen = job.place.observe(digest, name)
         have = seen.stored or seen.twin
         if not have:
             return None
-        models.append(replace(transfer.from_store(job.place, job.source, name, seen, have, _checks(job, path), job.check_mode), name=path))
-    return _joined(job, models, record.revision)
+        found.append(replace(transfer.from_store(job.place, job.source, name, seen, have, _checks(job, path), job.check_mode), name=path))
+    return _joined(job, found[: len(record.files)], record.revision, found[len(record.files) :])
 
 
 def _checks(job: _Job, path: str) -> bool:
     return job.validate and path.lower().endswith(".gguf")
 
 
-def _joined(job: _Job, models: Sequence[StoredModel], revision: str) -> Acquired:
+def _companion_name(path: str) -> str:
+    """The name of a companion in the store, where no file is hidden."""
+    name = path.rpartition("/")[2]
+    return f"dot{name}" if name.startswith(".") else name
+
+
+def _joined(job: _Job, models: Sequence[StoredModel], revision: str, companions: Sequence[StoredModel] = ()) -> Acquired:
     """The result; several files are put side by side in a folder of their own."""
     findings = tuple(finding for model in models for finding in model.findings)
-    actions = [action for model in models for action in model.plan.actions]
+    actions = [action for model in (*models, *companions) for action in model.plan.actions]
     before: dict[str, Any] = dict(models[0].plan.before)
     after: dict[str, Any] = dict(models[0].plan.after)
     path, digest = models[0].path, models[0].sha256
@@ -265,9 +287,15 @@ def _joined(job: _Job, models: Sequence[StoredModel], revision: str) -> Acquired
         if len(models) > 1:
             with job.place.lock(digest, job.say):
                 job.place.link_set(digest, {model.name: model.path for model in models})
-        record = Resolved(revision, tuple((model.name, model.sha256, model.size_bytes) for model in models))
+        old = job.place.resolved(job.key)
+        beside = old.companions if old.revision == revision else None
+        record = Resolved(revision, _listed(models), _listed(companions) if job.companions else beside)
         job.place.remember_resolved(job.key, job.source.shown, record)
-    return Acquired(tuple(models), path, digest, Plan(tuple(actions), before, after), revision, findings)
+    return Acquired(tuple(models), path, digest, Plan(tuple(actions), before, after), revision, findings, tuple(companions))
+
+
+def _listed(models: Sequence[StoredModel]) -> tuple[tuple[str, str, int], ...]:
+    return tuple((model.name, model.sha256, model.size_bytes) for model in models)
 
 
 # The hub
@@ -313,9 +341,12 @@ def _from_hub(job: _Job) -> Acquired:
     if name.path:
         entry, commit = client.file()
         entries = [entry]
+        beside = []
     else:
         commit = client.commit()
-        entries = hub.choose(client.tree(commit), job.include, name)
+        tree = client.tree(commit)
+        entries = hub.choose(tree, job.include, name)
+        beside = sorted((entry for entry in tree if entry.hidden and job.companions), key=lambda entry: entry.path)
     old = job.place.resolved(job.key)
     if old.revision == commit:
         found = _present(job, old)
@@ -325,12 +356,11 @@ def _from_hub(job: _Job) -> Acquired:
         raise AikitError(f"{name.text} has {len(entries)} files.", "Choose some with include.")
     name = name.at(commit)
     _check_told(job, entries)
-    _require_room(job, entries, name)
-    models = []
-    for entry in entries:
-        file_name = job.file_name(entry.path) if len(entries) == 1 else sources.check_file_name(entry.path.rpartition("/")[2], f"the source {job.source.shown}")
+    _require_room(job, [*entries, *beside], name)
+
+    def fetch(entry: HubFile, file_name: str, expected: str) -> StoredModel:
         target = replace(name, path=entry.path)
-        digest = entry.sha256 or (job.expected if len(entries) == 1 else "") or _same_as_before(job, old, entry)
+        digest = entry.sha256 or expected or _same_as_before(job, old, entry)
         verify = _git_check(entry, target) if not entry.sha256 else None
         model = transfer.ensure_remote(
             job.place,
@@ -344,8 +374,14 @@ def _from_hub(job: _Job) -> Acquired:
             size_bytes=entry.size_bytes,
             verify=verify,
         )
-        models.append(replace(model, name=entry.path))
-    return _joined(job, models, commit)
+        return replace(model, name=entry.path)
+
+    if len(entries) == 1:
+        models = [fetch(entries[0], job.file_name(entries[0].path), job.expected)]
+    else:
+        origin = f"the source {job.source.shown}"
+        models = [fetch(entry, sources.check_file_name(entry.path.rpartition("/")[2], origin), "") for entry in entries]
+    return _joined(job, models, commit, [fetch(entry, _companion_name(entry.path), "") for entry in beside])
 
 
 def _check_told(job: _Job, entries: Sequence[HubFile]) -> None:
@@ -371,7 +407,7 @@ def _require_room(job: _Job, entries: Sequence[HubFile], name: HubName) -> None:
 
 def _same_as_before(job: _Job, old: Resolved, entry: HubFile) -> str:
     """The digest of a small file, where git's id shows that it is the one of an earlier commit."""
-    for path, digest, size in old.files:
+    for path, digest, size in (*old.files, *(old.companions or ())):
         names = job.place.names(digest)
         if path == entry.path and size == entry.size_bytes and names and entry.git_id == _git_id(os.path.join(job.place.folder(digest), names[0])):
             return digest
@@ -483,7 +519,9 @@ def _from_registry(job: _Job) -> Acquired:
     twice = [model.name for model in models if [other.name for other in models].count(model.name) > 1]
     if twice:
         raise AikitError(f"{where.text} has two files with the name {twice[0]}.", "The artifact is broken; pack it again.")
-    return _joined(job, sorted(models, key=lambda model: model.name), manifest.digest)
+    beside = oci_model.companions(manifest.layers, where) if job.companions else ()
+    fetched = [_ensure_blob(job, registry, manifest.repository, layer, _companion_name(layer.path)) for layer in beside]
+    return _joined(job, sorted(models, key=lambda model: model.name), manifest.digest, fetched)
 
 
 def _ensure_blob(job: _Job, registry: Registry, repository: str, layer: Packed, name: str) -> StoredModel:

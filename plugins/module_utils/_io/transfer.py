@@ -74,10 +74,14 @@ class StoredModel:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a source of a hub or a registry gave: a commit or a manifest, and its files as (path, sha256, size)."""
+    """What a source of a hub or a registry gave: a commit or a manifest, and its files as (path, sha256, size).
+
+    ``companions`` are the files that only an image has beside them; None where nobody asked for them yet.
+    """
 
     revision: str = ""
     files: tuple[tuple[str, str, int], ...] = ()
+    companions: Optional[tuple[tuple[str, str, int], ...]] = None
 
     @property
     def set_sha256(self) -> str:
@@ -87,24 +91,32 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Record:
-    """A record of ``sources`` in the store: the contents that it points to, and the folder of them where they are several."""
+    """A record of ``sources`` in the store: the contents that it points to, and the folder of them where they are several.
+
+    ``companions`` are contents too, and the record is good without them.
+    """
 
     path: str
     digests: frozenset[str]
+    companions: frozenset[str]
     set_sha256: str
     shown: str
 
 
 def parse_resolved(entry: Mapping[str, Any]) -> Resolved:
     """A record of the store as far as it is one."""
+    found = _parse_files(entry.get("files"))
+    return Resolved(str(entry.get("revision") or ""), found, _parse_files(entry.get("companions"))) if found else Resolved()
+
+
+def _parse_files(entries: Any) -> Optional[tuple[tuple[str, str, int], ...]]:
     found = []
-    listed = entry.get("files")
-    for file in listed if isinstance(listed, list) else ():
+    for file in entries if isinstance(entries, list) else [None]:
         good = isinstance(file, list) and len(file) == 3 and isinstance(file[0], str) and hub.safe_path(file[0]) and isinstance(file[2], int)
         if not good or not re.fullmatch("[0-9a-f]{64}", str(file[1])):
-            return Resolved()
+            return None
         found.append((file[0], file[1], file[2]))
-    return Resolved(str(entry.get("revision") or ""), tuple(found)) if found else Resolved()
+    return tuple(found)
 
 
 def listed(folder: str, suffix: str = "") -> list[str]:
@@ -167,7 +179,9 @@ class Store:
         """Write it down; False when it stands there already."""
         if self.resolved(key) == found:
             return False
-        entry = {"source": shown, "revision": found.revision, "files": [list(file) for file in found.files]}
+        entry: dict[str, Any] = {"source": shown, "revision": found.revision, "files": [list(file) for file in found.files]}
+        if found.companions is not None:
+            entry["companions"] = [list(file) for file in found.companions]
         files.write_atomic(self.source_path(key), json.dumps(entry, sort_keys=True, indent=2).encode() + b"\n", 0o644)
         return True
 
@@ -178,7 +192,8 @@ class Store:
             entry = files.read_json(path, RECORD_BYTES)
             resolved = parse_resolved(entry)
             digests = frozenset(digest for dummy, digest, dummy2 in resolved.files) or frozenset([str(entry.get("sha256"))])
-            found.append(Record(path, digests, resolved.set_sha256, str(entry.get("source") or "")))
+            companions = frozenset(digest for dummy, digest, dummy2 in resolved.companions or ())
+            found.append(Record(path, digests, companions, resolved.set_sha256, str(entry.get("source") or "")))
         return found
 
     def source_path(self, key: str) -> str:
@@ -342,10 +357,10 @@ def _removable(place: Store, expected: str, keys: list[str], name: Optional[str]
     if explicit and chosen and expected in chosen.digests:
         # The content itself is meant, wherever it came from
         chosen = None
-    digests = chosen.digests if chosen else frozenset([expected] if expected else ())
+    digests = chosen.digests | chosen.companions if chosen else frozenset([expected] if expected else ())
     if chosen:
         # What another source has too stays for it
-        digests -= frozenset(digest for entry in records if entry is not chosen for digest in entry.digests)
+        digests -= frozenset(digest for entry in records if entry is not chosen for digest in entry.digests | entry.companions)
     paths: list[str] = []
     gone = {chosen} if chosen and name is None else set()
     for digest in sorted(digests):

@@ -106,7 +106,9 @@ def test_a_list_of_files() -> None:
     odd: list[Any] = [{"type": "directory", "path": "a"}, {"type": "file", "path": ".gitattributes"}, {"type": "file", "path": "a/.x"}, None, 3]
     odd.append({"type": "file", "path": "b", "oid": 7, "size": -1, "lfs": "x"})
     found = hub.parse_tree([lfs, small, *odd], NAME)
-    assert found == [hub.HubFile("m.gguf", 99, SHA256), hub.HubFile("a/config.json", 5, "", COMMIT), hub.HubFile("b", None)]
+    listed = [hub.HubFile("m.gguf", 99, SHA256), hub.HubFile("a/config.json", 5, "", COMMIT), hub.HubFile("a/.x", None), hub.HubFile("b", None)]
+    assert found == listed and [entry.path for entry in found if entry.hidden] == ["a/.x"]
+    assert [entry.path for entry in hub.choose(found, (), NAME)] == ["a/config.json", "b", "m.gguf"]
     for path in ("../x", "/etc/passwd", "a//b", "a\\b", 3, "a\nb"):
         with pytest.raises(AikitError, match="leads elsewhere"):
             hub.parse_tree([{"type": "file", "path": path}], NAME)

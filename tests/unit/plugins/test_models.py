@@ -219,6 +219,24 @@ def test_a_whole_repository_stands_side_by_side(ensure: Any, tiny: Repository, h
     assert not again.plan.changed and again.files[1].sha256 == DIGEST and len(hub_server.seen) == count
 
 
+def test_an_image_has_the_hidden_files_of_a_repository(ensure: Any, hub_server: HubServer) -> None:
+    files = {"m.gguf": MODEL, ".gitattributes": b"*.gguf lfs", ".gitignore": b"*.tmp", "sub/.gitattributes": b"x", ".cache/index": b"y"}
+    hub_server.repository("ns/hidden", files)
+    plain = ensure("huggingface://ns/hidden")
+    assert [entry.name for entry in plain.files] == ["m.gguf"] and plain.sha256 == DIGEST and plain.companions == ()
+    told = ensure("huggingface://ns/hidden", companions=True, check_mode=True)
+    found = ensure("huggingface://ns/hidden", companions=True)
+    assert found.plan.actions == told.plan.actions and found.sha256 == DIGEST
+    assert {entry.name: Path(entry.path).read_bytes() for entry in found.companions} == {
+        name: files[name] for name in (".cache/index", ".gitignore", "sub/.gitattributes")
+    }
+    count = len(hub_server.seen)
+    again = ensure("huggingface://ns/hidden", companions=True)
+    assert not again.plan.changed and [entry.path for entry in again.companions] == [entry.path for entry in found.companions]
+    assert len(hub_server.seen) == count
+    assert ensure("huggingface://ns/hidden/m.gguf", companions=True).companions == ()
+
+
 def test_a_set_that_lost_a_file_is_mended(ensure: Any, tiny: Repository) -> None:
     real = ensure("huggingface://ns/tiny")
     os.unlink(Path(real.path) / "m.gguf")

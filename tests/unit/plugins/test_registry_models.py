@@ -111,6 +111,39 @@ def test_a_model_of_ollama(registry: FakeRegistry, ensure: Any, store: Path) -> 
     assert not [path for path in store.rglob("*") if path.parent.name == "partial"]
 
 
+def test_an_image_has_what_no_server_needs(registry: FakeRegistry, ensure: Any, store: Path) -> None:
+    """AIKit takes what oras pulls: every file with a title, under its title."""
+    layers = [
+        (PACK + "weight.v1.raw", MODEL, {PATH: "m.gguf", TITLE: "q/m.gguf"}),
+        (PACK + "doc.v1.raw", b"# Tiny", {PATH: "README.md", TITLE: "README.md"}),
+        (PACK + "code.v1.raw", b"x = 1", {TITLE: "tools/.x.py"}),
+        (PACK + "dataset.v1.raw", b"1", {PATH: "untitled.csv"}),
+        (PACK + "dataset.v1.tar", tar({"data.csv": b"1"}), {TITLE: "dataset"}),
+    ]
+    put(registry, "models/tiny:1", layers)
+    alone = ensure("models/tiny:1", DIGEST)
+    assert [entry.name for entry in alone.files] == ["q/m.gguf"] and alone.companions == ()
+    told = ensure("models/tiny:1", companions=True, check_mode=True)
+    found = ensure("models/tiny:1", DIGEST, companions=True)
+    assert found.plan.actions == told.plan.actions and len(found.plan.actions) == 2 and found.sha256 == DIGEST
+    assert {entry.name: Path(entry.path).read_bytes() for entry in found.companions} == {"README.md": b"# Tiny", "tools/.x.py": b"x = 1"}
+    count = len(registry.requests)
+    for companions in (False, True):
+        again = ensure("models/tiny:1", companions=companions)
+        assert not again.plan.changed and len(again.companions) == (2 if companions else 0)
+    assert ensure("models/tiny:1", companions=True, revision=found.revision).companions
+    assert len(registry.requests) == count, "what came with a model is remembered with it"
+    models.remove_models(f"oci://{registry.host}/models/tiny:1", None, str(store))
+    assert not [path for path in (store / "sha256").rglob("*") if path.is_file()]
+
+
+def test_a_model_of_ollama_has_no_companions(registry: FakeRegistry, ensure: Any) -> None:
+    ollama(registry)
+    found = ensure("library/llama3.2:1b", companions=True)
+    count = len(registry.requests)
+    assert found.companions == () and not ensure("library/llama3.2:1b", companions=True).plan.changed and len(registry.requests) == count
+
+
 def test_a_tag_that_moves(registry: FakeRegistry, ensure: Any) -> None:
     first = ollama(registry)
     ensure("library/llama3.2:1b")
