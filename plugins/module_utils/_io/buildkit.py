@@ -176,7 +176,6 @@ class _Run:
             plan,
             image={**self._unknown(platforms), **image},
             findings=[finding.as_dict() for finding in (*findings, *self.findings)],
-            bytes_sent=0,
             bytes_written=written,
             duration_seconds=round(time.monotonic() - started, 3),
             builder="buildkit",
