@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tarfile
 import time
 
 import pytest
+import stand_ins
 import support
 from ansible_collections.aikit.fleet.plugins.module_utils._core import base as bases
 from ansible_collections.aikit.fleet.tests.unit.gguf_writer import gguf_bytes
@@ -65,7 +67,20 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def start(folder, registry, tag):
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """What AIKit's images are made of, in a registry; LocalAI and its backend have the size that makes work of them."""
+    with Registry(tmp_path_factory.mktemp("parts")) as made:
+        stand_ins.fill(made.host)
+        push = stand_ins.Pusher(made.host)
+        program = (stand_ins.FAKE / "local-ai").read_bytes() + random.Random("program").randbytes(25_000_000)
+        push.artifact("ghcr/kaito-project/aikit/localai", "v4.7.1-amd64", {"local-ai": program})
+        layers = [*stand_ins.backend_layers("cpu"), stand_ins.layer(stand_ins.entry("lib/filler", random.Random("backend").randbytes(50_000_000)))]
+        push.image("quay/go-skynet/local-ai-backends", "v4.7.1-cpu-llama-cpp", layers)
+        yield made
+
+
+def start(folder, registry, tag, **more):
     options = {
         "name": f"{registry.host}/kill/two:{tag}",
         "src": str(folder / "aikitfile.yaml"),
@@ -85,6 +100,7 @@ def start(folder, registry, tag):
         "push": True,
         "oci_layout": str(folder / f"layout-{tag}"),
         "lock": str(folder / f"lock-{tag}.json"),
+        **more,
     }
     collections = os.environ.get("ANSIBLE_COLLECTIONS_PATH") or str(support.BIN.parent / "collections")
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, collections], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -94,8 +110,8 @@ def start(folder, registry, tag):
     return process
 
 
-def finish(folder, registry, tag):
-    process = start(folder, registry, tag)
+def finish(folder, registry, tag, **more):
+    process = start(folder, registry, tag, **more)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return json.loads(out)
@@ -141,3 +157,60 @@ def test_builds_that_are_killed(inputs, registry):
             commits = fresh.commits()
             assert len(commits) == len(set(commits)) == 5, "a blob was uploaded twice"
             assert not finish(inputs, fresh, tag)["changed"]
+
+
+def whole_store(blobs):
+    """Everything in a store of blobs is what its name or its description says."""
+    for path in blobs.glob("sha256/*"):
+        if path.suffix == "":
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    for path in blobs.glob("backends/*.json"):
+        told, tar = json.loads(path.read_text()), path.with_suffix(".tar")
+        assert not tar.exists() or hashlib.sha256(tar.read_bytes()).hexdigest() == told["sha256"]
+
+
+def test_builds_of_aikits_own_image_that_are_killed(inputs, registry, parts):
+    """While LocalAI and a backend are fetched, repacked, hashed, pushed, and written into a layout: each round begins with nothing."""
+
+    def options(tag):
+        return {
+            "server": "localai",
+            "aikit_version": "main",
+            "base": None,
+            "platforms": ["linux/amd64"],
+            "registry_mirrors": stand_ins.mirrors(parts.host),
+            "blobs": str(inputs / f"blobs-{tag}"),
+            "cache": str(inputs / f"digests-{tag}"),
+        }
+
+    begun = time.monotonic()
+    first = finish(inputs, registry, "localai", **options("localai"))
+    seconds = time.monotonic() - begun
+    assert first["builder"] == "direct" and first["grown_mib"] < 32
+    blobs = {layer["digest"] for layer in first["image"]["layers"]} | {first["image"]["id"]}
+    moments = random.Random(20261126)
+    killed = 0
+    for number in range(ROUNDS):
+        with Registry(registry.folder / f"localai-{number}") as fresh:
+            tag = f"l{number}"
+            process = start(inputs, fresh, tag, **options(tag))
+            time.sleep(moments.uniform(0.3, max(1.0, seconds)))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            killed += process.returncode == -signal.SIGKILL
+            assert fresh.tag("kill/two", tag) in ("", first["image"]["digest"])
+            whole(inputs / f"layout-{tag}")
+            store = inputs / f"blobs-{tag}"
+            whole_store(store)
+            done = finish(inputs, fresh, tag, **options(tag))
+            assert done["image"]["digest"] == first["image"]["digest"] == fresh.tag("kill/two", tag)
+            assert len(whole(inputs / f"layout-{tag}")) == 1
+            whole_store(store)
+            for folder in (store, inputs / f"layout-{tag}"):
+                assert not [path for path in folder.rglob("*") if path.name.endswith((".part", ".layers", ".lock"))]
+            commits = fresh.commits()
+            assert sorted(f"sha256:{value}" for value in commits) == sorted(blobs), "a blob was uploaded twice, or not at all"
+            assert not finish(inputs, fresh, tag, **options(tag))["changed"]
+            for path in (store, inputs / f"layout-{tag}"):
+                shutil.rmtree(path)
+    assert killed > ROUNDS // 2
