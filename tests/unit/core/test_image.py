@@ -23,7 +23,8 @@ from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import Im
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.llama_server import ServerSettings
 from ansible_collections.aikit.fleet.plugins.module_utils._core.tar import FileRef, total_size
-from hypothesis import given, settings
+from ansible_collections.aikit.fleet.tests.unit.fake_registry import FakeRegistry
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 DIGESTS = tuple("sha256:" + letter * 64 for letter in "abc")
@@ -422,3 +423,39 @@ def test_skopeo_reads_any_image_as_it_is(release):
         assert (told["Labels"] or {}) == dict(made.labels)
         assert config["config"]["Entrypoint"] == json.loads(made.config)["config"]["Entrypoint"]
         assert sorted(config["config"].get("Env") or []) == sorted(f"{key}={value}" for key, value in made.env.items())
+
+
+def is_json(raw):
+    try:
+        json.loads(raw)
+    except ValueError:
+        return False
+    return True
+
+
+def test_oras_carries_any_image_to_a_registry_and_back(monkeypatch):
+    """The ORAS project's client checks a layout and its manifests, pushes what it found in it, and makes a layout of what it pulls."""
+    layout = pytest.importorskip("oras.layout")
+    client = pytest.importorskip("oras.client")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    @settings(deadline=None, max_examples=25)
+    @given(releases())
+    def carries(release):
+        blobs = {digest: b"".join(parts) for digest, parts in release.blobs().items()}
+        # It takes a layer that is JSON by chance for a manifest
+        assume(not any(is_json(blobs[layer.digest]) for layer in release.layers))
+        with tempfile.TemporaryDirectory() as name, FakeRegistry() as server:
+            folder, target = Path(name), f"{server.host}/fleet/any:1"
+            layout_of(release, folder / "ours")
+            ours = layout.Layout(str(folder / "ours"))
+            order = ours.get_ordered_blobs(release.name)
+            assert set(order) == set(blobs) and order[-1] == release.digest
+            provider = client.OrasClient(insecure=True)
+            ours.push_to_registry(provider, target, release.name)
+            assert server.manifests["fleet/any"]["1"] == (release.media_type, release.raw)
+            layout.NewLayoutFromRegistry(str(folder / "theirs"), provider, target)
+            there = {f"sha256:{path.name}": path.read_bytes() for path in (folder / "theirs/blobs/sha256").iterdir()}
+            assert there == blobs
+
+    carries()
