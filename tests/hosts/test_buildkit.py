@@ -14,7 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -290,6 +293,71 @@ def test_caches_go_out_and_come_in(host):
     # The registry has it still, and says so: only what reads the cache needs a build
     host.ok(**{**told, "push": False}, load=["docker"], cache_from=[f"type=registry,ref={REGISTRY}/fleet/cache:1"])
     assert host.sh(f"docker buildx imagetools inspect {REGISTRY}/fleet/cache:1 >/dev/null && echo there") == "there"
+
+
+def pids(host, *words):
+    """The processes of the host whose command has one of the words."""
+    look = f"for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline | grep -qE '{'|'.join(words)}' && echo ${{p#/proc/}}; done 2>/dev/null; true"
+    own = "grep -qE"
+    return [pid for pid in host.sh(look).split() if own not in host.sh(f"tr '\\0' ' ' </proc/{pid}/cmdline 2>/dev/null || true")]
+
+
+# Who is killed: the module alone, with the program that it runs, and as if the power went, with Docker itself
+VICTIMS = {
+    "module": ("AnsiballZ_aikit_image",),
+    "buildx": ("AnsiballZ_aikit_image", "buildx build"),
+    "docker": ("AnsiballZ_aikit_image", "buildx build", "/usr/sbin/dockerd"),
+}
+
+
+@pytest.mark.parametrize("victims", VICTIMS)
+def test_builds_that_are_killed(host, victims):
+    """kill -9 at moments of a build that pushes, loads and writes; then again: nothing is corrupt, and nothing is sent twice."""
+    moments = random.Random(victims)
+    seconds = 0.0
+    killed = 0
+    for number in range(4):
+        name = f"{REGISTRY}/kill/{victims}-{number}:1"
+        wanted = {"name": name, "push": True, "load": ["docker"], "archive": f"/srv/killed/{number}.tar", "oci_layout": f"/srv/killed/{number}"}
+        host.sh("mkdir -p /srv/killed; { echo GGUF; head -c 40000000 /dev/urandom; } >/srv/flux/weights/tiny.gguf; rm -rf /srv/killed/*")
+        if number == 0:
+            # The first says how long it takes
+            built = host.ok(**wanted)
+            seconds = built["duration_seconds"]
+        else:
+            thread = threading.Thread(target=host.build, kwargs=wanted)
+            thread.start()
+            support.wait(lambda: started(host), AssertionError, 60)
+            time.sleep(moments.uniform(0.1, max(1.0, seconds)))
+            found = pids(host, *VICTIMS[victims])
+            killed += bool(pids(host, "AnsiballZ_aikit_image"))
+            host.sh(f"kill -9 {' '.join(found)} 2>/dev/null || true")
+            thread.join(120)
+            assert not thread.is_alive()
+            if victims == "docker":
+                # systemd starts it again by itself, until it was killed too often
+                host.sh("systemctl reset-failed docker; systemctl start docker")
+            built = host.ok(**wanted)
+        assert host.tag(name) == built["image"]["digest"]
+        assert host.sh(f"ls -d {STATE}/build-* /srv/killed/*.part /srv/killed/*/*.part 2>/dev/null || true") == ""
+        host.sh(f'cd /srv/killed/{number}/blobs/sha256; for blob in *; do echo "$blob  $blob"; done | sha256sum --check --quiet')
+        index = json.loads(host.sh(f"cat /srv/killed/{number}/index.json"))
+        assert [entry["digest"] for entry in index["manifests"]] == [built["image"]["digest"]]
+        sent = host.sh(
+            f"journalctl --unit=open-registry --output=cat | grep -oE 'PUT /v2/kill/{victims}-{number}/blobs/[^ ]*digest=[^ ]* HTTP[^ ]* 201' || true"
+        )
+        digests = [line.rpartition("digest=")[2] for line in sent.splitlines()]
+        assert digests and len(digests) == len(set(digests)), "a blob was sent twice"
+        assert not host.ok(**wanted)["changed"]
+        # What stands in the registry and in the archive is whole
+        host.sh(f"docker rmi --force {name} >/dev/null; docker pull --quiet {name}; docker rmi --force {name} >/dev/null")
+        host.sh(f"docker load --input /srv/killed/{number}.tar")
+        assert host.inside("/models/tiny.gguf", name) == host.sh("sha256sum /srv/flux/weights/tiny.gguf | cut -c 1-64")
+    assert killed > 1
+
+
+def started(host):
+    assert pids(host, "AnsiballZ_aikit_image")
 
 
 def built_sha(text):
