@@ -134,6 +134,17 @@ def left_behind(home: Path) -> list[Path]:
     return [path for path in (home / ".cache").rglob("*") if "progress" in path.parts]
 
 
+def statuses(home: Path) -> list[dict[str, Any]]:
+    """What the status files say right now."""
+    found = []
+    for path in (home / ".cache/aikit-fleet/progress").glob("*.json"):
+        try:
+            found.append({"name": path.name, **json.loads(path.read_bytes())})
+        except FileNotFoundError:
+            pass
+    return found
+
+
 def recap(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text[text.index("PLAY RECAP") :])
 
@@ -180,6 +191,34 @@ def test_a_terminal_that_belongs_to_a_program_shows_none(command, tmp_path, home
     assert not left_behind(home)
 
 
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_ansible_runner_itself_gets_what_ansible_says_and_no_more(command, tmp_path, home, asked):
+    """It gives Ansible a terminal, and makes events and artifacts of everything that comes there."""
+    command()
+    private = tmp_path / "runner"
+    (private / "project").mkdir(parents=True)
+    (tmp_path / "play.yml").rename(private / "project/play.yml")
+    seen: list[dict[str, Any]] = []
+    argv = [str(support.BIN / "ansible-runner"), "run", str(private), "--playbook=play.yml", "--ident=one"]
+    path = f"{support.BIN}:{os.environ['PATH']}"
+    out, errors = piped(argv, tmp_path, lambda: seen.extend(statuses(home)), PATH=path, AIKIT_PROGRESS=asked)
+    artifacts = private / "artifacts/one"
+    assert (artifacts / "status").read_text() == "successful" and (artifacts / "rc").read_text() == "0"
+    events = [json.loads(file.read_text()) for file in (artifacts / "job_events").glob("*.json")]
+    events.sort(key=lambda event: event["counter"])
+    # Nothing came between the events, and nothing is in one that Ansible did not say
+    assert {event["event"] for event in events} <= {
+        *("playbook_on_start", "playbook_on_play_start", "playbook_on_task_start", "runner_on_start", "runner_on_ok", "playbook_on_stats", "warning")
+    }
+    said = "\n".join([(artifacts / "stdout").read_text(), out, errors, *(event["stdout"] for event in events)])
+    assert "PLAY RECAP" in said and "m.bin" not in said and CLEAR not in said and (artifacts / "stderr").read_text() == ""
+    (done,) = [event["event_data"]["res"] for event in events if event["event"] == "runner_on_ok"]
+    assert done["changed"] and done["downloaded_bytes"] == len(DATA)
+    # Whoever wants to know how far it is finds it in the status file
+    assert len({entry["stages"][0]["done"] for entry in seen if entry["stages"]}) >= 5
+    assert not left_behind(home)
+
+
 def test_stdout_is_clean_json_while_a_terminal_shows_it(command, tmp_path):
     found = Terminal(command(), tmp_path, stdout_too=False, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", AIKIT_PROGRESS="1").wait()
     assert BAR.search(found.shown)
@@ -209,15 +248,7 @@ def test_a_log_gets_lines_when_asked(command, tmp_path, home):
 
 def test_a_log_has_nothing_else_and_the_status_file_tells_it(command, tmp_path, home):
     seen: list[dict[str, Any]] = []
-
-    def look() -> None:
-        for path in (home / ".cache/aikit-fleet/progress").glob("*.json"):
-            try:
-                seen.append({"name": path.name, **json.loads(path.read_bytes())})
-            except FileNotFoundError:
-                pass
-
-    out, errors = piped(command(), tmp_path, look)
+    out, errors = piped(command(), tmp_path, lambda: seen.extend(statuses(home)))
     assert "download m.bin" not in out + errors
     assert {entry["work"] for entry in seen} == {"model_file"} and all(re.fullmatch(r"model_file-[0-9]+\.json", entry["name"]) for entry in seen)
     done = [entry["stages"][0]["done"] for entry in seen if entry["stages"]]
