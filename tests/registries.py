@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
 import os
 import re
@@ -21,7 +22,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, Callable, Optional
+from urllib.parse import parse_qs, urlsplit
 
+import jwt
 import support
 
 USER, PASSWORD = "anna", "correct-horse"
@@ -73,35 +76,114 @@ def program() -> str:
     return str(path if path.exists() else support.debian_program("docker-registry", "usr/bin/docker-registry", folder))
 
 
-class Registry:
-    """One docker-registry on a free port of the loopback interface; its data lies below ``folder``."""
+class TokenServer:
+    """Gives a registry's users tokens that it signs, as the specification of Docker's registries has it; the certificate of its key is in ``folder``.
 
-    def __init__(self, folder: Path, logins: bool = False, tls: bool = False) -> None:
+    A token is good for ``seconds``; whoever asks is told ``told_seconds``, which may be a lie.
+    """
+
+    issuer, service = "tokens of a test", "registry of a test"
+
+    def __init__(self, folder: Path, seconds: int = 300, told_seconds: int = 300, may_push: bool = True) -> None:
+        self.seconds, self.told_seconds, self.may_push = seconds, told_seconds, may_push
+        # The scopes of every token that was given
+        self.given: list[tuple[str, ...]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        make_certificate(folder)
+        self.certificate = folder / "cert.pem"
+        self.key = (folder / "key.pem").read_bytes()
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+                query = parse_qs(urlsplit(self.path).query)
+                known = self.headers.get("Authorization") == f"Basic {login}"
+                good = known and query.get("service") == [outer.service]
+                body = json.dumps(outer.token(query.get("scope", [])) if good else {"details": "incorrect username or password"}).encode()
+                self.send_response(200 if good else 401)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_arguments: Any) -> None:
+                """Quiet."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/token"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def token(self, scopes: list[str]) -> dict[str, Any]:
+        access = []
+        # One parameter with several, or one each
+        for scope in " ".join(scopes).split():
+            kind, name, actions = scope.rsplit(":", 2)
+            access.append({"type": kind, "name": name, "actions": [action for action in actions.split(",") if self.may_push or action == "pull"]})
+        now = int(time.time())
+        # The registry takes a token for a minute longer than it says
+        claims = {
+            "iss": self.issuer,
+            "aud": self.service,
+            "sub": USER,
+            "nbf": now - 60,
+            "iat": now - 60,
+            "exp": now - 60 + self.seconds,
+            "jti": os.urandom(8).hex(),
+        }
+        chain = [base64.b64encode(ssl.PEM_cert_to_DER_cert(self.certificate.read_text())).decode()]
+        signed = jwt.encode({**claims, "access": access}, self.key, "RS256", {"x5c": chain})
+        self.given.append(tuple(f"{entry['name']}:{','.join(entry['actions'])}" for entry in access))
+        return {"token": signed, "expires_in": self.told_seconds}
+
+    def __enter__(self) -> "TokenServer":
+        return self
+
+    def __exit__(self, *_dummy: Any) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Registry:
+    """One docker-registry on a free port of the loopback interface; its data lies below ``folder``.
+
+    ``logins`` are its own, or those of the server that gives ``tokens`` for it.
+    """
+
+    def __init__(self, folder: Path, logins: bool = False, tls: bool = False, tokens: Optional[TokenServer] = None) -> None:
         self.folder = folder
         self.port = support.free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.scheme = "https" if tls else "http"
         folder.mkdir(parents=True, exist_ok=True)
-        http: dict[str, Any] = {"addr": self.host, "secret": "of no importance"}
+        listen: dict[str, Any] = {"addr": self.host, "secret": "of no importance"}
         config: dict[str, Any] = {
             "version": "0.1",
             "log": {"level": "info", "accesslog": {"disabled": False}},
             "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-            "http": http,
+            "http": listen,
         }
         self.ca = folder / "ca.pem"
         if logins:
             hashed = subprocess.run(["htpasswd", "-nBi", USER], input=PASSWORD, capture_output=True, text=True, check=True).stdout
             (folder / "htpasswd").write_text(hashed)
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+        if tokens is not None:
+            config["auth"] = {
+                "token": {
+                    "realm": tokens.url,
+                    "service": tokens.service,
+                    "issuer": tokens.issuer,
+                    "rootcertbundle": str(tokens.certificate.with_name("ca.pem")),
+                }
+            }
         if tls:
             make_certificate(folder)
-            http["tls"] = {"certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem")}
+            listen["tls"] = {"certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem")}
         # YAML reads JSON
         (folder / "config.yml").write_text(json.dumps(config))
         self.auth_file = folder / "auth.json"
         login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        self.auth_file.write_text(json.dumps({"auths": {self.host: {"auth": login}}} if logins else {}))
+        self.auth_file.write_text(json.dumps({"auths": {self.host: {"auth": login}}} if logins or tokens is not None else {}))
         self.process: Optional[subprocess.Popen[bytes]] = None
         self.start()
 
@@ -135,6 +217,10 @@ class Registry:
     def commits(self) -> list[str]:
         """The digests of the blobs that were uploaded whole, in their order."""
         return re.findall(r'"PUT /v2/[^"]*/blobs/uploads/[^"]*digest=sha256%3A([0-9a-f]{64})[^"]*" 201', self.log())
+
+    def answers(self, method: str, status: int) -> int:
+        """How often the registry answered so."""
+        return len(re.findall(rf'"{method} /v2/[^"]*" {status} ', self.log()))
 
     def tag(self, repository: str, tag: str) -> str:
         """The digest that a tag links to in the registry's own storage; empty when there is none."""

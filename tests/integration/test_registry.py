@@ -20,7 +20,7 @@ import pytest
 import registries
 import support
 from helpers import BASE, gguf, task, tiny_base
-from registries import Proxy, Registry
+from registries import Proxy, Registry, TokenServer
 from support import docker
 
 SERVICE = "aikit-e2e-registry"
@@ -245,6 +245,76 @@ def test_a_push_that_never_comes_through_leaves_no_tag(open_registry, small):
         proxy.up = lambda piece, _offset: piece
         done = task("aikit_image", name=f"{proxy.host}/bad/never:1", **small)
         stored(open_registry, done)
+
+
+# --- tokens of a server that signs them
+
+
+def test_tokens_for_a_push_a_mount_and_a_pull(small, tmp_path):
+    with TokenServer(tmp_path / "tokens") as tokens, Registry(tmp_path / "registry", tokens=tokens) as registry:
+        logins = {"registry_auth_file": str(registry.auth_file)}
+        name = f"{registry.host}/tokens/base:1"
+        (tmp_path / "none.json").write_text("{}")
+        stranger = task("aikit_image", name=name, **small, registry_auth_file=str(tmp_path / "none.json"))
+        assert "answered 401 (incorrect username or password)" in stranger["msg"] and not registry.tag("tokens/base", "1")
+        tokens.may_push = False
+        reader = task("aikit_image", name=name, **small, **logins)
+        assert "tokens/base" in reader["msg"] and "May this login write to the repository?" in reader["msg"] and not registry.tag("tokens/base", "1")
+        tokens.may_push = True
+        done = task("aikit_image", name=name, **small, **logins)
+        assert done.get("changed") and registry.tag("tokens/base", "1") == done["image"]["digest"], done
+        stored(registry, done)
+        # Another tool gets along with this server, too
+        text = run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}", env=registries.environment(registry))
+        assert f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" == done["image"]["digest"]
+        (told,) = task("aikit_image_info", name=name, registry=True, **logins)["images"]
+        assert told["digest"] == done["image"]["digest"]
+        # What lies in another repository is taken over there, which needs a right to each
+        before, given = len(registry.commits()), len(tokens.given)
+        hint = {"path": "/usr/bin/llama-server", "version": "0.7.0", "backends": ["cpu"]}
+        (tmp_path / "above.gguf").write_bytes(gguf())
+        above = {"apiVersion": "v1alpha1", "models": [{"name": "above", "source": "above.gguf"}]}
+        wanted = {**small, "definition": above, "base": name, "base_server": hint, "blobs": str(tmp_path / "blobs")}
+        mounted = task("aikit_image", name=f"{registry.host}/tokens/other:1", **wanted, **logins)
+        assert mounted.get("changed"), mounted
+        kept = {layer["digest"] for layer in done["image"]["layers"]}
+        assert kept < {layer["digest"] for layer in mounted["image"]["layers"]} and mounted["bytes_sent"] < 65536
+        assert not kept & {f"sha256:{value}" for value in registry.commits()[before:]}
+        assert ("tokens/other:pull,push", "tokens/base:pull") in tokens.given[given:]
+
+
+@pytest.mark.parametrize("told", [300, 2], ids=["said to be good for longer", "renewed in time"])
+def test_tokens_that_end_in_the_middle(small, tmp_path, told):
+    """Four blobs at a time, at some megabytes a second: a token ends between the small ones, and before the large one is whole."""
+    for number in range(8):
+        (tmp_path / f"{number}.gguf").write_bytes(gguf() + os.urandom(6_000_000))
+        small["definition"]["models"].append({"name": f"small-{number}", "source": f"{number}.gguf"})
+    with TokenServer(tmp_path / "tokens", 2, told) as tokens, Registry(tmp_path / "registry", tokens=tokens) as registry, Proxy(registry.port) as proxy:
+        proxy.up = proxy.down = registries.slow(0.5, 2_000_000)
+        # The login of the registry is that of its proxy
+        auth = tmp_path / "auth.json"
+        auth.write_text(registry.auth_file.read_text().replace(registry.host, proxy.host))
+        name = f"{proxy.host}/tokens/short:1"
+        done = task("aikit_image", name=name, **small, registry_auth_file=str(auth))
+        assert done.get("changed") and registry.tag("tokens/short", "1") == done["image"]["digest"], done
+        stored(registry, done)
+        commits = registry.commits()
+        assert len(commits) == len(set(commits)), "a blob was uploaded twice"
+        pushes = [scopes for scopes in tokens.given if "tokens/short:pull,push" in scopes]
+        assert len(pushes) > 2
+        if told == 300:
+            assert sum(registry.answers(method, 401) for method in ("POST", "PATCH", "PUT", "HEAD")) > 0
+        # And back: its layers are fetched to be kept
+        given = len(tokens.given)
+        hint = {"path": "/usr/bin/llama-server", "version": "0.7.0", "backends": ["cpu"]}
+        wanted = {**small, "base": name, "base_server": hint, "push": False, "oci_layout": str(tmp_path / "layout"), "blobs": str(tmp_path / "blobs")}
+        wanted["definition"] = {"apiVersion": "v1alpha1", "models": [{"name": "above", "source": "above.gguf"}]}
+        (tmp_path / "above.gguf").write_bytes(gguf("qwen2"))
+        back = task("aikit_image", name="localhost/aikit-e2e/x:1", **wanted, registry_auth_file=str(auth))
+        assert back.get("changed"), back
+        count = len(done["image"]["layers"])
+        assert [layer["digest"] for layer in back["image"]["layers"][:count]] == [layer["digest"] for layer in done["image"]["layers"]]
+        assert len(tokens.given) - given > 2
 
 
 def test_a_base_through_a_bad_network(open_registry, small, tmp_path):

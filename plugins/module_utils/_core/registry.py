@@ -420,13 +420,16 @@ def answer_text(host: str, status: int, body: bytes) -> str:
     return f"{host} answered {status}{f' ({said})' if said else ''}"
 
 
-def refusal(what: str, host: str, status: int, body: bytes, logged_in: bool, push: bool) -> AikitError:
-    """What to tell people about a status that another attempt will not mend. ``what`` is a noun phrase."""
+def refusal(what: str, host: str, status: int, body: bytes, logged_in: bool, push: bool, denied: bool = False) -> AikitError:
+    """What to tell people about a status that another attempt will not mend. ``what`` is a noun phrase.
+
+    ``denied``: the registry knows who asks, and says that the token is for less.
+    """
     answer = answer_text(host, status, body)
     login = f"Log in with docker login {host} or podman login {host} on this machine, or name a login file with registry_auth_file."
-    if status == 401:
+    if status == 401 and not (denied and logged_in):
         hint = f"The login of {host} was not accepted: is it still valid? {login}" if logged_in else login
-    elif status == 403:
+    elif status in (401, 403):
         right = "write to" if push else "read"
         hint = f"May this login {right} the repository?" if logged_in else login
     elif status == 404 and push:

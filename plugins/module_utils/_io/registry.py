@@ -392,7 +392,9 @@ class Registry:
     def failure(self, answer: Answer, what: str, host: str, path: str, push: bool = False) -> Exception:
         """What an answer that was not wanted means: :class:`Retry`, or :class:`AikitError`."""
         body = answer.refused()
-        error = rules.refusal(what, host, answer.status, body, self._credentials(self._hosts[host], path) is not None, push)
+        challenge = rules.parse_challenges(answer.headers.get_all("WWW-Authenticate") or ())
+        denied = challenge is not None and challenge.error == "insufficient_scope"
+        error = rules.refusal(what, host, answer.status, body, self._credentials(self._hosts[host], path) is not None, push, denied)
         if answer.status in rules.RETRY_STATUS:
             return Retry(f"{host} answered {answer.status}", retry_after(answer.header("Retry-After")), error)
         return error

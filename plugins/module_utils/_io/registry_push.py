@@ -42,7 +42,7 @@ def has_blob(registry: Registry, repository: str, digest: str) -> bool:
         if answer.status == 404:
             answer.refused()
             return False
-        raise registry.failure(answer, f"{repository}@{digest}", host, path)
+        raise registry.failure(answer, f"{repository}@{digest}", host, path, push=True)
 
     return registry.retry(f"{repository}@{digest}", attempt)
 

@@ -354,6 +354,28 @@ def test_a_login_that_the_token_server_refuses(make, tmp_path):
         assert "wr0ng" not in str(caught.value) and "was not accepted" in caught.value.hint
 
 
+def test_a_login_that_may_not_write(make, tmp_path):
+    """The token is good, and for less than was asked for: docker-registry answers that with 401, too."""
+    with FakeRegistry("anna", "s3cret", tokens=True) as server:
+
+        def fault(handler):
+            if "/blobs/" not in handler.path:
+                return False
+            challenge = f'Bearer realm="http://{server.host}/token",service="fake registry",scope="repository:a/b:pull,push",error="insufficient_scope"'
+            handler.answer(401, b"", {"WWW-Authenticate": challenge})
+            return True
+
+        server.faults.append(fault)
+        with pytest.raises(AikitError, match="answered 401") as caught:
+            push(make(auth_file=logins(tmp_path, server.host)), server)
+        assert caught.value.hint == "May this login write to the repository?"
+    with FakeRegistry(tokens=True) as server:
+        server.faults.append(fault)
+        with pytest.raises(AikitError, match="answered 401") as caught:
+            push(make(), server)
+        assert caught.value.hint.startswith("Log in with docker login")
+
+
 def test_a_token_that_expires_in_the_middle_of_an_upload(make, small_chunks):
     with FakeRegistry(tokens=True, min_chunk=1 << 20) as server:
         registry = make()
