@@ -567,8 +567,8 @@ bytes_written:
 bytes_sent:
   description:
     - Bytes of layers and configs sent to engines and to the registry, also those that were sent in vain because a connection was cut.
-    - Builder V(buildkit) returns none, because BuildKit sends them itself and does not tell; nor does C(reused) of a layer say anything then.
-  returned: with builder V(direct)
+    - Null with builder V(buildkit), because BuildKit sends them itself and does not tell; nor does C(reused) of a layer say anything then.
+  returned: always
   type: int
   sample: 321207296
 duration_seconds:

@@ -176,6 +176,8 @@ class _Run:
             plan,
             image={**self._unknown(platforms), **image},
             findings=[finding.as_dict() for finding in (*findings, *self.findings)],
+            # BuildKit sends them itself, and tells nobody
+            bytes_sent=None,
             bytes_written=written,
             duration_seconds=round(time.monotonic() - started, 3),
             builder="buildkit",
