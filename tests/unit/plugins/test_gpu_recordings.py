@@ -257,6 +257,50 @@ def test_an_upgrade(system):
         assert (released["state"], released["name"], locked["state"]) == ("absent", locks, "present")
 
 
+@pytest.mark.parametrize("system", ["rhel-9", "rhel-10", "rocky-9", "rocky-10"])
+def test_a_rollback(system):
+    """An upgrade to another branch is taken back. What dnf is told here, a real dnf 4.23 with packages of these names and a module of these streams did."""
+    tail = f"-1.el{system.rpartition('-')[2]}"
+    wanted = ["nvidia-driver-cuda", "kmod-nvidia-open-dkms", "nvidia-persistenced"]
+    # What came along with them
+    companions = ["libnvidia-cfg", "libnvidia-ml", "nvidia-driver-cuda-libs", "nvidia-kmod-common"]
+
+    def at(version):
+        return [f"{name}-3:{version}{tail}" for name in (*wanted, *companions)]
+
+    def record(version):
+        return {"version": version, "branch": int(version[:3]), "flavour": "open", "source": "nvidia_repository", "packages": wanted}
+
+    before = gpu_info(system, "595.91.07", packages={name: f"3:595.91.07{tail}" for name in (*wanted, *companions)})
+    new = [f"{spec}.*" for spec in at("595.91.07")]
+    repository = {"kind": "rpm", "name": "aikit-fleet-nvidia-driver"}
+    state = {"schema": 1, "current": record("595.91.07"), "previous": record("580.159.03"), "repository": repository, "locks": new}
+    done = driver(system, {"rollback": True}, before, remembered=nvidia_driver.state_text(state))
+    compare(f"nvidia_driver/{system}-rollback", done)
+    base = f"https://developer.download.nvidia.com/compute/cuda/repos/rhel{system.rpartition('-')[2]}/x86_64"
+    assert [entry["baseurl"] for entry in only(done, "yum_repository")] == [f"{base}/"]
+    # The stream of the branch to go back to: dnf refuses to change from one to the other, and takes one that was reset
+    streams = [argv[3:] for argv in argvs(done) if "module" in argv]
+    assert streams == ([["reset", "nvidia-driver"], ["enable", "nvidia-driver:580-open"]] if system.endswith("-9") else [])
+    # The newer version is locked until then, and a transaction would see no other; afterwards it sees the older one alone
+    released, locked = only(done, "dnf_versionlock")
+    assert (released["state"], sorted(released["name"])) == ("absent", sorted(new))
+    assert (locked["state"], locked["name"]) == ("present", [f"{spec}.*" for spec in at("580.159.03")])
+    # All parts of the driver at once: each needs the others in its own version. dnf installs an older one where it is told to
+    locks, download, install = only(done, "dnf")
+    assert locks["name"] == ["python3-dnf-plugin-versionlock"]
+    assert install["name"] == at("580.159.03") and install["allow_downgrade"] and install["allowerasing"]
+    assert download == {**install, "name": ["kernel-devel-matched", "kernel-headers", *install["name"]], "download_only": True}
+    order = [json.dumps(entry["arguments"]) for entry in done]
+    steps = [next(number for number, text in enumerate(order) if word in text) for word in ("repoquery", "changing", "absent", "present", "download_only")]
+    assert steps == sorted(steps)
+    assert ["/usr/bin/dracut", "--force", "--regenerate-all"] in argvs(done)
+    # What was there before can be come back to
+    remembered = json.loads(only(done, "copy")[-1]["content"])
+    assert (remembered["current"]["version"], remembered["previous"]["version"]) == ("580.159.03", "595.91.07")
+    assert remembered["locks"] == locked["name"]
+
+
 @pytest.mark.parametrize("system", ["rocky-9", "almalinux-10", "ubuntu-22.04"])
 def test_a_removal(system):
     apt = system not in RPM
