@@ -204,13 +204,19 @@ def kernels(raw: Raw) -> list[dict[str, Any]]:
             "image": kernel.image,
             "nvidia_module": _module_version(kernel, modules),
         }
-        for kernel in sorted(raw.kernels, key=lambda kernel: (release_numbers(kernel.release), kernel.release))
+        for kernel in sorted(raw.kernels, key=lambda kernel: boot_order(kernel.release))
     ]
 
 
 def release_numbers(release: str) -> tuple[int, ...]:
     """What orders kernels. The name of the system (``.el9_4``, ``.fc42``) stands behind the build, and is no part of it: 427.8.1.el9 is newer than 427.el9."""
     return tuple(int(part) for part in re.findall(r"\d{1,9}", re.split(r"\.(?=[A-Za-z])", release)[0]))
+
+
+def boot_order(release: str) -> tuple[tuple[int, ...], bool, str]:
+    """The last one is booted next. Of two flavours of one version (amd64, cloud-amd64) GRUB takes the one whose name is last; RHEL's variants
+    (x86_64+debug) are booted where somebody chose them, and not because they are installed."""
+    return release_numbers(release), not re.search(r"\.[a-z]\w*\+[a-z0-9-]+$", release), release
 
 
 def _module_version(kernel: Kernel, modules: Mapping[str, ModuleFile]) -> str:

@@ -1081,7 +1081,7 @@ def kernels_to_check(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The kernel that the next boot takes: the newest."""
     # What has no image is no kernel to boot: headers alone, or a host that is a container
     kernels = [kernel for kernel in host.get("kernels") or () if kernel.get("image", True)]
-    return [max(kernels, key=lambda kernel: gpu_driver.release_numbers(kernel["release"]))] if kernels else []
+    return [max(kernels, key=lambda kernel: gpu_driver.boot_order(kernel["release"]))] if kernels else []
 
 
 def installed_state(driver: Mapping[str, Any]) -> str:

@@ -219,7 +219,7 @@ def _holders(tree: Tree) -> list[Holder]:
 def _initramfs_outdated(tree: Tree, kernels: Sequence[Kernel]) -> bool:
     """Whether the next early file system is older than what keeps nouveau from loading: that was written, and the rebuild did not come to its end."""
     written = tree.modified(data_nvidia_driver.NOUVEAU_PATH)
-    newest = max((kernel.release for kernel in kernels if kernel.image), key=gpu_driver.release_numbers, default="")
+    newest = max((kernel.release for kernel in kernels if kernel.image), key=gpu_driver.boot_order, default="")
     if written is None or not newest:
         return False
     made = [tree.modified(f"boot/{name}") for name in (f"initrd.img-{newest}", f"initramfs-{newest}.img")]

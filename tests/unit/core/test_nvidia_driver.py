@@ -722,6 +722,9 @@ def test_a_module_for_a_kernel_that_nobody_boots_is_waited_for_by_none(state):
         (("6.8.0-60-generic", "6.8.0-9-generic"), "6.8.0-60-generic"),
         (("6.1.0-18-amd64", "6.1.0-30-amd64"), "6.1.0-30-amd64"),
         (("6.12.9+deb13-amd64", "6.12.41+deb13-amd64"), "6.12.41+deb13-amd64"),
+        # Flavours of one version
+        (("6.12.41+deb13-amd64", "6.12.41+deb13-cloud-amd64"), "6.12.41+deb13-cloud-amd64"),
+        (("6.12.0-55.9.1.el10_0.x86_64", "6.12.0-55.9.1.el10_0.x86_64+debug"), "6.12.0-55.9.1.el10_0.x86_64"),
     ],
 )
 def test_which_kernel_is_booted_next(releases, newest):
