@@ -173,7 +173,7 @@ PACKAGES: Mapping[tuple[str, str], Sequence[tuple[int, Mapping[str, Packages]]]]
             },
         ),
     ),
-    # non-free; its nvidia-persistenced and nvidia-modprobe have versions of their own
+    # non-free; its nvidia-persistenced and nvidia-modprobe have versions of their own. Modules of either kind need the firmware
     ("debian", "distribution"): (
         (
             0,
@@ -181,7 +181,9 @@ PACKAGES: Mapping[tuple[str, str], Sequence[tuple[int, Mapping[str, Packages]]]]
                 "open": Packages(
                     ("libcuda1", "nvidia-smi", "nvidia-open-kernel-dkms", "firmware-nvidia-gsp"), ("nvidia-persistenced", "nvidia-modprobe")
                 ),
-                "proprietary": Packages(("libcuda1", "nvidia-smi", "nvidia-kernel-dkms"), ("nvidia-persistenced", "nvidia-modprobe")),
+                "proprietary": Packages(
+                    ("libcuda1", "nvidia-smi", "nvidia-kernel-dkms", "firmware-nvidia-gsp"), ("nvidia-persistenced", "nvidia-modprobe")
+                ),
             },
         ),
     ),

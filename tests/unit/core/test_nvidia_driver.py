@@ -236,6 +236,12 @@ def test_the_distributions_own():
     plan = driver.plan(info(on=host(("debian", "13"))), {"source": "distribution", "allow": ["branch_ended"]})
     assert plan["branch"] == 550 and plan["repository"] == {"kind": "none"}
     assert plan["packages"] == ["libcuda1", "nvidia-smi", "nvidia-open-kernel-dkms", "firmware-nvidia-gsp", "nvidia-persistenced", "nvidia-modprobe"]
+    # The firmware belongs to either kind of modules: taken out, it would take Debian's proprietary ones with it
+    there = {name: "550.144.03-1" for name in ("libcuda1", "nvidia-smi", "nvidia-kernel-dkms", "firmware-nvidia-gsp")}
+    found = loaded("550.144.03", "proprietary", "distribution")
+    given = {"state": "managed", "version": "550.163.01", "allow": ["branch_ended", "below_floor"]}
+    plan = driver.plan(info(("volta",), found, host(("debian", "13"), packages=there)), given)
+    assert plan["action"] == "upgrade" and plan["remove_packages"] == [] and set(there) <= set(plan["packages"])
     plan = driver.plan(info(on=host(("almalinux", "9"))), {"source": "distribution"})
     assert plan["packages"] == ["nvidia-driver-cuda", "nvidia-open-kmod"] and plan["prerequisites"] == ["almalinux-release-nvidia-driver"]
 
