@@ -96,6 +96,12 @@ hint:
   returned: success
   type: str
   sample: ""
+restart_needed:
+  description:
+    - Whether a restart of the engine is what is missing. Docker looks for NVIDIA's hook behind C(--gpus) when it starts, and finds none that came later.
+  returned: success
+  type: bool
+  sample: false
 nodes:
   description: The nodes that were tried.
   returned: success
@@ -120,7 +126,8 @@ ARGUMENT_SPEC = {
 def work(module):
     options = module.params
     if module.check_mode:
-        return {"changed": False, "engine": options["engine"], "ok": True, "detail": "not tried in check mode", "hint": "", "nodes": options["nodes"]}
+        untried = {"ok": True, "detail": "not tried in check mode", "hint": "", "restart_needed": False}
+        return {"changed": False, "engine": options["engine"], "nodes": options["nodes"], **untried}
 
     def run(argv):
         return command.run(argv, options["timeout_seconds"])

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tarfile
 import uuid
 from typing import Any, Callable, Optional, Sequence
+
+from .._core.data_nvidia_toolkit import HOOK
 
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
@@ -44,7 +47,9 @@ def _check(engine: str, arguments: Sequence[str], nodes: Sequence[str], reload: 
     command = [engine, "run", "--detach", "--name", name, "--network=none", *arguments, image, "/bin/sleep", str(_LIFE_SECONDS)]
     status, output, errors = run(command)
     if status != 0:
-        return _result(engine, False, f"{' '.join(arguments)}: {_last(errors or output)}", _start_hint(errors), nodes)
+        # A Docker that knows no driver for --gpus found no hook when it started, and looks for it at no other time
+        late = "could not select device driver" in errors and shutil.which(HOOK) is not None
+        return {**_result(engine, False, f"{' '.join(arguments)}: {_last(errors or output)}", _start_hint(errors, late), nodes), "restart_needed": late}
     refused = _open(engine, name, nodes, run)
     if refused:
         return _result(engine, False, refused, "SELinux or the engine's device rules keep the container from the GPU; journalctl -t audit says which.", nodes)
@@ -66,11 +71,13 @@ def _open(engine: str, name: str, nodes: Sequence[str], run: Run) -> str:
     return ""
 
 
-def _start_hint(errors: str) -> str:
+def _start_hint(errors: str, late: bool) -> str:
     if "unresolvable CDI devices" in errors:
         return "nvidia-ctk cdi list shows what there is. An engine says this too of a specification whose version it does not read."
-    if "could not select device driver" in errors:
+    if late:
         return "Docker looks for NVIDIA's hook when it starts: restart Docker."
+    if "could not select device driver" in errors:
+        return f"There is no {HOOK}, which hands out the GPUs behind --gpus: it is in the package nvidia-container-toolkit."
     return "The engine's log says more."
 
 
@@ -97,7 +104,7 @@ def _pack(archive: str, run: Run) -> str:
 
 
 def _result(engine: str, passed: bool, detail: str, hint: str, nodes: Sequence[str]) -> dict[str, Any]:
-    return {"changed": False, "engine": engine, "ok": passed, "detail": detail, "hint": hint, "nodes": list(nodes)}
+    return {"changed": False, "engine": engine, "ok": passed, "detail": detail, "hint": hint, "nodes": list(nodes), "restart_needed": False}
 
 
 def _last(text: str) -> str:

@@ -161,16 +161,27 @@ def test_after_a_reload(tmp_path):
     [
         ("import", "no space left", "docker import fails: no space left", "docker info"),
         ("run", "Error: unresolvable CDI devices nvidia.com/gpu=all\nSee 'docker run --help'.", "unresolvable CDI devices", "whose version it does not read"),
-        ("run", 'could not select device driver "" with capabilities: [[gpu]]', "could not select", "restart Docker"),
+        ("run", 'could not select device driver "" with capabilities: [[gpu]]', "could not select", "There is no nvidia-container-runtime-hook"),
         ("exec", "dd: failed to open '/dev/nvidia0': Permission denied", "Permission denied", "SELinux"),
     ],
 )
 def test_a_container_that_does_not(tmp_path, broken, errors, detail, hint):
     engine = Engine(broken, errors)
     found = probe(engine, tmp_path)
-    assert not found["ok"] and detail in found["detail"] and hint in found["hint"]
+    assert not found["ok"] and detail in found["detail"] and hint in found["hint"] and not found["restart_needed"]
     # Nothing is left behind, whatever happened
     assert broken == "import" or engine.verbs()[-2:] == ["rm", "rmi"]
+
+
+def test_a_docker_that_was_started_before_the_hook_came(tmp_path, monkeypatch):
+    hook = tmp_path / "nvidia-container-runtime-hook"
+    hook.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = probe(Engine("run", 'could not select device driver "" with capabilities: [[gpu]]'), tmp_path)
+    assert not found["ok"] and found["restart_needed"] and "restart Docker" in found["hint"]
+    # Another reason is no reason for that
+    assert not probe(Engine("run", "Error: unresolvable CDI devices nvidia.com/gpu=all"), tmp_path)["restart_needed"]
+    assert not probe(Engine(), tmp_path)["restart_needed"]
 
 
 def run_module(name, folder, programs, **arguments):
