@@ -411,6 +411,24 @@ def test_refusals_change_nothing(role, gpu_host, request, scenario, wishes, word
     host.destroy()
 
 
+def test_modules_that_ubuntu_signed_load_under_secure_boot(role, gpu_host):
+    """Debian's programs on a host that says that it is Ubuntu, with packages named and related as in Ubuntu's archive."""
+    host = gpu_host("driver-ubuntu", distribution="ubuntu2404", secure_boot=True)
+    before = host.run("dpkg-query", "-W", "-f", "${Package}\n")
+    wishes = {"nvidia_driver_state": "managed", "nvidia_driver_source": "auto"}
+    run = good(role(host, **wishes))
+    assert facts(run)["facts"]["state"] == "loaded" and facts(run)["facts"]["source"] == "distribution" and facts(run)["reboot"] is False
+    assert installed(host, "linux-modules-nvidia-580-server-open-generic") == "ii 1-1"
+    assert installed(host, "nvidia-headless-no-dkms-580-server-open") == "ii 580.159.03-0ubuntu0.24.04.1"
+    # Nothing is built here, and the modules are of one kernel: a night upgrade must not bring another
+    assert not installed(host, "dkms").startswith("ii") and "^linux-image-" in host.run("cat", WRITTEN[1])
+    assert "release o=NVIDIA\nPin-Priority: -1" in host.run("cat", WRITTEN[0])
+    assert good(role(host, **wishes)).changed == 0
+    good(role(host, nvidia_driver_state="absent"))
+    assert host.run("dpkg-query", "-W", "-f", "${Package}\n") == before
+    host.destroy()
+
+
 def test_volta_gets_the_proprietary_580(role, gpu_host):
     host = gpu_host("driver-volta", gpus=("v100",))
     run = good(role(host))
