@@ -148,11 +148,13 @@ class _Planner:
             return "install", f"{_name(self.driver)} is installed, but no kernel here has its module.", target
         if state == "installed_not_loaded":
             self._not_loaded()
+            self._taken_on(now)
             return "none", f"{_name(self.driver)} is installed and not loaded.", now
         fabric = self.host.get("fabric_manager") or {}
         if fabric.get("needed") and numbers(fabric.get("version") or "") != numbers(now.version):
             found = fabric.get("version") or "not installed"
             return "install", f"Fabric Manager is {found}, and has to be exactly the driver's {now.version}.", self._pinned(target, now)
+        self._taken_on(now)
         return "none", f"{_name(self.driver)} is what is wanted.", now
 
     # --- a change that ended half way ------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ class _Planner:
             return "upgrade", f"The driver is {now.version} of branch {now.branch}, wanted is branch {target.branch}."
         if target.version and numbers(target.version) != numbers(now.version):
             return "upgrade", f"The driver is {now.version}, wanted is {target.version}."
-        if not target.version and self._below(now.version, now.branch):
+        if not target.version and self._floor(now.branch) and "below_floor" not in self.allow and self._below(now.version, now.branch):
             return "upgrade", f"The driver is {now.version}; known vulnerabilities are fixed in {self._floor(now.branch)}."
         return None
 
@@ -537,6 +539,12 @@ class _Planner:
         self.problems.append({"name": name, "detail": detail, "hint": hint})
 
     # --- remarks on a driver that is left alone -------------------------------------------------------------------
+
+    def _taken_on(self, now: Target) -> None:
+        """A driver with known vulnerabilities that someone allows: of a distribution there may be no other."""
+        if self._below(now.version, now.branch):
+            detail = f"Driver {now.version} has known vulnerabilities{self._fixed_in(now.branch)}."
+            self._problem("below_floor", detail, "It stays while nvidia_driver_allow has below_floor.")
 
     def _remark(self) -> None:
         version = self.driver.get("installed_version") or self.driver.get("version") or ""

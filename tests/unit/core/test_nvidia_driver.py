@@ -246,6 +246,17 @@ def test_the_distributions_own():
     assert plan["packages"] == ["nvidia-driver-cuda", "nvidia-open-kmod"] and plan["prerequisites"] == ["almalinux-release-nvidia-driver"]
 
 
+@pytest.mark.parametrize(("system", "version"), [(("debian", "12"), "535.261.03"), (("debian", "13"), "550.163.01")])
+def test_a_driver_that_has_no_fixes_in_its_archive_is_installed_once(system, version):
+    """A second run would stop the services for the same version."""
+    found = loaded(version, "proprietary", "distribution")
+    given = {"state": "managed", "source": "distribution", "allow": ["branch_ended", "below_floor"]}
+    plan = driver.plan(info(("volta",), found, host(system)), given)
+    assert plan["action"] == "none" and "below_floor" in names(plan["problems"])
+    plan = driver.plan(info(("volta",), found, host(system)), {**given, "allow": []})
+    assert plan["action"] in ("refuse", "upgrade")
+
+
 # --- repositories ----------------------------------------------------------------------------------------------------
 
 
