@@ -228,15 +228,17 @@ class Registry:
         return link.read_text() if link.is_file() else ""
 
 
-def make_certificate(folder: Path) -> None:
-    """A CA of this test, and a certificate of it for 127.0.0.1."""
+def make_certificate(folder: Path, names: str = "IP:127.0.0.1") -> None:
+    """A CA of this test in ca.pem, and a certificate of it in cert.pem and key.pem."""
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=CA of a test")
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=127.0.0.1")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    # Since 3.13 Python wants of a CA that it says what for
+    authority = ["-subj", "/CN=CA of a test", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", *authority)
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=server of a test")
+    (folder / "names").write_text(f"subjectAltName={names}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
     openssl("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "cert.pem")
 
 

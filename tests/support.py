@@ -75,12 +75,12 @@ def environment(**extra: str) -> dict[str, str]:
     }
 
 
-def playbook(name: str, *arguments: str, cwd: Optional[Path] = None, timeout: float = 1800) -> Run:
-    """Run ``ansible-playbook NAME ARGUMENTS`` and read its result as JSON."""
+def playbook(name: str, *arguments: str, cwd: Optional[Path] = None, timeout: float = 1800, **extra: str) -> Run:
+    """Run ``ansible-playbook NAME ARGUMENTS`` and read its result as JSON. ``extra``: of its environment."""
     done = subprocess.run(
         [str(BIN / "ansible-playbook"), name, *arguments],
         cwd=cwd or ROOT,
-        env=environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json"),
+        env=environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", **extra),
         capture_output=True,
         text=True,
         timeout=timeout,

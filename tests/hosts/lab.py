@@ -10,10 +10,12 @@ python tests/hosts/lab.py host NAME DIRECTORY [SUITE] [JSON]   make a host that 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import ipaddress
 import json
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -62,31 +64,54 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-class Repository:
-    """The fixture repositories, built and served where test hosts reach them. ``facts`` is repository.json."""
+class _Secure(http.server.ThreadingHTTPServer):
+    """Says goodbye as TLS wants it: for apt everything else is a broken connection."""
 
-    def __init__(self, folder: Path, distributions: tuple[str, ...] = ("debian12", "debian13", "ubuntu2404")) -> None:
+    def shutdown_request(self, request: Any) -> None:
+        with contextlib.suppress(OSError):
+            request.settimeout(2)
+            request.unwrap()
+        super().shutdown_request(request)
+
+
+class Repository:
+    """The fixture repositories, built and served where test hosts reach them. ``facts`` is repository.json.
+
+    ``told``: the address that the keyring package tells hosts; theirs, where none is given.
+    """
+
+    def __init__(self, folder: Path, distributions: tuple[str, ...] = ("debian12", "debian13", "ubuntu2404"), told: str = "") -> None:
         self.folder = folder
         # Some versions of Docker leave the gateway out: it is the subnet's first address
         subnet = support.docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}")
         address = str(next(ipaddress.ip_network(subnet).hosts()))
         self.requests: list[str] = []
-        handler = type("Handler", (_Handler,), {"requests": self.requests})
+        self.handler = functools.partial(type("Handler", (_Handler,), {"requests": self.requests}), directory=str(folder))
         folder.mkdir(parents=True, exist_ok=True)
-        self.server = http.server.ThreadingHTTPServer((address, 0), functools.partial(handler, directory=str(folder)))
-        self.url = f"http://{address}:{self.server.server_address[1]}"
-        command = [sys.executable, str(FIXTURE / "build"), str(folder), "--url", self.url]
+        self.servers = [http.server.ThreadingHTTPServer((address, 0), self.handler)]
+        self.url = f"http://{address}:{self.servers[0].server_address[1]}"
+        command = [sys.executable, str(FIXTURE / "build"), str(folder), "--url", told or self.url]
         for name in distributions:
             command += ["--distribution", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        self.facts: dict[str, Any] = json.loads((folder / "repository.json").read_text())
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
+        self.facts: dict[str, Any] = {**json.loads((folder / "repository.json").read_text()), "url": self.url}
+        threading.Thread(target=self.servers[0].serve_forever, daemon=True).start()
+
+    def secure(self, certificate: Path, key: Path) -> str:
+        """Serve the same over TLS, too; the address and port."""
+        server = _Secure((self.servers[0].server_address[0], 0), self.handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        self.servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"{server.server_address[0]}:{server.server_address[1]}"
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
 
 
 class GpuHost:
@@ -201,10 +226,7 @@ class GpuHost:
         # A host that reboots itself comes back
         command = [str(support.ROOT / "tests/tools/host"), "create", self.name, self.suite, "--restart=unless-stopped", "--stop-signal=SIGRTMIN+3"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        self._copy()
-        # Below another root than / programs are taken from usr/bin alone
-        self.sh("mkdir -p /lib/modules; for name in modinfo dockerd; do ln -s ../sbin/$name /usr/bin/$name; done")
-        self.sh("systemctl daemon-reload; systemctl enable --quiet fake-nvidia-boot.service")
+        self.play()
         self._apt_sources()
         names = ["kmod", f"linux-image-{self.kernel}", "initramfs-tools", *self.scenario.get("packages", ())]
         names.append("linux-image-generic" if self.distribution.startswith("ubuntu") else "linux-image-amd64")
@@ -216,6 +238,13 @@ class GpuHost:
         if self.scenario.get("driver"):
             self.install_driver(self.scenario["driver"], self.scenario.get("open_modules", True))
         return self
+
+    def play(self) -> None:
+        """Lay the fake files down, and have a fake kernel at each boot from now on."""
+        self._copy()
+        # Below another root than / programs are taken from usr/bin alone
+        self.sh("mkdir -p /lib/modules; for name in modinfo dockerd; do ln -sf ../sbin/$name /usr/bin/$name; done")
+        self.sh("systemctl daemon-reload; systemctl enable --quiet fake-nvidia-boot.service")
 
     def _apt_sources(self) -> None:
         support.docker("cp", self.facts["keys"]["cuda"].replace(".asc", ".gpg"), f"{self.name}:/usr/share/keyrings/fake-distribution.gpg")
