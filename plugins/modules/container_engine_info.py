@@ -82,8 +82,8 @@ options:
     type: str
     choices:
       never: It is not looked for.
-      if_available: The package of it is among RV(packages), where packages have it and it is not there.
-      required: The same, and an error where no package has it.
+      if_available: The package of it is among RV(packages) where Docker is installed, too, and packages have it.
+      required: It is also beside a Docker that is there, and an error where no package has it.
     default: never
   storage:
     description:

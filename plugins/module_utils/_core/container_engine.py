@@ -199,15 +199,15 @@ def packages(engine: str, host: Host, origin_of: str = DISTRIBUTION) -> tuple[st
 
 def buildx_packages(engine: str, host: Host, origin_of: str, wish: str) -> tuple[str, ...]:
     """What gives Docker its plugin buildx; nothing where it is there, or where nobody has it and it is not ``required``."""
+    family = data.FAMILY.get(host.os_release.get("ID", ""), "")
     if wish == "never" or host.buildx or (engine == "podman" and wish == "if_available"):
         return ()
     if engine == "podman":
         raise AikitError(
             "buildx is required on this host, and its engine is Podman.", "Set container_engine_name to docker, or container_engine_buildx to auto."
         )
-    if origin_of == DOCKER_COM:
+    if origin_of == DOCKER_COM and family:
         return (data.DOCKER_BUILDX,)
-    family = data.FAMILY.get(host.os_release.get("ID", ""), "")
     number = _number(host.os_release.get("VERSION_ID", ""))
     first, name = data.BUILDX.get(family, (0, ""))
     if origin_of == DISTRIBUTION and name and (number is None or number >= first):
@@ -221,7 +221,7 @@ def buildx_packages(engine: str, host: Host, origin_of: str, wish: str) -> tuple
             " or build on another host.",
         )
     raise AikitError(
-        "buildx is required on this host, and nobody can tell which packages its Docker came from.",
+        f"buildx is required on this host, and which package of {_system(host)} brings it is not known.",
         "Put the plugin there by the means that Docker was installed with, so that docker buildx version answers; or set container_engine_buildx to auto.",
     )
 
@@ -379,7 +379,9 @@ def result(wishes: Wishes, probes: Sequence[Probe], host: Host) -> dict[str, Any
             f"{chosen.name.capitalize()} {version.upstream(chosen.version)} is older than {least}, the oldest that will do.",
             _newer(chosen.name, came_from, host),
         )
-    to_install += tuple(name for name in buildx_packages(chosen.name, host, origin_of, wishes.buildx) if name not in to_install)
+    # Nothing is added to an engine that is there unless it is asked for: an offline builder of layers needs no buildx
+    buildx = wishes.buildx if install or came_from == SNAP or wishes.buildx == "required" else "never"
+    to_install += tuple(name for name in buildx_packages(chosen.name, host, origin_of, buildx) if name not in to_install)
     python = python_packages(chosen.name, host)
     return {
         "engine": {
