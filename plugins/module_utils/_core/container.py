@@ -129,11 +129,15 @@ def container_spec(
             mounts.append(_volume(cache_volume(name), CACHE_TARGET, name))
     else:
         env.update(_localai_env(config))
+        named = {**(image.get("env") or {}), **(service.get("environment") or {})}
+        if threads and not {"LOCALAI_THREADS", "THREADS"} & named.keys():
+            # For models that say nothing of them, also where the image has no configuration
+            env["LOCALAI_THREADS"] = str(threads)
         if gpu.count:
             env.update(_localai_gpu_env(image))
             container.update(_localai_gpu_start(image))
         plan = (service.get("settings") or {}) if _planned(service) else {}
-        text = json.dumps(localai_override(config or (), service.get("settings") or {}, plan, threads), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(localai_override(config or (), service.get("settings") or {}, plan), indent=2, ensure_ascii=False) + "\n"
         if config:
             # Named by content, so that the configuration of the container that is kept stays as it was
             path = posixpath.join(directory, f"config-{_digest(text)[:12]}.yaml")
@@ -288,9 +292,8 @@ def quota_threads(cpus: float, cores: int) -> int:
     return max(1, int(cpus)) if cpus and (not cores or int(cpus) < cores) else 0
 
 
-def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: Optional[Mapping[str, Any]] = None, threads: int = 0) -> list[Any]:
-    """LocalAI's configuration with ``settings`` in it, and made to log what proves the offload. ``plan`` are settings that a plan made,
-    ``threads`` what a model gets that says nothing of them.
+def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: Optional[Mapping[str, Any]] = None) -> list[Any]:
+    """LocalAI's configuration with ``settings`` in it, and made to log what proves the offload. ``plan`` are settings that a plan made.
 
     Its llama.cpp backend prints no offload line below verbosity 4 since May 2026; earlier ones ignore the option.
     """
@@ -300,8 +303,6 @@ def localai_override(config: Sequence[Any], settings: Mapping[str, Any], plan: O
             result.append(model)
             continue
         changed = _with_plan(model, plan) if plan else dict(model)
-        if threads and not changed.get("threads"):
-            changed["threads"] = threads
         for key in LOCALAI_KEYS:
             if settings.get(key) is not None and (settings[key] != "auto" or key == "flash_attention"):
                 # LocalAI's gpu_layers is a number; more than the model has means all

@@ -546,10 +546,18 @@ def test_a_number_of_threads_that_somebody_set_stays():
     assert "LLAMA_ARG_THREADS" not in container_spec(service(cpus=2.0), llama_image(env=inside), EIGHT_CORES)["container"]["env"]
 
 
-@pytest.mark.parametrize(
-    "model, settings, threads", [({}, {}, 2), ({"threads": 5}, {}, 5), ({"threads": 5}, {"threads": 3}, 3), ({"backend": "whisper"}, {}, None)]
-)
-def test_threads_of_localai(model, settings, threads):
-    config = [{**CONFIG[0], **model}]
-    found = container_spec(service(cpus=2.0, settings=settings), localai_image(), EIGHT_CORES, config=config)
-    assert json.loads(found["files"][0]["content"])[0].get("threads") == threads
+@pytest.mark.parametrize("config", [CONFIG, None])
+def test_threads_of_localai(config):
+    """Of models that say nothing of them, also where the image has no configuration: a number in one wins in LocalAI itself."""
+    found = container_spec(service(cpus=2.0), localai_image(), EIGHT_CORES, config=config)
+    assert found["container"]["env"]["LOCALAI_THREADS"] == "2"
+    assert all("threads" not in json.loads(file["content"])[0] or config[0].get("threads") for file in found["files"])
+    assert "LOCALAI_THREADS" not in container_spec(service(), localai_image(), EIGHT_CORES, config=config)["container"]["env"]
+
+
+@pytest.mark.parametrize("name", ["LOCALAI_THREADS", "THREADS"])
+def test_threads_of_localai_that_somebody_set_stay(name):
+    env = container_spec(service(cpus=2.0, environment={name: "3"}), localai_image(), EIGHT_CORES)["container"]["env"]
+    assert env[name] == "3" and env.get("LOCALAI_THREADS", "3") == "3"
+    inside = {**localai_image()["env"], name: "5"}
+    assert "LOCALAI_THREADS" not in container_spec(service(cpus=2.0), localai_image(env=inside), EIGHT_CORES)["container"]["env"]
