@@ -54,6 +54,10 @@ def images_to_build(plans: Mapping[str, Any], builder: str = "localhost") -> lis
     return services.images_to_build(plans, builder)
 
 
+def rollback_order(found: Any, releases: Any, containers: Any = ()) -> list[Any]:
+    return services.rollback_order(found, releases, containers)
+
+
 def serving_order(found: Any, containers: Any = ()) -> list[Any]:
     return services.serving_order(found, containers)
 
@@ -72,6 +76,7 @@ class FilterModule:
             "api_key_content": _told(api_key_content),
             "container_spec": _told(container_spec),
             "images_to_build": _told(images_to_build),
+            "rollback_order": _told(rollback_order),
             "serving_order": _told(serving_order),
             "service_api_key": _told(service_api_key),
         }

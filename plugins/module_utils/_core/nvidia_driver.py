@@ -542,9 +542,10 @@ class _Planner:
 
     def _taken_on(self, now: Target) -> None:
         """A driver with known vulnerabilities that someone allows: of a distribution there may be no other."""
-        if self._below(now.version, now.branch):
+        if self._below(now.version, now.branch) and all(problem["name"] != "below_floor" for problem in self.problems):
             detail = f"Driver {now.version} has known vulnerabilities{self._fixed_in(now.branch)}."
-            self._problem("below_floor", detail, "It stays while nvidia_driver_allow has below_floor.")
+            word = "below_floor" if self._floor(now.branch) else "branch_ended"
+            self._problem("below_floor", detail, f"It stays while nvidia_driver_allow has {word}.")
 
     def _remark(self) -> None:
         version = self.driver.get("installed_version") or self.driver.get("version") or ""

@@ -324,6 +324,16 @@ def serving_order(services: Sequence[Mapping[str, Any]], containers: Iterable[Ma
     return order
 
 
+def rollback_order(
+    services: Sequence[Mapping[str, Any]], releases: Iterable[Mapping[str, Any]], containers: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """``{service, release}`` of those that go one release back, as :func:`serving_order` has it for the ports of these releases."""
+    found = {str(release["name"]): release for release in releases}
+    listed = {str(service["name"]): service for service in services if str(service["name"]) in found}
+    back = [{**service, **found[name]["ports"][0], "state": "present"} for name, service in listed.items()]
+    return [{"service": listed[str(service["name"])], "release": found[str(service["name"])]} for service in serving_order(back, containers)]
+
+
 def _wants(service: Mapping[str, Any], port: Mapping[str, Any]) -> bool:
     return int(service["port"]) == int(port["PublicPort"]) and addresses_overlap(str(port.get("IP") or "0.0.0.0"), str(service["bind_address"]))
 

@@ -402,6 +402,13 @@ def test_ports_that_are_exchanged_take_two_deployments():
     )
 
 
+def test_a_rollback_makes_room_as_a_deployment_does():
+    """a went from port 1 to 2, then b from 3 to 1: back goes b first."""
+    releases = [{"name": name, "ports": [{"bind_address": "127.0.0.1", "port": port}]} for name, port in (("a", 1), ("b", 3))]
+    order = services.rollback_order([serving("a", 2), serving("b", 1), serving("c", 9)], releases, [runs("a", 2), runs("b", 1), runs("c", 9)])
+    assert [(entry["service"]["name"], entry["service"]["port"], entry["release"]["ports"][0]["port"]) for entry in order] == [("b", 1, 3), ("a", 2, 1)]
+
+
 def computing(name, **more):
     return {"name": name, "state": "present", "gpus": [], "base_variant": "cpu", "cpus": 0.0, "settings": {}, **more}
 
