@@ -625,10 +625,10 @@ def _asked(service: Mapping[str, Any]) -> str:
 
 def _inputs_anyway(service: Mapping[str, Any], servers: Optional[Mapping[str, str]], policy: Policy) -> dict[str, str]:
     """The inputs of a plan that are known without looking at the host."""
-    return {
-        "server": (servers or {}).get(service["image"], ""),
-        "policy": _digest({item.name: getattr(policy, item.name) for item in fields(policy)}),
-    }
+    # Plans and errors of memory of earlier are remembered with a policy that had 330 where 0 now says what a card of its name takes: nobody asked
+    # for another one
+    told = {**{item.name: getattr(policy, item.name) for item in fields(policy)}, "context_mib": policy.context_mib or 330}
+    return {"server": (servers or {}).get(service["image"], ""), "policy": _digest(told)}
 
 
 def _without_gpus(service: Mapping[str, Any], why: str, final: bool) -> Planned:

@@ -209,6 +209,17 @@ def test_another_model_gpu_driver_server_wish_or_policy_makes_a_new_plan(change)
     assert not other.kept and other.fit["step_down"] == 0
 
 
+def test_a_plan_of_the_time_when_330_mib_were_the_default_for_a_context_stays():
+    first = one([service()], info(gpu()))
+    # The digest of that time's default policy
+    assert first.fit["inputs"]["policy"] == "d02bb47feb58e2a6"
+    old, named = one([service()], info(gpu()), policy=Policy(context_mib=330)), one([service()], info(gpu()), policy=Policy(context_mib=400))
+    step = fit_record.step_down({}, old.fit, "out of memory")
+    again = one([service()], info(gpu()), memory(ran(old, step=step)))
+    assert again.fit["step_down"] == 1 and old.fit["inputs"] == first.fit["inputs"] != named.fit["inputs"]
+    assert one([service()], info(gpu()), memory(ran(old))).kept
+
+
 def test_a_server_that_is_not_known_yet_leaves_the_plan_alone():
     first = one([service()], info(gpu()), servers={"localhost/aikit/llama:latest": "llama_cpp 0.7.0"})
     again = one([service()], info(gpu(free=100)), memory(ran(first)))
