@@ -51,13 +51,17 @@ NVIDIA_RANGES: Sequence[tuple[int, int, str, str]] = (
     (0x3180, 0x31FF, "blackwell", "10.3"),
 )
 
-# Multiprocessors (AMD: compute units) of GPUs that have many, by a part of their name; the first that is found counts. Source: the vendors'
+# Multiprocessors (AMD: compute units) of GPUs that have many, by words of their name; the first that is found counts. Source: the vendors'
 # data sheets. What a driver keeps for a process grows with them: NVIDIA gives every thread that can be resident a stack of its own.
 MULTIPROCESSORS: Mapping[str, int] = {
     **{"RTX PRO 6000": 188, "RTX PRO 5000": 110, "RTX 6000 Ada": 142, "RTX 5880 Ada": 110, "RTX 5000 Ada": 100, "RTX 5090": 170, "RTX 4090": 128},
-    **{"A100": 108, "A800": 108, "H100": 132, "H200": 132, "H800": 132, "GH200": 132, "B200": 148, "B300": 160, "L40": 142, "L20": 92},
-    **{"MI300A": 228, "MI300X": 304, "MI325X": 304, "MI250": 104, "MI210": 104, "MI100": 120, "7900 XTX": 96, "W7900": 96},
+    **{"A100": 108, "A800": 108, "H100": 132, "H200": 132, "H800": 132, "GH200": 132, "L20": 92},
+    **{"B200": 148, "GB200": 148, "B300": 160, "GB300": 160, "L40": 142, "L40S": 142},
+    **{"MI300A": 228, "MI300X": 304, "MI325X": 304, "MI250X": 110, "MI250": 104, "MI210": 104, "MI100": 120, "7900 XTX": 96, "W7900": 96},
 }
+
+# The chip of a notebook has the name of a larger one, and fewer of them than counts
+FEW_MULTIPROCESSORS = "Laptop"
 
 # What nvidia-smi calls an architecture -> how it is written here.
 ARCHITECTURES: Mapping[str, str] = {

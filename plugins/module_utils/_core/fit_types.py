@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
@@ -81,8 +82,10 @@ def context_mib(gpu: Gpu, policy: Policy) -> int:
     if policy.context_mib:
         return policy.context_mib
     # An instance of a GPU has few of its multiprocessors
-    count = 0 if gpu.uuid.startswith("MIG-") else next((count for word, count in data_gpu.MULTIPROCESSORS.items() if word in gpu.name), 0)
-    return max(CONTEXT_MIB, CONTEXT_MIB_EACH * count)
+    few = gpu.uuid.startswith("MIG-") or data_gpu.FEW_MULTIPROCESSORS in gpu.name
+    # Whole words: an RTX A1000 is no A100
+    counts = (count for words, count in data_gpu.MULTIPROCESSORS.items() if re.search(rf"(?<!\w){re.escape(words)}(?!\w)", gpu.name))
+    return max(CONTEXT_MIB, CONTEXT_MIB_EACH * (0 if few else next(counts, 0)))
 
 
 @dataclass(frozen=True)

@@ -614,6 +614,10 @@ def test_large_cards_take_more_for_themselves() -> None:
     assert outside("NVIDIA GeForce RTX 3060") == outside("Quadro P1000") == outside("") == 330
     assert outside("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition") == 752
     assert outside("NVIDIA H100 80GB HBM3") == 528 and outside("AMD Instinct MI300X", vendor="amd") == 1216
+    # Whole words count, and the chip of a notebook is a smaller one
+    assert outside("NVIDIA RTX A1000") == outside("NVIDIA RTX A1000 6GB Laptop GPU") == outside("NVIDIA GeForce RTX 4090 Laptop GPU") == 330
+    assert outside("NVIDIA A100-SXM4-40GB") == 432 and outside("NVIDIA L40S") == 568 and outside("NVIDIA GeForce RTX 4090") == 512
+    assert outside("NVIDIA GB200") == 592 and outside("AMD Instinct MI250X", vendor="amd") == 440
     # What an operator says counts, and an instance of a GPU has few of its multiprocessors
     assert outside("NVIDIA H100 80GB HBM3", Policy(context_mib=400)) == 400
     assert outside("NVIDIA H100 80GB HBM3", uuid="MIG-1") == 330
