@@ -292,13 +292,14 @@ fits:
     breakdown:
       description:
         - What lies where, for each GPU and the CPU. C(available_mib) is what other services leave (of the host's memory, without their
-          mapped weights), C(margin_mib) stays free of it, and C(needed_mib) is the sum of the others.
+          mapped weights), C(margin_mib) stays free of it, and C(needed_mib) is the sum of the others. C(pool_mib) is the part of
+          C(context_mib) that is taken with the first long text.
       returned: always
       type: list
       elements: dict
       sample:
         - {device: GPU 0 (NVIDIA L4), index: 0, layers: 33, weights_mib: 4403.49, kv_mib: 3584.0, state_mib: 0.0, compute_mib: 144.0,
-           mmproj_mib: 0.0, context_mib: 330.0, margin_mib: 691.02, needed_mib: 8461.49, available_mib: 23034.0}
+           mmproj_mib: 0.0, context_mib: 330.0, pool_mib: 0.0, margin_mib: 691.02, needed_mib: 8461.49, available_mib: 23034.0}
     findings:
       description: Remarks on the service's settings.
       returned: always

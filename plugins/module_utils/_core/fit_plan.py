@@ -53,10 +53,12 @@ class Need:
     gpus: tuple[memory.Use, ...]
     cpu: memory.Use
     extra: tuple[int, ...]
+    # Beside the buffers, with the first long text
+    pool: tuple[int, ...]
     mmproj: int
 
     def total(self, number: int) -> int:
-        return self.gpus[number].total + self.extra[number]
+        return self.gpus[number].total + self.extra[number] + self.pool[number]
 
     @property
     def offloaded(self) -> int:
@@ -288,19 +290,21 @@ def _need(asked: _Asked, load: memory.Load, policy: Policy) -> Need:
         factor = policy.unknown_percent / 100
         gpus = tuple(replace(use, compute=int(use.compute * (1 + factor))) for use in gpus)
     working = any(use.total for use in gpus) and bool(asked.gpus)
-    pool = memory.pool_bytes(shape, load, asked.era)
+    pool = [0] * len(gpus)
+    pools = memory.pool_bytes(shape, load, asked.era)
     if asked.wish.mmproj is not None:
         mmproj = mmproj_bytes(asked.wish.mmproj)
     for number in range(len(gpus)):
         if working or (mmproj and asked.mmproj_on_gpu and asked.gpus):
             # The server opens every GPU that it sees
-            extra[number] = (context_mib(asked.gpus[number], policy) + asked.wish.extra_mib) * MIB + pool[number]
+            extra[number] = (context_mib(asked.gpus[number], policy) + asked.wish.extra_mib) * MIB
+            pool[number] = pools[number]
             if number == 0 and asked.mmproj_on_gpu:
                 extra[number] += mmproj
     if mmproj and not (asked.mmproj_on_gpu and asked.gpus):
         cpu = replace(cpu, weights=cpu.weights + mmproj)
         mmproj = 0
-    return Need(load, gpus, cpu, tuple(extra), mmproj)
+    return Need(load, gpus, cpu, tuple(extra), tuple(pool), mmproj)
 
 
 def mmproj_bytes(shape: ModelShape) -> int:
@@ -607,7 +611,8 @@ def _share(room: Room, need: Need, number: int, policy: Policy) -> Share:
         state_mib=use.state / MIB,
         compute_mib=use.compute / MIB,
         mmproj_mib=mmproj / MIB,
-        context_mib=(need.extra[number] - mmproj) / MIB if used else 0.0,
+        context_mib=(need.extra[number] + need.pool[number] - mmproj) / MIB if used else 0.0,
+        pool_mib=need.pool[number] / MIB,
         margin_mib=room.margin / MIB,
         available_mib=(room.free + room.margin) / MIB,
     )

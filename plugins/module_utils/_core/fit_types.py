@@ -119,6 +119,8 @@ class Share:
     compute_mib: float = 0.0
     mmproj_mib: float = 0.0
     context_mib: float = 0.0
+    # The part of context_mib that is taken only with the first long text
+    pool_mib: float = 0.0
     margin_mib: float = 0.0
     # What was there for it before this service
     available_mib: float = 0.0
@@ -141,6 +143,7 @@ class Share:
             "compute_mib": round(self.compute_mib, 2),
             "mmproj_mib": round(self.mmproj_mib, 2),
             "context_mib": round(self.context_mib, 2),
+            "pool_mib": round(self.pool_mib, 2),
             "margin_mib": round(self.margin_mib, 2),
             "needed_mib": round(self.needed_mib, 2),
             "available_mib": round(self.available_mib, 2),

@@ -6,7 +6,8 @@
 
 A plan may use what our own containers hold, for they give it back before they start anew. Who holds what is told by the driver;
 where it cannot tell (WSL, some MIG instances, other makers' GPUs, a host that is a container itself), by the buffers in the evidence
-of this very run, else by the plan that the container was started with. A driver that names others and not ours has told: a container
+of this very run, else by the plan that the container was started with: without what a server takes with its first long text, for
+nothing tells whether there was one. A driver that names others and not ours has told: a container
 that was just restarted, or has unloaded its model, holds nothing.
 """
 
@@ -88,12 +89,17 @@ def held(container: Optional[ContainerState], processes: Iterable[int], apps: Op
     buffers = planned.held(evidence.get("buffers") or ()) if same_run else {}
     if buffers:
         # What lies outside the buffers is only known from the plan
-        outside = [float(share.get("context_mib") or 0.0) for share in shares.values()]
+        outside = [_at_rest(share, "context_mib") for share in shares.values()]
         extra = max(outside, default=0.0)
         return [{"position": position, "mib": round(size + extra, 2)} for position, size in sorted(buffers.items())], "log"
     if shares and container.labels.get("io.aikit.fleet.spec") == current.get("spec"):
-        return [{"index": index, "mib": float(share.get("needed_mib") or 0.0)} for index, share in sorted(shares.items())], "plan"
+        return [{"index": index, "mib": round(_at_rest(share, "needed_mib"), 2)} for index, share in sorted(shares.items())], "plan"
     return [], ""
+
+
+def _at_rest(share: Mapping[str, Any], key: str) -> float:
+    """A part of a plan that has the pool in it, without that: it would count as ours on a GPU where nobody took it yet."""
+    return max(0.0, float(share.get(key) or 0.0) - float(share.get("pool_mib") or 0.0))
 
 
 def host_memory(meminfo: str, groups: Iterable[tuple[str, str, str]] = (), memsize: str = "") -> dict[str, int]:

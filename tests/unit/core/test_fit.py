@@ -661,8 +661,9 @@ def test_what_a_server_takes_beside_its_buffers_with_the_first_long_text() -> No
     wishes = {"context_size": 150016, "n_cpu_moe": 40, "cache_type_k": "q8_0", "cache_type_v": "q8_0", "batch": 4096}
     old, new = (one("Qwen3.6 35B A3B", 24564, wishes, version=version).breakdown[0] for version in ("llama_cpp b9300", NEW))
     assert old.context_mib - 330 == pytest.approx(8275 - 7981, abs=2)
+    assert old.pool_mib == old.context_mib - 330 and old.as_dict()["pool_mib"] == round(old.pool_mib, 2)
     # Newer builds have that in their compute buffer
-    assert new.context_mib == 330
+    assert new.context_mib == 330 and new.pool_mib == 0
     # Scores in f16, for all heads
     plain = {"context_size": 16384, "flash_attention": "off"}
     assert one(LLAMA, 24564, plain).breakdown[0].context_mib == 330 + 2 * 512 * 16384 * 32 / 2**20

@@ -56,6 +56,15 @@ def test_an_engine_that_names_no_process_of_a_running_container_leaves_it_to_the
     assert service_memory.held(RUNNING, [], {("GPU-a", 99): 70.0}, CURRENT) == ([{"position": 0, "mib": 1330.0}], "log")
 
 
+def test_what_is_taken_with_the_first_long_text_is_not_counted_as_held():
+    breakdown = [{**SHARE, "context_mib": 430.0, "pool_mib": 100.0}, {"index": 3, "needed_mib": 800.0, "context_mib": 330.0, "pool_mib": 0.0}]
+    buffers = [{"name": f"CUDA{number}", "kind": "model", "size_mib": size, "place": "gpu"} for number, size in enumerate((1000.0, 400.0))]
+    current = {**CURRENT, "evidence": {**CURRENT["evidence"], "buffers": buffers}, "release": {"fit": {"breakdown": breakdown}}}
+    assert service_memory.held(RUNNING, [1], None, current) == ([{"position": 0, "mib": 1330.0}, {"position": 1, "mib": 730.0}], "log")
+    planned = [{"index": 2, "mib": 1400.0}, {"index": 3, "mib": 800.0}]
+    assert service_memory.held(RUNNING, [1], None, {**current, "evidence": {}}) == (planned, "plan")
+
+
 @pytest.mark.parametrize(
     ("apps", "used", "told"),
     [
