@@ -468,8 +468,13 @@ def _of_context(asked: _Asked, load: memory.Load, context: int) -> memory.Load:
         return load
     text = context if asked.unified else context // asked.parallel
     batch = max(LOW_BATCH if asked.low_vram else BATCH, min(text, EMBEDDING_BATCH))
-    # Without a cache a batch is divided among the slots, and llama.cpp stops where that leaves a rest
-    return replace(load, ubatch=batch if asked.shape.caches else memory.padded(batch, asked.parallel))
+    load = replace(load, ubatch=batch)
+    if asked.shape.caches:
+        return load
+    # Without a cache a batch is divided among the slots, and llama.cpp stops where that leaves a rest. It takes no larger one than the context,
+    # so only a smaller one helps
+    rows = memory.effective_ubatch(asked.shape, load)
+    return replace(load, ubatch=max(asked.parallel, rows - rows % asked.parallel))
 
 
 def _orders(rooms: Sequence[Room], asked: _Asked) -> list[Optional[int]]:

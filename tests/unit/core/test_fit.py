@@ -572,7 +572,12 @@ def test_a_text_whose_embedding_is_made_lies_in_one_batch() -> None:
     divided = one("Qwen3 Embedding 4B", 24564, {"embeddings": True, "parallel": 4, "kv_unified": False, "context_size": 16384})
     assert divided.settings["batch"] == 4096
     # Without a cache a batch is divided among the slots, and the server stops where that leaves a rest
-    assert one("EuroBERT 210M", 24564, {"embeddings": True, "parallel": 3, "context_size": 512}).settings["batch"] == 513
+    assert one("EuroBERT 210M", 24564, {"embeddings": True, "parallel": 3, "context_size": 512}).settings["batch"] == 510
+    for wishes in ({}, {"context_size": 256}, {"kv_unified": False, "context_size": 8192}):
+        told = one("BGE M3", 24564, {"embeddings": True, "parallel": 3, **wishes}).settings
+        assert min(told["context_size"], told["batch"]) % 3 == 0 and told["batch"] > 250
+    assert one("BGE M3", 24564, {"embeddings": True, "parallel": 3}).settings["batch"] == 8190
+    assert one("BGE M3", 24564, {"embeddings": True}).settings["batch"] == 8192
 
 
 def test_one_vector_for_a_text_takes_no_logits() -> None:
