@@ -55,6 +55,8 @@ class Era:
     hybrids_undivided: bool = False
     # Flash attention takes keys and values of different types, and more types of them
     flash_mixed: bool = False
+    # Latent attention stops where keys and values are given different types (pull request 25871, July 2026)
+    mla_one_type: bool = False
     # Tensors that prepare the inputs of all layers lie with the first of them, not with the output
     inputs_first_block: bool = True
 
@@ -68,8 +70,11 @@ BUILDS: tuple[tuple[int, Era], ...] = (
     (7500, Era("2026-01", True, False, False, False, False, False, 4, 7, 7, inputs_first_block=False)),
     (7850, Era("2026-02", True, False, True, False, False, False, 4, 7, 7, inputs_first_block=False)),
     (9450, Era("2026-06", True, True, True, True, False, True, 3, 7, 7, fused_delta=True)),
-    (10900, Era("2026-09", True, True, True, True, False, True, 3, 7, 7, fused_delta=True, flash_mixed=True)),
-    (11200, Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10, fused_delta=True, pooled_logits=False, flash_mixed=True)),
+    (10900, Era("2026-09", True, True, True, True, False, True, 3, 7, 7, fused_delta=True, flash_mixed=True, mla_one_type=True)),
+    (
+        11200,
+        Era("2026-10", True, True, True, True, False, True, 4, 16, 7, 4, 10, fused_delta=True, pooled_logits=False, flash_mixed=True, mla_one_type=True),
+    ),
 )
 NEWEST = BUILDS[-1][1]
 

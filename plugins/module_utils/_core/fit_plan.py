@@ -95,6 +95,7 @@ class _Asked:
     swa_full: bool
     split: Optional[tuple[int, ...]]
     mmproj_on_gpu: bool
+    kernels: bool
     findings: tuple[Finding, ...]
 
     @property
@@ -144,50 +145,61 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
     read = words.Reader(wish.service, settings)
     flash = read.switch("flash_attention")
     type_k, type_v = read.cache_type("cache_type_k"), read.cache_type("cache_type_v")
+    kind = "cache_type_v" if type_v else "cache_type_k"
+    if shape.is_mla and found.mla_one_type:
+        type_k, type_v = type_k or type_v, type_v or type_k
+    asked_k, asked_v = type_k or "f16", type_v or "f16"
     findings = []
-    if flash is False and type_v in QUANTISED:
+    if flash is False and asked_v in QUANTISED:
         findings.append(
             Finding(
                 "error",
-                f"{wish.service}.settings.cache_type_v",
+                f"{wish.service}.settings.{kind}",
                 0,
-                f"cache_type_v {type_v} needs flash attention, which flash_attention: off forbids; the server would stop",
+                f"{kind} {asked_v} needs flash attention, which flash_attention: off forbids; the server would stop",
                 "Leave one of the two out. The plan has flash attention on.",
             )
         )
         flash = True
     works = memory.flash_works(shape)
+    needed = asked_v in QUANTISED
+    # The server stops without it
+    flash = True if flash is None and needed else flash
     if flash and not works:
         findings.append(
             Finding(
                 "warning",
-                f"{wish.service}.settings.flash_attention",
+                f"{wish.service}.settings.{kind if needed else 'flash_attention'}",
                 0,
                 f"NVIDIA's backend has no flash attention for the heads of {shape.name or shape.architecture}, so attention would run on the CPU",
-                "Leave it out, and the plan switches it off.",
+                f"Leave {f'{kind} out, which needs it' if needed else 'it out'}, and the plan switches it off.",
             )
         )
-    asked_k, asked_v = type_k or "f16", type_v or "f16"
-    if shape.is_mla:
-        asked_k, asked_v = type_k or asked_v, type_v or asked_k
-    if shape.is_mla and asked_k != asked_v:
+    # Latent attention without values reads them in the keys
+    without_values = shape.is_mla and found.mla_without_values
+    if without_values and type_k and type_v and type_k != type_v:
         findings.append(
             Finding(
-                "error",
+                "error" if found.mla_one_type else "warning",
                 f"{wish.service}.settings.cache_type_v",
                 0,
-                f"{shape.name or shape.architecture} keeps keys and values in one, so cache_type_k {asked_k} and cache_type_v {asked_v} cannot differ; newer"
-                " servers stop",
+                f"{shape.name or shape.architecture} keeps keys and values in one, so cache_type_k {asked_k} and cache_type_v {asked_v} cannot differ;"
+                f" {'the server would stop' if found.mla_one_type else 'newer servers stop'}",
                 "Leave one of the two out.",
             )
         )
-    if (works if flash is None else flash) and (type_k or type_v) and not memory.flash_takes(asked_k, asked_v, found):
+    chosen = _chosen(wish, gpus)
+    layers, kv_on_host = read.layers("gpu_layers", shape.block_count + 1), settings.get("no_kv_offloading") is True
+    read_v = asked_k if without_values else asked_v
+    # What NVIDIA's kernels read (AMD's are made from them) matters for a cache that lies there
+    kernels = any(gpu.vendor in ("nvidia", "amd") for gpu in chosen) and any(layer.attends for layer in shape.layers) and not kv_on_host and layers != 0
+    if kernels and (works if flash is None else flash) and (type_k or type_v) and not memory.flash_takes(asked_k, read_v, found):
         findings.append(
             Finding(
                 "warning",
                 f"{wish.service}.settings.{'cache_type_k' if type_k else 'cache_type_v'}",
                 0,
-                f"NVIDIA's backend of this server has no flash attention for keys of type {asked_k} with values of type {asked_v}, so attention would"
+                f"NVIDIA's backend of this server has no flash attention for keys of type {asked_k} with values of type {read_v}, so attention would"
                 " run on the CPU",
                 "Give cache_type_k and cache_type_v the same type: f16, q8_0 or q4_0.",
             )
@@ -210,8 +222,8 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
     asked = _Asked(
         wish=wish,
         era=found,
-        gpus=_chosen(wish, gpus),
-        layers=read.layers("gpu_layers", shape.block_count + 1),
+        gpus=chosen,
+        layers=layers,
         context=read.number("context_size"),
         batch=read.number("batch"),
         cpu_moe=moved,
@@ -220,15 +232,25 @@ def _understand(wish: Wish, gpus: Sequence[Gpu], policy: Policy, found: Era) -> 
         flash=works if flash is None else flash,
         type_k=type_k,
         type_v=type_v,
-        kv_on_host=settings.get("no_kv_offloading") is True,
+        kv_on_host=kv_on_host,
         low_vram=low_vram,
         all_outputs=settings.get("embeddings") is True or settings.get("reranking") is True or not shape.caches,
         pooled=settings.get("reranking") is True or (settings.get("embeddings") is True and shape.pools),
         swa_full=settings.get("swa_full") is True,
         split=split,
         mmproj_on_gpu=settings.get("mmproj_offload") is not False,
+        kernels=kernels,
         findings=(*findings, *words.explain(wish, shape)),
     )
+    if not (type_k and type_v) and any(layer.attends for layer in shape.layers) and not _kinds(asked, policy):
+        dropped = Finding(
+            "warning",
+            f"{wish.service}.policy.kv_types",
+            0,
+            f"none of {', '.join(policy.kv_types)} suits {shape.name or shape.architecture} and its server, so its KV cache is f16",
+            "Let kv_types have f16 too, or another type: q8_0 and q4_0 are read by every server, with flash attention.",
+        )
+        asked = replace(asked, findings=(*asked.findings, dropped))
     if split is not None and len(split) != len(asked.gpus) and len(asked.gpus) > 0:
         raise AikitError(
             f"{wish.service}: tensor_split names {len(split)} GPUs, and the service gets {len(asked.gpus)}.", "Give one number for each GPU, or leave it out."
@@ -427,16 +449,23 @@ def _contexts(asked: _Asked, policy: Policy) -> tuple[int, int]:
     return floor, max(floor, goal)
 
 
+def _kinds(asked: _Asked, policy: Policy) -> list[str]:
+    """Types of the policy that the server takes, and that attention reads where the cache lies."""
+    if not asked.flash:
+        return [kind for kind in policy.kv_types if kind not in QUANTISED]
+    fine = [kind for kind in policy.kv_types if memory.quantisable(asked.shape, kind, kind)]
+    return [kind for kind in fine if not asked.kernels or memory.flash_takes(kind, kind, asked.era)]
+
+
 def _variants(asked: _Asked, policy: Policy, floor: int) -> list[memory.Load]:
     """Settings to try, the best first: what the wish leaves open, in the order of the policy."""
-    kinds = [kind for kind in policy.kv_types if (memory.flash_takes(kind, kind, asked.era) if asked.flash else kind not in QUANTISED)] or ["f16"]
+    kinds = _kinds(asked, policy) or ["f16"]
     if asked.low_vram and asked.flash and "q8_0" not in kinds:
         kinds.append("q8_0")
     batch = asked.batch or (LOW_BATCH if asked.low_vram else BATCH)
     pairs: list[tuple[str, str]] = []
     for kind in kinds:
-        # Latent attention has keys and values in one: servers stop where their types differ
-        pair = (asked.type_k or (asked.type_v if asked.shape.is_mla else None) or kind, asked.type_v or (asked.type_k if asked.shape.is_mla else None) or kind)
+        pair = (asked.type_k or kind, asked.type_v or kind)
         if pair not in pairs and (memory.quantisable(asked.shape, *pair) or kind == kinds[0]):
             pairs.append(pair)
     base = memory.Load(

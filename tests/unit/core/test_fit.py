@@ -682,3 +682,46 @@ def test_latent_attention_has_one_type_of_cache() -> None:
         assert (found.settings["cache_type_k"], found.settings["cache_type_v"]) == ("q8_0", "q8_0") and not found.findings
     both = one(name, 24564, {"context_size": 8192, "cache_type_k": "q8_0", "cache_type_v": "f16"})
     assert [finding.level for finding in both.findings] == ["error"] and "cannot differ" in both.findings[0].message
+    # Older servers do not stop
+    for version, levels in (("llama_cpp 0.5.0", ["error"]), ("localai v4.7.1", ["warning"]), ("localai v3.4.0", ["warning"])):
+        older = one(name, 24564, {"context_size": 8192, "cache_type_k": "q8_0", "cache_type_v": "f16"}, version=version)
+        assert [finding.level for finding in older.findings] == levels
+    alone = one(name, 24564, {"context_size": 8192, "cache_type_k": "q8_0"}, version="localai v4.7.1")
+    assert (alone.settings["cache_type_k"], alone.settings["cache_type_v"], alone.findings) == ("q8_0", "f16", ())
+
+
+def test_latent_attention_without_flash_attention() -> None:
+    wishes = {"context_size": 8192, "cache_type_k": "q8_0", "flash_attention": "off"}
+    old = one("DeepSeek V2 Lite", 24564, wishes, version="localai v3.12.1")
+    assert [old.settings[key] for key in ("cache_type_k", "cache_type_v", "flash_attention")] == ["q8_0", "f16", "off"] and not old.findings
+    new = one("DeepSeek V2 Lite", 24564, wishes)
+    assert [new.settings[key] for key in ("cache_type_k", "cache_type_v", "flash_attention")] == ["q8_0", "q8_0", "on"]
+    assert [(finding.level, finding.path) for finding in new.findings] == [("error", "a.settings.cache_type_k")]
+
+
+def test_a_quantised_cache_of_values_has_flash_attention_also_where_no_gpu_computes_it() -> None:
+    found = one("StableLM 2 12B", 24564, {"context_size": 4096, "cache_type_k": "q8_0", "cache_type_v": "q8_0"})
+    assert found.settings["flash_attention"] == "on" and [finding.path for finding in found.findings] == ["a.settings.cache_type_v"]
+    assert one("StableLM 2 12B", 24564, {"context_size": 4096}).settings["flash_attention"] == "off"
+
+
+def test_what_nvidias_kernels_read_matters_only_where_they_run() -> None:
+    old, mixed, policy = "localai v4.7.1", {"context_size": 8192, "cache_type_k": "q8_0"}, Policy(kv_types=("q5_1",))
+
+    def told(model: str, wishes: dict[str, Any], vendor: str = "nvidia", gpus: tuple[str, ...] = ("all",)) -> tuple[list[str], str]:
+        found = plan([Wish("a", shape(model), wishes, gpus)], [gpu(24564, vendor=vendor)], policy, old)[0]
+        return [finding.path for finding in found.findings], found.settings["cache_type_v"]
+
+    for vendor in ("nvidia", "amd"):
+        assert told(LLAMA, mixed, vendor) == (["a.settings.cache_type_k", "a.policy.kv_types"], "f16")
+        assert told(LLAMA, {}, vendor) == (["a.policy.kv_types"], "f16")
+    for vendor in ("apple", "intel", ""):
+        assert told(LLAMA, mixed, vendor) == told(LLAMA, {}, vendor) == ([], "q5_1")
+    assert told(LLAMA, mixed, gpus=()) == told(LLAMA, {"no_kv_offloading": True}) == told(LLAMA, {"gpu_layers": 0}) == ([], "q5_1")
+    for name in ("Mamba 2 2.7B", "BGE M3"):
+        assert told(name, {**mixed, "context_size": 2048})[0] == []
+    # Blocks of 32 do not divide heads of 80: the server would stop
+    assert one("Pythia 2.8B", 24564, policy=Policy(kv_types=("q8_0",))).settings["cache_type_k"] == "f16"
+    # Types that are given leave the policy nothing to choose, and without flash attention no server takes it
+    assert told(LLAMA, {**mixed, "cache_type_v": "q8_0"}) == ([], "q8_0")
+    assert told(LLAMA, {"flash_attention": "off"}, "apple") == (["a.policy.kv_types"], "f16")
