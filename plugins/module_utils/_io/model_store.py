@@ -106,7 +106,12 @@ def _kept(place: Store, keep: Sequence[str], hub_url: str) -> frozenset[str]:
                 raise AikitError(f"{option}: the store has no record of what {parsed.shown} gave.", "Give the sha256 of the model instead.")
             found.update(record.digests | record.companions)
             continue
-        found.update(sets.get(digest, {digest}))
+        kept = sets.get(digest, frozenset([digest]))
+        found.update(kept)
+        # An image has them beside the model: without them the next build would need the network
+        for record in records:
+            if record.digests & kept:
+                found.update(record.companions)
     return frozenset(found)
 
 

@@ -221,17 +221,21 @@ def _recorded(job: _Job) -> Resolved:
     return Resolved() if job.refresh else job.place.resolved(job.key)
 
 
+def _is_wanted(job: _Job, record: Resolved) -> bool:
+    """Whether a record is of the content that was asked for by its digest, if by any."""
+    return not job.expected or job.expected in (record.set_sha256, record.files[0][1] if len(record.files) == 1 else "")
+
+
 def _present(job: _Job, record: Resolved) -> Optional[Acquired]:
     """The files of a record, where all are in the store."""
-    if not record.files or (job.expected and job.expected not in (record.set_sha256, record.files[0][1] if len(record.files) == 1 else "")):
-        return None
-    if job.companions and record.companions is None:
+    if not record.files or not _is_wanted(job, record) or (job.companions and record.companions is None):
         return None
     found = []
     companions = (record.companions or ()) if job.companions else ()
     for path, digest, dummy in (*record.files, *companions):
         name = path.rpartition("/")[2]
-        if len(found) >= len(record.files):
+        beside = len(found) >= len(record.files)
+        if beside:
             name = _companion_name(path)
         elif len(record.files) == 1:
             name = job.file_name(path)
@@ -239,7 +243,8 @@ def _present(job: _Job, record: Resolved) -> Optional[Acquired]:
         have = seen.stored or seen.twin
         if not have:
             return None
-        found.append(replace(transfer.from_store(job.place, job.source, name, seen, have, _checks(job, path), job.check_mode), name=path))
+        checks = _checks(job, path) and not beside
+        found.append(replace(transfer.from_store(job.place, job.source, name, seen, have, checks, job.check_mode), name=path))
     return _joined(job, found[: len(record.files)], record.revision, found[len(record.files) :])
 
 
@@ -334,14 +339,14 @@ def _from_hub(job: _Job) -> Acquired:
         if have:
             model = transfer.from_store(job.place, job.source, job.file_name(name.path), seen, have, _checks(job, name.path), job.check_mode)
             return Acquired((replace(model, name=name.path),), model.path, model.sha256, model.plan, findings=model.findings)
-    if record.revision and not job.expected:
-        # Some of it is gone from the store: the same commit brings the same files again
+    if record.revision and _is_wanted(job, record):
+        # Some of it is not in the store: the same commit brings the same files again
         name = name.at(record.revision)
     client = HubClient(job.reach, name, job.say)
     if name.path:
         entry, commit = client.file()
         entries = [entry]
-        beside = []
+        beside: list[HubFile] = []
     else:
         commit = client.commit()
         tree = client.tree(commit)
@@ -367,7 +372,7 @@ def _from_hub(job: _Job) -> Acquired:
             client.http(target),
             digest,
             file_name,
-            _checks(job, entry.path),
+            _checks(job, entry.path) and entry not in beside,
             False,
             job.check_mode,
             job.say,
@@ -500,7 +505,7 @@ def _from_registry(job: _Job) -> Acquired:
     if found:
         return found
     registry = Registry(job.reach.registry)
-    manifest = registry.manifest(where.at(record.revision).text if record.revision and not job.expected else where.text)
+    manifest = registry.manifest(where.at(record.revision).text if record.revision and _is_wanted(job, record) else where.text)
     layers = oci_model.choose(oci_model.packed_files(manifest.layers, where), job.include, where)
     alone = len(layers) == 1 and layers[0].form == "raw"
     if alone and job.expected and layers[0].sha256 != job.expected:
@@ -520,7 +525,9 @@ def _from_registry(job: _Job) -> Acquired:
     if twice:
         raise AikitError(f"{where.text} has two files with the name {twice[0]}.", "The artifact is broken; pack it again.")
     beside = oci_model.companions(manifest.layers, where) if job.companions else ()
-    fetched = [_ensure_blob(job, registry, manifest.repository, layer, _companion_name(layer.path)) for layer in beside]
+    # Of a companion nothing is expected, whatever its name
+    plain = replace(job, validate=False)
+    fetched = [_ensure_blob(plain, registry, manifest.repository, layer, _companion_name(layer.path)) for layer in beside]
     return _joined(job, sorted(models, key=lambda model: model.name), manifest.digest, fetched)
 
 

@@ -237,6 +237,27 @@ def test_an_image_has_the_hidden_files_of_a_repository(ensure: Any, hub_server: 
     assert ensure("huggingface://ns/hidden/m.gguf", companions=True).companions == ()
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_hidden_files_come_from_the_commit_of_their_model(ensure: Any, hub_server: HubServer, several: bool) -> None:
+    first = {"m.gguf": MODEL, ".note": b"old", **({"n.gguf": OTHER} if several else {})}
+    repository = hub_server.repository("ns/moved", first)
+    plain = ensure("huggingface://ns/moved")
+    repository.commit({**first, "m.gguf": OTHER, ".note": b"new"})
+    found = ensure("huggingface://ns/moved", plain.sha256, companions=True)
+    assert found.revision == plain.revision and found.sha256 == plain.sha256
+    assert [Path(entry.path).read_bytes() for entry in found.companions] == [b"old"]
+    # What was asked for is something else: the record has no say
+    assert "another sha256" in refused(ensure, "huggingface://ns/moved", "5" * 64, companions=True)
+
+
+def test_a_hidden_file_with_the_name_of_a_model_is_none(ensure: Any, hub_server: HubServer) -> None:
+    """macOS leaves files beside others whose names are theirs with ``._`` before."""
+    hub_server.repository("ns/mac", {"m.gguf": MODEL, "._m.gguf": b"\x00\x05\x16\x07"})
+    for refresh in (False, False, True):
+        found = ensure("huggingface://ns/mac", companions=True, refresh=refresh)
+        assert [entry.name for entry in found.companions] == ["._m.gguf"] and found.companions[0].header is None
+
+
 def test_a_set_that_lost_a_file_is_mended(ensure: Any, tiny: Repository) -> None:
     real = ensure("huggingface://ns/tiny")
     os.unlink(Path(real.path) / "m.gguf")

@@ -19,7 +19,7 @@ from typing import Any, Iterator, Mapping, Optional
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
 from ansible_collections.aikit.fleet.plugins.module_utils._core.oci import Descriptor
-from ansible_collections.aikit.fleet.plugins.module_utils._io import files, models
+from ansible_collections.aikit.fleet.plugins.module_utils._io import files, model_store, models
 from ansible_collections.aikit.fleet.plugins.module_utils._io.model_file import reach
 from ansible_collections.aikit.fleet.plugins.module_utils._io.models import Reach
 from ansible_collections.aikit.fleet.plugins.module_utils._io.registry import Registry, RegistrySettings
@@ -135,6 +135,43 @@ def test_an_image_has_what_no_server_needs(registry: FakeRegistry, ensure: Any, 
     assert len(registry.requests) == count, "what came with a model is remembered with it"
     models.remove_models(f"oci://{registry.host}/models/tiny:1", None, str(store))
     assert not [path for path in (store / "sha256").rglob("*") if path.is_file()]
+
+
+def test_companions_come_from_the_manifest_of_their_model(registry: FakeRegistry, ensure: Any) -> None:
+    def pack(model: bytes, text: bytes) -> str:
+        layers = [(PACK + "weight.v1.raw", model, {TITLE: "m.gguf"}), (PACK + "doc.v1.raw", text, {TITLE: "README.md"})]
+        return put(registry, "models/tiny:1", layers)
+
+    first = pack(MODEL, b"old")
+    ensure("models/tiny:1", DIGEST)
+    for moved in (MODEL, OTHER):
+        pack(moved, b"new")
+        found = ensure("models/tiny:1", DIGEST, companions=True)
+        assert found.revision == first and [Path(entry.path).read_bytes() for entry in found.companions] == [b"old"]
+        for entry in found.companions:
+            Path(entry.path).unlink()
+
+
+def test_a_companion_with_the_name_of_a_model_is_none(registry: FakeRegistry, ensure: Any) -> None:
+    layers = [(PACK + "weight.v1.raw", MODEL, {TITLE: "m.gguf"}), (PACK + "dataset.v1.raw", b"no model", {TITLE: "._x.gguf"})]
+    put(registry, "models/tiny:1", layers)
+    for refresh in (False, False, True):
+        found = ensure("models/tiny:1", companions=True, refresh=refresh)
+        assert [entry.name for entry in found.companions] == ["._x.gguf"] and found.companions[0].header is None
+
+
+@pytest.mark.parametrize("form", ["digest", "path", "source"])
+def test_a_model_that_is_kept_keeps_its_companions(registry: FakeRegistry, ensure: Any, store: Path, form: str) -> None:
+    layers = [(PACK + "weight.v1.raw", MODEL, {TITLE: "m.gguf"}), (PACK + "doc.v1.raw", b"# Tiny", {TITLE: "README.md"})]
+    put(registry, "models/tiny:1", layers)
+    put(registry, "models/other:1", [(PACK + "weight.v1.raw", OTHER, {TITLE: "m.gguf"}), (PACK + "doc.v1.raw", b"# Other", {TITLE: "README.md"})])
+    found = ensure("models/tiny:1", companions=True)
+    ensure("models/other:1", companions=True)
+    keep = {"digest": DIGEST, "path": found.path, "source": f"oci://{registry.host}/models/tiny:1"}[form]
+    model_store.prune(str(store), [keep])
+    count = len(registry.requests)
+    assert not ensure("models/tiny:1", companions=True).plan.changed and len(registry.requests) == count
+    assert len([path for path in (store / "sha256").rglob("*") if path.is_file()]) == 2, "what belongs to another model is gone"
 
 
 def test_a_model_of_ollama_has_no_companions(registry: FakeRegistry, ensure: Any) -> None:
