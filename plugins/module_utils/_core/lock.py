@@ -50,6 +50,10 @@ class Lock:
         found = [entry for entry in self.models() if entry.get("name") == name and entry.get("source") == source]
         return str(found[0].get("sha256") or "") if len(found) == 1 else ""
 
+    def has(self, name: str, source: str, sha256: str) -> bool:
+        """Whether one of the files of a model is this one: with what an image has beside it, it is not the only one."""
+        return any((entry.get("name"), entry.get("source"), entry.get("sha256")) == (name, source, sha256) for entry in self.models())
+
     def revision(self, name: str, source: str) -> str:
         """The commit or the manifest that the source of a model stood for."""
         found = [str(entry.get("revision") or "") for entry in self.models() if entry.get("name") == name and entry.get("source") == source]

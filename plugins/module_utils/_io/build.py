@@ -230,7 +230,7 @@ def _pin_models(aikitfile: aikitfiles.Aikitfile, lock: Lock) -> tuple[aikitfiles
     for model in aikitfile.models:
         if "://" in model.source:
             locked = lock.model(model.name, model.source)
-            if not model.sha256 or model.sha256 == locked:
+            if not model.sha256 or lock.has(model.name, model.source, model.sha256):
                 revisions[model.name] = lock.revision(model.name, model.source)
             if aikitfiles.is_repository(model.source):
                 # Its commit says it all; an image has not every file of it

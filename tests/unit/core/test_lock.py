@@ -31,6 +31,8 @@ def test_what_is_pinned():
     several = made(models=({**MODEL, "revision": "c"}, {**MODEL, "file": "models/n.gguf", "revision": "c"}))
     assert several.model("m", MODEL["source"]) == "" and several.revision("m", MODEL["source"]) == "c"
     assert several.revision("m", "other") == found.revision("m", MODEL["source"]) == ""
+    beside = made(models=({**MODEL, "revision": "c"}, {**MODEL, "file": "models/LICENSE", "sha256": "4", "revision": "c"}))
+    assert beside.has("m", MODEL["source"], "2") and not beside.has("m", MODEL["source"], "5") and not beside.has("m", "other", "2")
 
 
 def test_it_is_text_that_can_be_compared():
