@@ -50,7 +50,8 @@ BASE_DIRECTORIES = frozenset(("", "etc", "usr", "usr/share", "var", "opt", "tmp"
 class ModelFile:
     """A model of the aikitfile, the file that holds it on the build host, and its place below /models of the image.
 
-    ``file`` is where AIKit would put it; by default the name of the file.
+    ``file`` is where AIKit would put it; by default the name of the file. A ``companion`` came with a model and is no part of it,
+    such as its license.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ModelFile:
     sha256: str
     size_bytes: int
     file: str = ""
+    companion: bool = False
 
     @property
     def image_path(self) -> str:
@@ -340,9 +342,12 @@ def _kept(base: ImageBase, layer: Descriptor, diff_id: str, blob_path: Callable[
 
 def model_parts(model: ModelFile, seen: set[str], mode: int = 0o444) -> tuple[Segment, ...]:
     """The layer of one model; ``seen`` are the folders that earlier layers have, and is added to."""
-    entries = _parents(model.image_path, seen)
-    entries.append(Entry(model.image_path, mode, (FileRef(model.path, model.size_bytes),)))
-    return segments(entries)
+    return segments(file_entries(model, seen, mode))
+
+
+def file_entries(model: ModelFile, seen: set[str], mode: int = 0o444) -> list[Entry]:
+    """The file of a model and the folders that it is the first in."""
+    return [*_parents(model.image_path, seen), Entry(model.image_path, mode, (FileRef(model.path, model.size_bytes),))]
 
 
 def finish(plan: ImageRecipe, digests: Sequence[str]) -> Image:
@@ -492,9 +497,7 @@ def result(whole: Release, reused: Collection[str], models: Sequence[ModelFile])
         ],
         "server": first.facts["io.aikit.fleet.server"],
         "runtime": first.facts["io.aikit.fleet.runtime"],
-        "models": [
-            {"name": model.name, "sha256": model.sha256, "size_bytes": model.size_bytes} for model in models
-        ],
+        "models": [{"name": model.name, "sha256": model.sha256, "size_bytes": model.size_bytes} for model in models if not model.companion],
         "base": _base_of(first.facts),
         "env": dict(first.env),
         "entrypoint": list(config.get("Entrypoint") or ()),

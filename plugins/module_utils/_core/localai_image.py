@@ -19,7 +19,7 @@ from . import builder, data_aikit, data_aikit_release
 from .aikitfile import Aikitfile
 from .data_aikit_release import APPLE_SILICON_ENV, CPU, CUDA, PATH, VULKAN, Backend, Release
 from .errors import AikitError, Finding
-from .image import ImageRecipe, LayerRecipe, ModelFile, model_parts
+from .image import ImageRecipe, LayerRecipe, ModelFile, file_entries, model_parts
 from .oci import canonical
 from .tar import Entry, FileRef, segments
 
@@ -295,7 +295,7 @@ def model_mode(aikitfile: Aikitfile, model: ModelFile) -> int:
 def recipe(
     name: str, aikitfile: Aikitfile, aikit_version: str, found: Release, architecture_: str, parts: Parts, models: Sequence[ModelFile], written: Texts
 ) -> ImageRecipe:
-    """The image: base, LocalAI, backends, one layer a model, configuration last."""
+    """The image: base, LocalAI, backends, one layer a model, one for all that came with models and is none, configuration last."""
     refs = parts.digests
     layers = [
         LayerRecipe("base", "base", (FileRef(layer.path, layer.size_bytes),), layer.media_type, layer.diff_id, layer.digest, layer.source)
@@ -304,8 +304,14 @@ def recipe(
     layers.append(LayerRecipe("server", "local-ai", segments(_program_entries(parts))))
     layers += [LayerRecipe("backend", directory, (file,)) for directory, file in parts.backends]
     seen: set[str] = set()
+    companions = [model for model in models if model.companion]
+    models = [model for model in models if not model.companion]
     for model in models:
         layers.append(LayerRecipe("model", model.name, model_parts(model, seen, model_mode(aikitfile, model))))
+    if companions:
+        # There may be hundreds, and engines take about 125 layers
+        beside = [entry for file in companions for entry in file_entries(file, seen, model_mode(aikitfile, file))]
+        layers.append(LayerRecipe("model", "files beside the models", segments(beside)))
     entries = _text_entries(written, seen)
     if entries:
         layers.append(LayerRecipe("config", "config.yaml and templates", segments(entries)))
@@ -330,7 +336,7 @@ def recipe(
             **({"io.aikit.fleet.server.version": backend.group(1)} if backend else {}),
             "org.opencontainers.image.base.digest": base_digest,
             "org.opencontainers.image.base.name": base_name,
-            "org.opencontainers.image.title": ", ".join(model.name for model in models),
+            "org.opencontainers.image.title": ", ".join(dict.fromkeys(model.name for model in models)),
         },
     )
 

@@ -174,7 +174,7 @@ def find_models(
                 if beside:
                     # Of two with one name AIKit's image has the later
                     found.models = [entry for entry in found.models if entry.file != file or f"/{entry.image_path}" not in found.companions]
-                found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file))
+                found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file, beside))
                 if beside or (len(acquired.files) > 1 and not file.lower().endswith(".gguf")):
                     found.companions.add(f"/{found.models[-1].image_path}")
                 if not local:
@@ -184,7 +184,7 @@ def find_models(
     names = model_paths(found.models)
     found.metadata = {name: headers[model.path].metadata for name, model in zip(names, found.models) if model.path in headers}
     if not found.absent:
-        whole = check_parts(found.models, {path: header.shards for path, header in headers.items()})
+        whole = check_parts([model for model in found.models if not model.companion], {path: header.shards for path, header in headers.items()})
         files_of_parts = {os.path.basename(path) for path in whole}
         found.findings = [entry for entry in found.findings if entry.path not in files_of_parts or not entry.message.startswith(gguf.PART)]
     return found

@@ -375,3 +375,26 @@ def test_files_of_artifacts_are_as_oras_writes_them(tmp_path):
     wanted = replace(FILE, models=tuple(Model(name, source) for name, source in sources.items()))
     modes = [localai_image.model_mode(wanted, ModelFile(name, str(tmp_path / "w.gguf"), "", 1)) for name in sources]
     assert modes == [0o644, 0o444, 0o444]
+
+
+def test_what_is_no_part_of_a_model_is_one_layer_and_no_model(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode())
+    models = [
+        ModelFile("m", str(tmp_path / "a"), "1" * 64, 1, "m-1.gguf"),
+        ModelFile("m", str(tmp_path / "b"), "2" * 64, 1, "m-2.gguf"),
+        ModelFile("m", str(tmp_path / "c"), "3" * 64, 1, "LICENSE", companion=True),
+        ModelFile("n", str(tmp_path / "a"), "1" * 64, 1, "n.gguf"),
+        *(ModelFile("n", str(tmp_path / "b"), "2" * 64, 1, f"code/{number}.py", companion=True) for number in range(200)),
+    ]
+    wanted = replace(FILE, models=(Model("m", "oci://r.example/m:1"), Model("n", "huggingface://ns/n")))
+    plan = localai_image.recipe("x:1", wanted, "main", MAIN, "amd64", parts(tmp_path), models, localai_image.texts(wanted, MAIN))
+    found = [(layer.role, layer.title) for layer in plan.layers][3:]
+    assert found == [("model", "m"), ("model", "m"), ("model", "n"), ("model", "files beside the models"), ("config", "config.yaml and templates")]
+    held = listing(plan.layers[-2].parts)
+    assert held[0] == ("models/LICENSE", "0o644", 0, 0, b"c") and held[1][0] == "models/code" and held[2] == ("models/code/0.py", "0o444", 0, 0, b"b")
+    assert len(held) == 202 and plan.annotations["org.opencontainers.image.title"] == "m, n"
+    listed = [{"name": name, "sha256": digest * 64, "size_bytes": 1} for name, digest in (("m", "1"), ("m", "2"), ("n", "1"))]
+    assert json.loads(plan.annotations["io.aikit.fleet.models"]) == listed
+    built = image.finish(plan, ["sha256:" + f"{number:064x}" for number in range(len(plan.layers))])
+    assert image.result(image.release([built]), (), models)["models"] == listed

@@ -20,8 +20,10 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.testing import patch_module_args
 from ansible.plugins.action import ActionBase
 from ansible_collections.aikit.fleet.plugins.action import aikit_image as action
+from ansible_collections.aikit.fleet.plugins.module_utils._core.aikitfile import Aikitfile, Model
 from ansible_collections.aikit.fleet.plugins.module_utils._core.engine import ImageState, Room
 from ansible_collections.aikit.fleet.plugins.module_utils._core.errors import AikitError
+from ansible_collections.aikit.fleet.plugins.module_utils._core.lock import Lock
 from ansible_collections.aikit.fleet.plugins.module_utils._core.tar import Entry, segments
 from ansible_collections.aikit.fleet.plugins.module_utils._io import build, files, load
 from ansible_collections.aikit.fleet.plugins.module_utils._io import image as image_io
@@ -491,6 +493,29 @@ def test_a_model_of_a_registry(engine, run, folder, monkeypatch):
     assert contents(folder / "out.tar")["models/tiny"] == model_bytes(1)
     assert built["image"]["env"]["LLAMA_ARG_MODEL"] == "/models/tiny"
     assert run(parsed=parsed, archive=str(folder / "out.tar"))["changed"] is False, "the registry is not asked again"
+
+
+def test_a_hidden_file_is_no_part_of_a_split_model(folder, hub_server):
+    names = [f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
+    parts = [gguf_bytes(metadata={**DEFAULT_METADATA, "split.count": Value(U32, 2), "split.no": Value(U32, number)}) for number in (0, 1)]
+    hub_server.repository("ns/mac", {**dict(zip(names, parts)), f"._{names[0]}": b"\x00\x05\x16\x07"})
+    wanted = Aikitfile(models=(Model("m", "huggingface://ns/mac"),))
+    cache = files.DigestCache(str(folder / "cache"))
+    found = image_io.find_models(wanted, "", str(folder / "store"), {}, cache, False, image_io.Reach(hub_url=hub_server.url), companions=True)
+    assert [(entry.file, entry.companion) for entry in found.models] == [
+        *((f"ns/mac/{name}", False) for name in names),
+        (f"ns/mac/._{names[0]}", True),
+    ]
+
+
+@pytest.mark.parametrize("sha256, revision", [(None, "c"), ("2" * 64, "c"), ("4" * 64, None)])
+def test_a_lock_pins_a_model_with_files_beside_it(sha256, revision):
+    """The revision too, unless the aikitfile asks for another file by now."""
+    source = "oci://r.example/m:1"
+    entry = {"name": "m", "source": source, "file": "models/m.gguf", "sha256": "2" * 64, "size_bytes": 1, "revision": "c"}
+    lock = Lock({"models": [entry, {**entry, "file": "models/LICENSE", "sha256": "3" * 64}]})
+    wanted = Aikitfile(models=(Model("m", source, sha256),))
+    assert build._pin_models(wanted, lock)[1] == ({"m": revision} if revision else {})
 
 
 def test_one_token_is_for_one_host(engine, run, model_server):
