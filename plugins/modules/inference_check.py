@@ -77,7 +77,7 @@ options:
     default: Write one sentence about the sea.
   model:
     description:
-      - The model to ask. Without it, the first that C(/v1/models) lists.
+      - The model to ask. Without it, the first that C(/v1/models) lists; of the files that LocalAI lists without a config, the first GGUF file.
     type: str
   api_key:
     description:

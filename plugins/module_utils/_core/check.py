@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
+from .aikitfile import is_projector
 from .errors import AikitError
 from .offload import Evidence
 
@@ -105,10 +106,16 @@ def judge_health(reply: Reply, url: str) -> Step:
     return Step("ask")
 
 
-def judge_models(reply: Reply, url: str, wanted: str = "", aliases: Sequence[str] = ()) -> Step:
+def lists_files(env: Mapping[str, str], command: Sequence[str]) -> bool:
+    """Whether a container runs AIKit's image of an aikitfile without ``config``: LocalAI then serves every file of /models by its name."""
+    return "CONFIG_FILE" in env and not any(word.startswith("--config-file") for word in command)
+
+
+def judge_models(reply: Reply, url: str, wanted: str = "", aliases: Sequence[str] = (), files: bool = False) -> Step:
     """What ``/v1/models`` says: which model to ask, and whether it is in memory already.
 
     ``aliases`` are the names that the container was told to serve; when the server at ``url`` knows none of them, it is another one.
+    With ``files`` its models are files, of which some can be none, such as a license.
     """
     if reply.foreign:
         raise _not_ours(url, reply)
@@ -137,7 +144,8 @@ def judge_models(reply: Reply, url: str, wanted: str = "", aliases: Sequence[str
         )
     if wanted and wanted not in served:
         raise AikitError(f"The server at {url} has no model {wanted}; it has {_list(names)}.", "Ask for one of these, or leave model out.")
-    entry = next((entry for entry in models if wanted in names[entry["id"]]), models[0])
+    first = next((entry for entry in models if files and _is_weights(entry["id"])), models[0])
+    entry = next((entry for entry in models if wanted in names[entry["id"]]), first)
     llama_cpp = "llama.cpp" in reply.headers.get("server", "") or entry.get("owned_by") == "llamacpp"
     status = _mapping(entry.get("status"))
     value = str(status.get("value", "loaded" if llama_cpp else ""))
@@ -150,6 +158,10 @@ def judge_models(reply: Reply, url: str, wanted: str = "", aliases: Sequence[str
         return Step("wait", f"model {entry['id']} is {value}")
     size = _mapping(entry.get("meta")).get("size")
     return Step("ready", "", wanted or entry["id"], llama_cpp, value == "loaded", size if isinstance(size, int) else 0, bool(status))
+
+
+def _is_weights(name: str) -> bool:
+    return name.lower().endswith(".gguf") and not name.startswith(".") and not is_projector(name)
 
 
 def _not_ours(url: str, reply: Reply) -> AikitError:

@@ -73,6 +73,7 @@ class ContainerState:
     pid: int = 0
     image: str = ""
     error: str = ""
+    command: tuple[str, ...] = ()
 
 
 def parse_image(document: Mapping[str, Any]) -> ImageState:
@@ -116,6 +117,7 @@ def parse_container(document: Mapping[str, Any]) -> ContainerState:
         pid=int(state.get("Pid") or 0),
         image=str(config.get("Image") or document.get("ImageName") or ""),
         error=str(state.get("Error") or ""),
+        command=tuple(str(word) for word in config.get("Cmd") or ()),
     )
 
 

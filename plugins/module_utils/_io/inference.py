@@ -75,12 +75,13 @@ def wait(
     deadline = clock() + seconds
     env: Mapping[str, str] = watched.state.env if watched.state is not None else {}
     aliases = [name.strip() for name in env.get("LLAMA_ARG_ALIAS", "").split(",") if name.strip()]
+    loose = watched.state is not None and check.lists_files(env, watched.state.command)
     while True:
         watched.look()
         timeout = max(1.0, min(_LOOK_TIMEOUT_SECONDS, deadline - clock()))
         step = check.judge_health(client.get("/health", timeout), client.url)
         if step.state == "ask":
-            step = check.judge_models(client.get("/v1/models", timeout), client.url, model, aliases)
+            step = check.judge_models(client.get("/v1/models", timeout), client.url, model, aliases, loose)
         if step.state == "ready":
             return step
         if clock() >= deadline:

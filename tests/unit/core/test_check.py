@@ -59,6 +59,18 @@ def test_models_of_localai_load_at_the_first_request():
     assert (step.state, step.llama_cpp, step.loaded, step.size_bytes) == ("ready", False, False, 0)
 
 
+def test_a_license_among_the_files_that_localai_lists_is_no_model():
+    """LocalAI lists what a config names first, and then files; without a config files alone."""
+    listed = models(*({"id": name} for name in ("._m.gguf", "LICENSE", "mmproj-m.gguf", "m.GGUF", "n.gguf")), server="")
+    assert check.judge_models(listed, URL, files=True).model == "m.GGUF"
+    assert check.judge_models(listed, URL, "n.gguf", files=True).model == "n.gguf"
+    assert check.judge_models(listed, URL).model == "._m.gguf", "a name of a config may be anything"
+    assert check.judge_models(models({"id": "llama3.2"}, {"id": "x"}, server=""), URL, files=True).model == "llama3.2"
+    env = {"CONFIG_FILE": "/config.yaml"}
+    assert check.lists_files(env, ()) and check.lists_files(env, ("--debug",))
+    assert not check.lists_files(env, ("--debug", "--config-file=/config.yaml")) and not check.lists_files({}, ())
+
+
 @pytest.mark.parametrize(("status", "state", "loaded"), [("loading", "wait", False), ("unloaded", "ready", False), ("loaded", "ready", True)])
 def test_models_of_a_router(status, state, loaded):
     step = check.judge_models(models({**GEMMA, "status": {"value": status}}), URL)

@@ -22,7 +22,7 @@ DOCKER = {
         "StartedAt": "2026-11-22T21:00:00.123456789Z",
         "Health": {"Status": "healthy"},
     },
-    "Config": {"Env": ["A=1", "B=x=y", "C"], "Labels": {"io.aikit.fleet.service": "llama"}, "Image": "localhost/llama:1"},
+    "Config": {"Env": ["A=1", "B=x=y", "C"], "Labels": {"io.aikit.fleet.service": "llama"}, "Image": "localhost/llama:1", "Cmd": ["--debug"]},
     "HostConfig": {"PortBindings": {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}},
     "NetworkSettings": {"Ports": {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}], "9000/tcp": None}},
 }
@@ -31,7 +31,7 @@ DOCKER = {
 def test_a_running_docker_container():
     state = engine.parse_container(DOCKER)
     assert (state.name, state.id, state.image_id, state.status, state.running) == ("llama", "4f0c", "sha256:aa", "running", True)
-    assert (state.restart_count, state.pid, state.health) == (2, 4242, "healthy")
+    assert (state.restart_count, state.pid, state.health, state.command) == (2, 4242, "healthy", ("--debug",))
     assert state.env == {"A": "1", "B": "x=y", "C": ""}
     assert state.ports == ({"host_ip": "127.0.0.1", "host_port": 8080, "container_port": 8080},)
 

@@ -432,6 +432,16 @@ def test_localai_loads_at_the_first_request(capsys, server, monkeypatch):
     assert {body["model"] for _path, body in server.requests} == {"llama-3.1-8b-instruct"}
 
 
+@pytest.mark.parametrize(("command", "asked"), [((), "m.gguf"), (("--config-file=/config.yaml",), "LICENSE")])
+def test_localai_without_a_config_is_asked_for_a_model(capsys, server, monkeypatch, command, asked):
+    state = dataclasses.replace(STATE, env={"CONFIG_FILE": "/config.yaml"}, command=command)
+    monkeypatch.setattr(inference_check, "open_engine", lambda name: FakeEngine(state=state, log="made/localai-xlog-ansi-cuda"))
+    server.banner = ""
+    server.models = (200, {"object": "list", "data": [{"id": "LICENSE", "object": "model"}, {"id": "m.gguf", "object": "model"}]})
+    run(capsys, url=server.url, container="llama")
+    assert {body["model"] for _path, body in server.requests} == {asked}
+
+
 def test_localai_says_what_it_sees(capsys, server, monkeypatch):
     engine = FakeEngine(state=dataclasses.replace(STATE, env={}), log="made/localai-debug-off")
     monkeypatch.setattr(inference_check, "open_engine", lambda name: engine)
