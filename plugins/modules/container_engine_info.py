@@ -81,10 +81,15 @@ options:
       - Whether Docker shall have its plugin buildx, which builds with BuildKit.
     type: str
     choices:
-      never: It is not looked for.
-      if_available: The package of it is among RV(packages) where Docker is installed, too, and packages have it.
+      auto: With O(builds), the package of it is among RV(packages) where Docker is installed, too, and packages have it.
       required: It is also beside a Docker that is there, and an error where no package has it.
-    default: never
+      never: It is not looked for.
+    default: auto
+  builds:
+    description:
+      - Whether images are built on this host.
+    type: bool
+    default: false
   storage:
     description:
       - Ask Podman what it holds, too. It takes a while.
@@ -294,7 +299,8 @@ ARGUMENT_SPEC = {
     "repository_url": {"type": "str", "default": ""},
     "repository_key_sha256": {"type": "str", "default": "", "no_log": False},
     "repository_key_fingerprint": {"type": "str", "default": "", "no_log": False},
-    "buildx": {"type": "str", "choices": ["never", "if_available", "required"], "default": "never"},
+    "buildx": {"type": "str", "choices": ["auto", "required", "never"], "default": "auto"},
+    "builds": {"type": "bool", "default": False},
     "storage": {"type": "bool", "default": False},
     "restart": {"type": "bool", "default": False},
     "expected_services": {"type": "list", "elements": "str", "default": []},
@@ -302,7 +308,7 @@ ARGUMENT_SPEC = {
 
 
 def work(module):
-    names = ("name", "source", "minimum_version", "repository_url", "repository_key_sha256", "repository_key_fingerprint", "buildx")
+    names = ("name", "source", "minimum_version", "repository_url", "repository_key_sha256", "repository_key_fingerprint", "buildx", "builds")
     wishes = Wishes(**{name: module.params[name] for name in names}, expected_services=tuple(module.params["expected_services"]))
     return {"changed": False, **observe(wishes, module.params["docker_socket"], module.run_command, module.params["storage"], module.params["restart"])}
 

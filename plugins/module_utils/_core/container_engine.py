@@ -84,8 +84,13 @@ class Wishes:
     repository_key_sha256: str = ""
     repository_key_fingerprint: str = ""
     expected_services: tuple[str, ...] = ()
-    # never, if_available or required
-    buildx: str = "never"
+    # auto, required or never; auto is for hosts that build images
+    buildx: str = "auto"
+    builds: bool = False
+
+    @property
+    def looks_for_buildx(self) -> bool:
+        return self.buildx == "required" or (self.buildx == "auto" and self.builds)
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -197,10 +202,10 @@ def packages(engine: str, host: Host, origin_of: str = DISTRIBUTION) -> tuple[st
     return (*fitting[-1][engine], *extra)
 
 
-def buildx_packages(engine: str, host: Host, origin_of: str, wish: str) -> tuple[str, ...]:
+def buildx_packages(engine: str, host: Host, origin_of: str, required: bool) -> tuple[str, ...]:
     """What gives Docker its plugin buildx; nothing where it is there, or where nobody has it and it is not ``required``."""
     family = data.FAMILY.get(host.os_release.get("ID", ""), "")
-    if wish == "never" or host.buildx or (engine == "podman" and wish == "if_available"):
+    if host.buildx or (engine == "podman" and not required):
         return ()
     if engine == "podman":
         raise AikitError(
@@ -212,7 +217,7 @@ def buildx_packages(engine: str, host: Host, origin_of: str, wish: str) -> tuple
     first, name = data.BUILDX.get(family, (0, ""))
     if origin_of == DISTRIBUTION and name and (number is None or number >= first):
         return (name,)
-    if wish == "if_available":
+    if not required:
         return ()
     if origin_of == DISTRIBUTION:
         raise AikitError(
@@ -380,8 +385,9 @@ def result(wishes: Wishes, probes: Sequence[Probe], host: Host) -> dict[str, Any
             _newer(chosen.name, came_from, host),
         )
     # Nothing is added to an engine that is there unless it is asked for: an offline builder of layers needs no buildx
-    buildx = wishes.buildx if install or came_from == SNAP or wishes.buildx == "required" else "never"
-    to_install += tuple(name for name in buildx_packages(chosen.name, host, origin_of, buildx) if name not in to_install)
+    required = wishes.buildx == "required"
+    if required or (wishes.looks_for_buildx and (install or came_from == SNAP)):
+        to_install += tuple(name for name in buildx_packages(chosen.name, host, origin_of, required) if name not in to_install)
     python = python_packages(chosen.name, host)
     return {
         "engine": {

@@ -293,8 +293,8 @@ def quantisable(shape: ModelShape, type_k: str, type_v: str) -> bool:
 def pool_bytes(shape: ModelShape, load: Load, era: Era = NEWEST) -> tuple[int, ...]:
     """What NVIDIA's and AMD's backend takes on each GPU beside its buffers, with the first long text: none of it is in a log.
 
-    Older builds convert a quantised cache to f16 there, one layer at a time (llama.cpp's pull request 23861 has a load that grew by just
-    that), and without flash attention the scores of all heads are (issue 5993).
+    Older builds convert a quantised cache to f16 there, one layer at a time (ggml-org/llama.cpp#23861 has a load that grew by just
+    that), and without flash attention the scores of all heads are (ggml-org/llama.cpp#5993).
     """
     if load.padding != "cuda":
         return (0,) * len(load.counts)

@@ -99,17 +99,21 @@ def _named(layer: Descriptor, where: RemoteName) -> list[Packed]:
     if pack and pack.group("what") not in MODELPACK_WANTED:
         return []
     found = _packed(layer, where)
-    if found.form == "raw" and found.path == layer.digest:
+    if found.form == "raw" and not _path(layer):
         if pack:
             raise AikitError(f"{where.text}: the layer {layer.digest} has no path ({FILE_PATH}).", "The artifact is broken; pack it again.")
         return []
     return [found]
 
 
+def _path(layer: Descriptor) -> str:
+    """The name that oras gives a layer, which is its title; without one its path."""
+    return layer.annotations.get(TITLE) or layer.annotations.get(FILE_PATH) or ""
+
+
 def _packed(layer: Descriptor, where: RemoteName) -> Packed:
-    """A layer under the name that oras gives it, which is its title; without one under its path."""
     pack = MODELPACK.fullmatch(layer.media_type)
-    path = layer.annotations.get(TITLE) or layer.annotations.get(FILE_PATH) or ""
+    path = _path(layer)
     form = pack.group("form") if pack else "raw"
     if not pack and layer.annotations.get(UNPACK) == "true":
         form = "tar+gzip" if layer.media_type.endswith(("gzip", "tar")) else "tar"

@@ -49,7 +49,7 @@ def _check(engine: str, arguments: Sequence[str], nodes: Sequence[str], reload: 
     if status != 0:
         # A Docker that knows no driver for --gpus found no hook when it started, and looks for it at no other time
         late = "could not select device driver" in errors and shutil.which(HOOK) is not None
-        return {**_result(engine, False, f"{' '.join(arguments)}: {_last(errors or output)}", _start_hint(errors, late), nodes), "restart_needed": late}
+        return _result(engine, False, f"{' '.join(arguments)}: {_last(errors or output)}", _start_hint(errors, late), nodes, late)
     refused = _open(engine, name, nodes, run)
     if refused:
         return _result(engine, False, refused, "SELinux or the engine's device rules keep the container from the GPU; journalctl -t audit says which.", nodes)
@@ -103,8 +103,8 @@ def _pack(archive: str, run: Run) -> str:
     return ""
 
 
-def _result(engine: str, passed: bool, detail: str, hint: str, nodes: Sequence[str]) -> dict[str, Any]:
-    return {"changed": False, "engine": engine, "ok": passed, "detail": detail, "hint": hint, "nodes": list(nodes), "restart_needed": False}
+def _result(engine: str, passed: bool, detail: str, hint: str, nodes: Sequence[str], restart_needed: bool = False) -> dict[str, Any]:
+    return {"changed": False, "engine": engine, "ok": passed, "detail": detail, "hint": hint, "nodes": list(nodes), "restart_needed": restart_needed}
 
 
 def _last(text: str) -> str:

@@ -46,7 +46,7 @@ def observe(wishes: Wishes, docker_socket: str, run: Run, storage: bool = False,
     """The result of module container_engine_info. ``storage``: ask Podman what it holds, which takes it a while; ``restart``: ask Docker what
     would not run again after one."""
     probes = [_docker(docker_socket), _podman(run, storage)]
-    host = _host(run, wishes.buildx != "never")
+    host = _host(run, wishes.looks_for_buildx)
     return {**container_engine.result(wishes, probes, host), "lost_by_restart": _lost_by_restart(docker_socket) if restart else []}
 
 

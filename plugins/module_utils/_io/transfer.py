@@ -110,8 +110,10 @@ def parse_resolved(entry: Mapping[str, Any]) -> Resolved:
 
 
 def _parse_files(entries: Any) -> Optional[tuple[tuple[str, str, int], ...]]:
+    if not isinstance(entries, list):
+        return None
     found = []
-    for file in entries if isinstance(entries, list) else [None]:
+    for file in entries:
         good = isinstance(file, list) and len(file) == 3 and isinstance(file[0], str) and hub.safe_path(file[0]) and isinstance(file[2], int)
         if not good or not re.fullmatch("[0-9a-f]{64}", str(file[1])):
             return None

@@ -429,29 +429,31 @@ DOCKER_COMS = {"docker-ce": "29.0"}
     "host, wish, expected",
     [
         # Only asked for: a builder without the internet goes on with what it has
-        (system("debian", "13", packages=DISTRIBUTIONS), "if_available", []),
+        (system("debian", "13", packages=DISTRIBUTIONS), "auto", []),
         (system("debian", "13", packages=DISTRIBUTIONS), "required", ["docker-buildx"]),
         (system("debian", "13", packages=DISTRIBUTIONS), "never", []),
         (system("debian", "13", packages=DISTRIBUTIONS, buildx=True), "required", []),
         (system("debian", "", packages=DISTRIBUTIONS), "required", ["docker-buildx"]),
         (system("ubuntu", "22.04", packages=DISTRIBUTIONS), "required", ["docker-buildx"]),
-        (system("debian", "12", packages=DISTRIBUTIONS), "if_available", []),
+        (system("debian", "12", packages=DISTRIBUTIONS), "auto", []),
         (system("debian", "12", packages=DOCKER_COMS), "required", ["docker-buildx-plugin"]),
         (system("rocky", "9.7", packages=DOCKER_COMS), "required", ["docker-buildx-plugin"]),
         # Built by hand
-        (system("debian", "13"), "if_available", []),
+        (system("debian", "13"), "auto", []),
     ],
 )
 def test_buildx_is_added_to_a_docker_that_is_there(host, wish, expected):
-    assert engine.result(Wishes(buildx=wish), [DOCKER, NO_PODMAN], host)["packages"] == expected
+    assert engine.result(Wishes(buildx=wish, builds=True), [DOCKER, NO_PODMAN], host)["packages"] == expected
 
 
 def test_buildx_comes_with_a_docker_that_is_installed():
-    assert virgin("docker", system("debian", "13"), buildx="if_available")["packages"][-1] == "docker-buildx"
-    assert virgin("docker", system("debian", "12"), buildx="if_available")["packages"] == DOCKER_IO
+    assert virgin("docker", system("debian", "13"), buildx="auto", builds=True)["packages"][-1] == "docker-buildx"
+    assert virgin("docker", system("debian", "12"), buildx="auto", builds=True)["packages"] == DOCKER_IO
+    # A host that builds nothing needs none
+    assert "docker-buildx" not in virgin("docker", system("debian", "13"), buildx="auto")["packages"]
     # docker.com's own list has it once
     assert virgin("docker", system("rocky", "9.7"), buildx="required")["packages"] == DOCKER_CE
-    assert "docker-buildx" not in virgin("podman", system("debian", "13"), buildx="if_available")["packages"]
+    assert "docker-buildx" not in virgin("podman", system("debian", "13"), buildx="auto", builds=True)["packages"]
 
 
 @pytest.mark.parametrize(
