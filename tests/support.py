@@ -75,6 +75,17 @@ def environment(**extra: str) -> dict[str, str]:
     }
 
 
+def kinds_of_hosts(folder: Path) -> dict[str, dict[str, Any]]:
+    """Variables of a host that is here, and of one whose connection is refused."""
+    nothing = folder / "ssh"
+    nothing.write_text("#!/bin/sh\necho 'ssh: connect to host: Connection refused' >&2\nexit 255\n")
+    nothing.chmod(0o755)
+    return {
+        "here": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
+        "gone": {"ansible_connection": "ssh", "ansible_ssh_executable": str(nothing), "ansible_ssh_retries": 0},
+    }
+
+
 def playbook(name: str, *arguments: str, cwd: Optional[Path] = None, timeout: float = 1800, **extra: str) -> Run:
     """Run ``ansible-playbook NAME ARGUMENTS`` and read its result as JSON. ``extra``: of its environment."""
     done = subprocess.run(

@@ -20,6 +20,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "all_checks": fleet.all_checks,
+            "any_failed": fleet.any_failed,
             "archive_plan": fleet.archive_plan,
             "checks_report": fleet.checks_report,
             "checks_table": fleet.checks_table,

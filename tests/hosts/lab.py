@@ -31,6 +31,17 @@ import support
 
 FIXTURE = support.ROOT / "tests/fixtures/fake-nvidia"
 FAKE_ROOT = "/opt/fake-root"
+# Runs a role (role, entry)
+ROLE_PLAY = """\
+- name: Role
+  hosts: aikit_hosts
+  gather_facts: false
+  tasks:
+    - name: Role
+      ansible.builtin.include_role:
+        name: "aikit.fleet.{{ role }}"
+        tasks_from: "{{ entry | default('main') }}"
+"""
 
 # name -> PCI device, class, marketing name, memory (MiB; empty: [N/A]), compute capability, architecture
 GPUS = {

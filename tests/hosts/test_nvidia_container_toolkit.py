@@ -11,19 +11,10 @@ from __future__ import annotations
 
 import json
 
+import lab
 import pytest
 import support
 
-PLAY = """\
-- name: Role
-  hosts: aikit_hosts
-  gather_facts: false
-  tasks:
-    - name: Role
-      ansible.builtin.include_role:
-        name: aikit.fleet.nvidia_container_toolkit
-        tasks_from: "{{ entry | default('main') }}"
-"""
 NAMES = ("libnvidia-container-tools", "libnvidia-container1", "nvidia-container-toolkit", "nvidia-container-toolkit-base")
 SPEC = "/var/run/cdi/nvidia.yaml"
 DOCKER_RUN = ("docker", "run", "--network=none")
@@ -35,11 +26,12 @@ class Toolkit:
 
     def __init__(self, host, folder):
         self.host, self.folder = host, folder
-        (folder / "role.yml").write_text(PLAY)
+        (folder / "role.yml").write_text(lab.ROLE_PLAY)
 
     def __call__(self, *arguments, **variables):
         facts = self.host.facts
         given = {
+            "role": "nvidia_container_toolkit",
             "nvidia_container_toolkit_repository_url": f"{facts['url']}/libnvidia-container",
             "nvidia_container_toolkit_key_fingerprint": facts["fingerprints"]["toolkit"],
             "__nvidia_container_toolkit_root": self.host.root,

@@ -21,15 +21,6 @@ from ansible_collections.aikit.fleet.plugins.module_utils._core import data_nvid
 from conftest import PREFIX
 
 NAMES = ("developer.download.nvidia.com", "nvidia.github.io")
-PLAYBOOK = """\
-- name: Role
-  hosts: aikit_hosts
-  gather_facts: false
-  tasks:
-    - name: Role
-      ansible.builtin.include_role:
-        name: "aikit.fleet.{{ role }}"
-"""
 DRIVER = {"role": "nvidia_driver", "nvidia_driver_state": "managed", "nvidia_driver_source": "nvidia_repository"}
 TOOLKIT = {"role": "nvidia_container_toolkit", "nvidia_container_toolkit_state": "managed"}
 SOURCE = "/etc/apt/sources.list.d/nvidia-container-toolkit.sources"
@@ -80,7 +71,7 @@ def pinned(repository, tmp_path_factory):
 
 @pytest.fixture
 def role(host, tmp_path):
-    (tmp_path / "role.yml").write_text(PLAYBOOK)
+    (tmp_path / "role.yml").write_text(lab.ROLE_PLAY)
 
     def run(*arguments, collections="", **variables):
         inventory = host.inventory(tmp_path)

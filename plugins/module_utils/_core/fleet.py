@@ -90,6 +90,11 @@ def failure_text(result: Mapping[str, Any]) -> str:
 TROUBLE = ("failed", "rolled back", "down", "not touched", "unreachable", "lost")
 
 
+def any_failed(rollouts: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a host of a batch that is at its end did not do its part; ``rollouts`` as of :func:`rollout_table`."""
+    return any(rollout.get("state") != "done" for rollout in rollouts.values())
+
+
 def rollout_table(
     hosts: Sequence[str],
     rollouts: Mapping[str, Mapping[str, Any]],

@@ -340,6 +340,15 @@ def _kept(base: ImageBase, layer: Descriptor, diff_id: str, blob_path: Callable[
     )
 
 
+def laid_over(models: Sequence[ModelFile], later: ModelFile, no_weights: Collection[str]) -> list[ModelFile]:
+    """``models`` and ``later`` after them: of two files with one name AIKit's image has the later one.
+
+    ``no_weights`` are the paths of files that no server needs; those of models are never replaced.
+    """
+    kept = [entry for entry in models if not later.companion or entry.file != later.file or f"/{entry.image_path}" not in no_weights]
+    return [*kept, later]
+
+
 def model_parts(model: ModelFile, seen: set[str], mode: int = 0o444) -> tuple[Segment, ...]:
     """The layer of one model; ``seen`` are the folders that earlier layers have, and is added to."""
     return segments(file_entries(model, seen, mode))

@@ -22,7 +22,7 @@ from .._core.base import Base, parse_base
 from .._core.engine import missing_layers
 from .._core.errors import AikitError, Finding
 from .._core.gguf import GgufHeader
-from .._core.image import Image, Layer, LayerRecipe, ModelFile, Release, archive, check_parts, model_parts, model_paths
+from .._core.image import Image, Layer, LayerRecipe, ModelFile, Release, archive, check_parts, laid_over, model_parts, model_paths
 from .._core.plan import Action
 from .._core.tar import FileRef, Segment, segment_size, total_size
 from . import files, progress, transfer
@@ -171,10 +171,8 @@ def find_models(
                 if file is None:
                     continue
                 beside = stored in acquired.companions
-                if beside:
-                    # Of two with one name AIKit's image has the later
-                    found.models = [entry for entry in found.models if entry.file != file or f"/{entry.image_path}" not in found.companions]
-                found.models.append(ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file, beside))
+                one = ModelFile(model.name, stored.read_from, stored.sha256, stored.size_bytes, file, beside)
+                found.models = laid_over(found.models, one, found.companions)
                 if beside or (len(acquired.files) > 1 and not file.lower().endswith(".gguf")):
                     found.companions.add(f"/{found.models[-1].image_path}")
                 if not local:

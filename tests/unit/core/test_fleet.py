@@ -283,3 +283,8 @@ def test_the_table_of_a_rollout_names_every_service_of_every_host():
 
 def test_a_rollout_without_trouble_has_no_table():
     assert fleet.rollout_table(["h1", "h2"], {"h1": {"state": "done"}, "h2": {"state": "begun"}}, {}, {}, {"h2": True}) == []
+
+
+@pytest.mark.parametrize("state, expected", [("done", False), ("failed", True), ("unreachable", True)])
+def test_a_batch_with_a_host_that_failed(state, expected):
+    assert fleet.any_failed({"h1": {"state": "done"}, "h2": {"state": state}}) is expected

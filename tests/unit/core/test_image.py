@@ -459,3 +459,16 @@ def test_oras_carries_any_image_to_a_registry_and_back(monkeypatch):
             assert there == blobs
 
     carries()
+
+
+def test_of_two_files_beside_models_the_later_is_in_the_image():
+    first, other = image.ModelFile("a", "/store/1", "1" * 64, 1, "LICENSE", True), image.ModelFile("a", "/store/2", "2" * 64, 1, "README.md", True)
+    weights = image.ModelFile("a", "/store/3", "3" * 64, 1, "m.gguf")
+    later = image.ModelFile("b", "/store/4", "4" * 64, 1, "LICENSE", True)
+    no_weights = {"/models/LICENSE", "/models/README.md"}
+    assert image.laid_over([weights, first, other], later, no_weights) == [weights, other, later]
+    # Models are never replaced, nor does a model replace anything: two of one name are told elsewhere
+    named = image.ModelFile("b", "/store/5", "5" * 64, 1, "m.gguf", True)
+    assert image.laid_over([weights], named, no_weights) == [weights, named]
+    model = image.ModelFile("b", "/store/6", "6" * 64, 1, "LICENSE")
+    assert image.laid_over([first], model, no_weights) == [first, model]

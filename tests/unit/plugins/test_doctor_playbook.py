@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
-from ansible_collections.aikit.fleet.tests.support import playbook
+from ansible_collections.aikit.fleet.tests.support import kinds_of_hosts, playbook
 
 SERVICE = {"name": "llama", "image": "localhost/never-pulled:1", "gpus": [], "port": 8080, "server": "llama_cpp"}
 
@@ -18,13 +17,7 @@ SERVICE = {"name": "llama", "image": "localhost/never-pulled:1", "gpus": [], "po
 @pytest.fixture
 def doctor(tmp_path):
     """Run it on hosts ``{name: variables}``; the run, and the report for programs."""
-    nothing = tmp_path / "ssh"
-    nothing.write_text("#!/bin/sh\necho 'ssh: connect to host: Connection refused' >&2\nexit 255\n")
-    nothing.chmod(0o755)
-    kinds = {
-        "here": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
-        "gone": {"ansible_connection": "ssh", "ansible_ssh_executable": str(nothing), "ansible_ssh_retries": 0},
-    }
+    kinds = kinds_of_hosts(tmp_path)
     report = tmp_path / "report.json"
     report.write_text('{"ok": true, "hosts": {"old": []}}')
 

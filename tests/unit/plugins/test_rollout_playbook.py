@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from ansible_collections.aikit.fleet.plugins.module_utils._core import fleet
-from ansible_collections.aikit.fleet.tests.support import playbook
+from ansible_collections.aikit.fleet.tests.support import kinds_of_hosts, playbook
 
 # No engine of this machine may have it, and no registry is asked
 SERVICE = {"name": "llama", "image": "127.0.0.1:1/never-pulled:1", "gpus": [], "port": 8080, "server": "llama_cpp"}
@@ -25,13 +24,7 @@ BAD = {"inference_services": [SERVICE, {**SERVICE, "name": "other", "port": 8081
 @pytest.fixture
 def rollout(tmp_path):
     """Run it on hosts ``{name: (kind, variables)}``; without provisioning, which this machine has had."""
-    nothing = tmp_path / "ssh"
-    nothing.write_text("#!/bin/sh\necho 'ssh: connect to host: Connection refused' >&2\nexit 255\n")
-    nothing.chmod(0o755)
-    kinds = {
-        "here": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
-        "gone": {"ansible_connection": "ssh", "ansible_ssh_executable": str(nothing), "ansible_ssh_retries": 0},
-    }
+    kinds = kinds_of_hosts(tmp_path)
 
     def run(hosts, *arguments, name="deploy", **extra):
         found = {host: {"inference_state_dir": str(tmp_path / "state"), **kinds[kind], **more} for host, (kind, more) in hosts.items()}
